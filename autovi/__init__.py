@@ -1,0 +1,11 @@
+"""autovi: variational inference for NumPyro models, with gradient estimators chosen site by site."""
+
+from autovi import estimators, families
+from autovi.fitting import fit, plan
+from autovi.loading import load
+from autovi.plan import Plan
+from autovi.result import Fit
+
+__version__ = "0.1.0"
+
+__all__ = ["Fit", "Plan", "estimators", "families", "fit", "load", "plan"]

@@ -1,0 +1,190 @@
+"""A plan as compiled functions: start, chunks of steps, draws. Kept and used again for fits of the same program."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autovi.estimators.base import Branches
+from autovi.estimators.marginalize import log_joint
+from autovi.execution import site_key
+from autovi.inputs import Inputs
+from autovi.optimize import Carry, Optimizer, init_carry, make_chunk
+from autovi.program import Program, predict
+from autovi.structure import Structure
+from autovi.surrogate import Estimate, Step, draw_indices, estimate
+
+NUM_STARTS = 10
+START_RADIUS = 2.0
+DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
+
+
+class Start(NamedTuple):
+    """The tried starting points: each one's total, which of its terms are finite, and which observations lie inside
+    their support."""
+
+    totals: jax.Array
+    finite: dict[str, jax.Array]
+    inside: dict[str, jax.Array]
+
+
+class Draws(NamedTuple):
+    """Posterior draws with a leading draw axis: values, log likelihoods per observation, and the log density of model
+    and guide on the unconstrained scale."""
+
+    values: dict[str, Any]
+    log_likelihoods: dict[str, Any]
+    log_p: Any
+    log_q: Any
+
+
+@dataclass(eq=False)
+class Engine:
+    """Everything compiled for one plan. `full` is the program with every plate at full size."""
+
+    program: Program
+    full: Program
+    structure: Structure
+    optimizer: Optimizer
+
+    @property
+    def num_particles(self) -> int:
+        return self.program.plan.num_particles
+
+    def estimate(
+        self, params: Any, estimator_params: Any, arrays: Mapping[str, Any], rng_key: jax.Array
+    ) -> tuple[jax.Array, Estimate]:
+        """The loss of one step, whose gradient is the estimate, and the ELBO. Not compiled."""
+        return estimate(self.program, self.structure, params, estimator_params, arrays, rng_key, self.num_particles)
+
+    def estimator_params(self) -> dict[str, Any]:
+        """The estimators' own parameters before the first step."""
+        blocks = [b for b in self.program.plan.blocks if not (b.estimator.pathwise or b.estimator.integrates)]
+        return {b.name: b.estimator.init(self._element_shape(b)) for b in blocks}
+
+    def _element_shape(self, block: Any) -> tuple[int, ...]:
+        guide_sites = self.program.guide_sites
+        site = (guide_sites or self.program.sites).samples[block.sites[0]]
+        return () if block.flat else site.full(site.batch_shape) if block.family is not None else site.batch_shape
+
+    @cached_property
+    def start(self) -> Callable[[Any, jax.Array], tuple[Carry, Start]]:
+        """`start(arrays, rng_key)`: the state before the first step, at the best of the tried starting points."""
+        return jax.jit(self._start)
+
+    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[Carry, Start]:
+        start_key, run_key, carry_key = jax.random.split(rng_key, 3)
+        program = self.program
+        size = sum(program.start_size(b) for b in program.plan.blocks if b.family is not None)
+        radii = START_RADIUS * jnp.linspace(0.0, 1.0, NUM_STARTS)[:, None]
+        points = radii * jax.random.uniform(start_key, (NUM_STARTS, size), minval=-1.0, maxval=1.0)
+        indices = draw_indices(site_key(run_key, "autovi:plates"), program.sites.subsampled)
+
+        def attempt(point: jax.Array, key: jax.Array) -> Any:
+            params = program.init(run_key, arrays, point)
+            run = program.run(params, arrays, key, indices, check=True)
+            sums = {n: jnp.sum(t) for n, t in run.terms.items()}
+            total = sum(sums.values())
+            return total, {n: jnp.isfinite(s) for n, s in sums.items()}, run.inside
+
+        totals, finite, inside = jax.vmap(attempt)(points, jax.random.split(run_key, NUM_STARTS))
+        best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
+        params = program.init(run_key, arrays, points[best])
+        own = self.estimator_params()
+        terms = jax.eval_shape(self.estimate, params, own, arrays, run_key)[1].terms
+        return init_carry(params, own, self.optimizer, carry_key, terms), Start(totals, finite, inside)
+
+    @cached_property
+    def chunk(self) -> Callable:
+        """`chunk(carry, arrays, schedule)`: see `optimize.make_chunk`."""
+        return make_chunk(self.estimate, self.optimizer)
+
+    def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:
+        """Posterior draws at full plates, marginalized sites drawn from their exact conditional."""
+        keys = jax.random.split(rng_key, num_draws)
+        return jax.tree.map(np.asarray, self._draws(params, arrays, keys))
+
+    @cached_property
+    def _draws(self) -> Callable:
+        largest = max([prod(s) for s in self.structure.shapes.values()] + [1])
+        branches = max([self.program.num_values(n) for n in self.program.plan.marginal], default=1)
+        batch = max(1, DRAWS_BUDGET // (largest * branches))
+
+        def all_draws(params: Any, arrays: Any, keys: jax.Array) -> Draws:
+            return jax.lax.map(partial(self._draw, params, arrays), keys, batch_size=min(batch, keys.shape[0]))
+
+        return jax.jit(all_draws)
+
+    def _draw(self, params: Any, arrays: Any, key: jax.Array) -> Draws:
+        indices = {n: jnp.arange(p.size) for n, p in self.program.sites.subsampled.items()}
+        step = Step(self.full, self.structure, params, arrays, indices, key[None])
+        forced, log_q = {}, jnp.zeros(())
+        for node in self.full.plan.marginal:
+            logits = _conditional(step.branches(node))
+            forced[node] = jax.random.categorical(site_key(key, node), logits)
+            log_q += jnp.sum(jnp.take_along_axis(logits, forced[node][..., None], axis=-1))
+        run = self.full.run(params, arrays, key, indices, forced)
+        log_p = sum(jnp.sum(t) for n, t in run.terms.items() if n.startswith("p:"))
+        log_q -= sum(jnp.sum(t) for n, t in run.terms.items() if n.startswith("q:"))
+        return Draws(run.values, run.log_likelihoods, jnp.asarray(log_p), jnp.asarray(log_q))
+
+    def gradients(self, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
+        """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
+        return self._gradients(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
+
+    @cached_property
+    def _gradients(self) -> Callable:
+        grad = jax.grad(lambda *args: self.estimate(*args)[0])
+
+        def all_gradients(params: Any, own: Any, arrays: Any, keys: jax.Array) -> Any:
+            return jax.lax.map(lambda key: grad(params, own, arrays, key), keys)
+
+        return jax.jit(all_gradients)
+
+    def predict(
+        self, inputs: Inputs, values: Mapping[str, Any], params: Mapping[str, Any], rng_key: jax.Array
+    ) -> dict[str, np.ndarray]:
+        """Posterior predictive draws for the data in `inputs`, one for each draw of the latent sites in `values`."""
+        count = next(iter(values.values())).shape[0]
+
+        @jax.jit
+        def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
+            one = lambda pair: predict(self.program.model, inputs, arrays, params, *pair)  # noqa: E731
+            return jax.lax.map(one, (values, keys), batch_size=min(100, count))
+
+        keys = jax.random.split(rng_key, count)
+        return {n: np.asarray(v) for n, v in all_predictions(inputs.traced(), params, dict(values), keys).items()}
+
+    @cached_property
+    def observed(self) -> Callable[[Any], dict[str, jax.Array]]:
+        """`observed(arrays)`: the observed values at full plates."""
+        return jax.jit(self.full.observed_values)
+
+
+def _conditional(branches: Branches) -> jax.Array:
+    """log p(z = k | everything else) `[*batch, K]` of one particle."""
+    return jax.nn.log_softmax(jnp.moveaxis(log_joint(branches)[:, 0], 0, -1), axis=-1)
+
+
+class Cache:
+    """The engines of the last fits, the least recently used dropped first."""
+
+    def __init__(self, size: int = 16):
+        self.size, self.engines = size, OrderedDict[Any, Engine]()
+
+    def get(self, key: Any, make: Callable[[], Engine]) -> Engine:
+        """The engine of this key, made if it is not there."""
+        if key not in self.engines:
+            self.engines[key] = make()
+            while len(self.engines) > self.size:
+                self.engines.popitem(last=False)
+        self.engines.move_to_end(key)
+        return self.engines[key]

@@ -1,0 +1,130 @@
+"""What a gradient estimator is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+from numpyro.distributions import Distribution
+
+from autovi.costs import Aligned
+from autovi.registry import Gradients
+
+MAX_VALUES = 1024  # of a support that is gone through one by one
+
+
+class Draw(NamedTuple):
+    """One particle's draw; `aux` is what else the density or the estimator needs (a flow's intermediates, say)."""
+
+    value: Any
+    aux: Any = ()
+
+
+class Density(NamedTuple):
+    """q over particles: `log_prob` of values with a leading particle axis is `[particles, *batch]`, unscaled, unmasked."""
+
+    log_prob: Callable[[Any], jax.Array]
+
+
+class Cost(NamedTuple):
+    """What is downstream of one site, scaled and masked.
+
+    `value` is `[particles, *batch]`, gradient stopped: only the terms that depend on the site, each summed over what is
+    not the site's own (dimensions where the terms cannot be told apart by element have size 1).
+    `at(value)` is the same with the site forced to `value` (leading particle axis), every other site drawing with the
+    same randomness; its gradient flows through `value` only.
+    """
+
+    value: jax.Array
+    at: Callable[[Any], jax.Array]
+
+
+class Branches(NamedTuple):
+    """The terms downstream of a site at each of its K values: what an estimator that integrates needs.
+
+    `log_q` is `[K, particles, *batch]` (None when the site is not in the guide), `terms[name]` `[K, particles, *term]`,
+    `aligned[name]` says how the term's dimensions belong to the site's, `scale` is the site's plate scale, which all
+    these terms contain.
+    """
+
+    log_q: jax.Array | None
+    terms: Mapping[str, jax.Array]
+    aligned: Mapping[str, Aligned]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a site when an estimator is chosen for it."""
+
+    gradients: Gradients  # of its variational distribution
+    num_values: int | None = None  # of its finite support
+    entangled: str | None = None  # why its elements cannot be set all at once
+    shared: tuple[str, ...] = ()  # other discrete sites that share a cost term with it
+    nested: str | None = None  # a subsampled plate below it
+    jumps: str | None = None  # where the cost is discontinuous in it
+
+
+@dataclass(frozen=True)
+class Estimator(ABC):
+    """How the gradient of the expected cost with respect to q's parameters is taken at one site or block.
+
+    A `pathwise` estimator lets the gradient flow through the draw. One that `integrates` replaces the terms downstream
+    of the site by their integral over it (`integrate`). Every other one adds a `surrogate`, a term whose gradient is an
+    estimate of the missing one and whose value does not count.
+    """
+
+    name: ClassVar[str]
+    pathwise: ClassVar[bool] = False
+    integrates: ClassVar[bool] = False
+
+    @abstractmethod
+    def refuses(self, facts: Facts) -> str | None:
+        """Why the estimator would be wrong there: None when it is right."""
+
+    @abstractmethod
+    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+        """One particle's draw, its gradient stopped unless the estimator is pathwise."""
+
+    def init(self, shape: tuple[int, ...]) -> Any:
+        """The estimator's own parameters for a site of this batch shape, often none."""
+        return ()
+
+    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[jax.Array, jax.Array]:
+        """The scalar whose gradient is wanted (a mean over particles), and the scalar loss of `params`."""
+        raise TypeError(f"{type(self).__name__} has no surrogate")
+
+    def integrate(self, branches: Branches) -> dict[str, tuple[jax.Array, Aligned | None]]:
+        """Terms that replace the branches': name -> (`[particles, ...]`, None if it has the replaced term's dimensions,
+        else how its dimensions belong to the site's)."""
+        raise TypeError(f"{type(self).__name__} does not integrate")
+
+    @property
+    def baseline_name(self) -> str | None:
+        """The baseline's name as the plan shows it."""
+        return None
+
+    @property
+    def min_particles(self) -> int:
+        """The number of particles below which it cannot work."""
+        return 1
+
+
+def sample_with_intermediates(rng_key: jax.Array, q: Distribution) -> Draw:
+    """A draw through NumPyro's own sampler, differentiable where that is."""
+    value, intermediates = q(rng_key=rng_key, sample_intermediates=True)
+    return Draw(value, intermediates)
+
+
+def refuses_to_list(facts: Facts) -> str | None:
+    """Why a site's values cannot be gone through one by one."""
+    if not facts.gradients.discrete:
+        return "its values are continuous"
+    if facts.num_values is None:
+        return "its support is not a finite list known before the model runs"
+    if facts.num_values > MAX_VALUES:
+        return f"its support has {facts.num_values} values, more than {MAX_VALUES}"
+    return facts.entangled

@@ -1,0 +1,39 @@
+"""Explicit reparameterization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+from numpyro.distributions import Distribution
+
+from autovi.estimators.base import Draw, Estimator, Facts, sample_with_intermediates
+
+
+@dataclass(frozen=True)
+class Explicit(Estimator):
+    """z = t(eps; theta): the gradient flows through the draw, d/dtheta E f(z) = E f'(z) dt/dtheta.
+
+    Unbiased for costs that are continuous in z. Kingma and Welling (2014), "Auto-Encoding Variational Bayes".
+    """
+
+    name: ClassVar[str] = "explicit"
+    pathwise: ClassVar[bool] = True
+
+    def refuses(self, facts: Facts) -> str | None:
+        gradients = facts.gradients
+        if gradients.discrete:
+            return "its values are discrete, so a draw has no derivative"
+        if facts.jumps:
+            return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+        if gradients.pathwise == "implicit":
+            return "its sampler has no explicit map from noise; 'implicit' is the pathwise estimator for it"
+        if gradients.pathwise is None:
+            return f"its draws have no right derivative ({gradients.note or 'not reparameterizable'})"
+        if gradients.not_pathwise:
+            return f"its draws have no right derivative with respect to {', '.join(gradients.not_pathwise)}"
+        return None
+
+    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+        return sample_with_intermediates(rng_key, q)

@@ -1,0 +1,38 @@
+"""Implicit reparameterization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+from numpyro.distributions import Distribution
+
+from autovi.estimators.base import Draw, Estimator, Facts, sample_with_intermediates
+
+
+@dataclass(frozen=True)
+class Implicit(Estimator):
+    """dz/dtheta = -(dS/dz)^-1 dS/dtheta for a standardization S(z; theta) that need not be inverted.
+
+    Uses the derivatives JAX defines for Gamma and what is built from it (Beta, Dirichlet, StudentT). Unbiased for costs
+    that are continuous in z. Figurnov, Mohamed and Mnih (2018), "Implicit Reparameterization Gradients".
+    """
+
+    name: ClassVar[str] = "implicit"
+    pathwise: ClassVar[bool] = True
+
+    def refuses(self, facts: Facts) -> str | None:
+        gradients = facts.gradients
+        if gradients.discrete:
+            return "its values are discrete, so a draw has no derivative"
+        if facts.jumps:
+            return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+        if gradients.pathwise == "explicit":
+            return "its sampler is an explicit map from noise; 'explicit' is the pathwise estimator for it"
+        if gradients.pathwise is None or gradients.not_pathwise:
+            return f"no implicit derivative is known for it ({gradients.note or 'not reparameterizable'})"
+        return None
+
+    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+        return sample_with_intermediates(rng_key, q)

@@ -1,0 +1,45 @@
+"""Summing a discrete site out of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution
+
+from autovi.costs import Aligned, to_site
+from autovi.estimators.base import Branches, Draw, Estimator, Facts, refuses_to_list
+
+
+@dataclass(frozen=True)
+class Marginalize(Estimator):
+    """log sum_k p(z = k, what is downstream): the site leaves the guide, and the bound gets tighter.
+
+    Valid when everything downstream belongs to single elements of the site and no other discrete site shares it. The
+    site's posterior given the others is exact, p(z = k | ...) = softmax_k of the downstream terms, and is drawn from at
+    the end.
+    """
+
+    name: ClassVar[str] = "marginalize"
+    integrates: ClassVar[bool] = True
+
+    def refuses(self, facts: Facts) -> str | None:
+        if facts.shared:
+            return f"it shares a cost term with {', '.join(map(repr, facts.shared))}, also discrete"
+        return refuses_to_list(facts) or facts.nested
+
+    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+        raise TypeError("a marginalized site is not in the guide")
+
+    def integrate(self, branches: Branches) -> dict[str, tuple[jax.Array, Aligned | None]]:
+        joint = log_joint(branches)
+        aligned = tuple(range(joint.ndim - 2))
+        return {"marginal": (branches.scale * jax.nn.logsumexp(joint, axis=0), aligned)}
+
+
+def log_joint(branches: Branches) -> jax.Array:
+    """log p(z = k, downstream) `[K, particles, *batch]`, without the plate scale, which stands outside the sum."""
+    terms = [to_site(t, branches.aligned[n], lead=2) for n, t in branches.terms.items()]
+    return jnp.asarray(sum(terms)) / branches.scale

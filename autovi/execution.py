@@ -1,0 +1,166 @@
+"""Runs a NumPyro function with chosen values: the only place that knows NumPyro's effect handlers.
+
+A model (or a guide function) becomes a plain function: latent sites, parameters and plate indices are
+looked up, and every site comes back as a `Record`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro import handlers
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
+from numpyro.primitives import CondIndepStackFrame, Messenger
+
+Lookup = Callable[[dict[str, Any]], Any]
+
+
+@dataclass
+class Record:
+    """One site as it was executed. `value` is what the model saw; `fn` the distribution with plates and masks applied."""
+
+    name: str
+    kind: str  # "sample", "param", "deterministic", "plate"
+    value: Any
+    fn: Distribution | None
+    scale: Any
+    observed: bool
+    frames: tuple[CondIndepStackFrame, ...]
+    infer: Mapping[str, Any]
+    intermediates: Any = ()
+    kwargs: Mapping[str, Any] | None = None
+    size: int | None = None  # full size, of plates only
+    from_scan: bool = False
+
+
+class _Bind(Messenger):
+    """Gives latent sites, parameters and plates their values and records every site."""
+
+    def __init__(self, fn: Callable, latent: Lookup, params: Mapping[str, Any], indices: Mapping[str, Any]):
+        super().__init__(fn)
+        self.latent, self.params, self.indices = latent, params, indices
+        self.records: dict[str, Record] = {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        kind = msg["type"]
+        if kind == "control_flow":
+            # Sites inside a scan are looked up there, one time step after the other.
+            msg["kwargs"]["substitute_stack"].append(("substitute", self.latent))
+        elif kind == "plate":
+            if msg["name"] in self.indices:
+                msg["value"] = self.indices[msg["name"]]
+                msg["args"] = (msg["args"][0], msg["value"].shape[0])
+        elif kind == "param":
+            if msg["name"] in self.params:
+                msg["value"] = self.params[msg["name"]]
+        elif kind == "mutable":
+            raise ValueError(
+                f"site {msg['name']!r} is mutable state (numpyro.mutable), which a stochastic fit cannot carry; "
+                "make it a numpyro.param or compute it from the data"
+            )
+        elif kind == "sample" and msg["value"] is None and not msg["is_observed"]:
+            value = self.latent(msg)
+            if isinstance(value, Drawn):
+                msg["value"], msg["intermediates"] = value.value, value.intermediates
+            elif value is not None:
+                msg["value"] = value
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        kind = msg["type"]
+        if kind not in ("sample", "param", "deterministic", "plate"):
+            return
+        name = msg["name"]
+        if name in self.records and kind != "plate":
+            raise ValueError(f"site {name!r} appears twice; every site needs a name of its own")
+        self.records[name] = Record(
+            name=name,
+            kind=kind,
+            value=msg["value"],
+            fn=msg["fn"] if kind == "sample" else None,
+            scale=msg.get("scale"),
+            observed=bool(msg.get("is_observed", False)),
+            frames=tuple(msg.get("cond_indep_stack", ())),
+            infer=msg.get("infer") or {},
+            intermediates=msg.get("intermediates", ()),
+            kwargs=msg.get("kwargs"),
+            size=msg["args"][0] if kind == "plate" else None,
+            from_scan=bool(msg.get("_control_flow_done", False)),
+        )
+
+
+@dataclass
+class Drawn:
+    """A value with the sampler's intermediates, which flows need to evaluate their own density."""
+
+    value: Any
+    intermediates: Any
+
+
+def execute(
+    fn: Callable,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    rng_key: jax.Array,
+    *,
+    latent: Lookup = lambda msg: None,
+    params: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | None = None,
+) -> dict[str, Record]:
+    """Runs `fn(*args, **kwargs)` and returns its sites in order of execution, by name.
+
+    `latent(msg)` gives the value of an unobserved sample site (None: it is drawn with `rng_key`), `params` those
+    of parameter sites, `indices` those of plates, which then have that many elements and the scale that goes with it.
+    """
+    bind = _Bind(handlers.seed(fn, rng_key), latent, params or {}, indices or {})
+    bind(*args, **kwargs)
+    return bind.records
+
+
+def unobserved(fn: Callable) -> Callable:
+    """The model with its observed sites (not its factors) turned into draws: for posterior predictives."""
+    return handlers.uncondition(fn)
+
+
+def site_key(rng_key: jax.Array, name: str) -> jax.Array:
+    """The key of one site: the same whatever else is executed, so that a site can be forced and all others stay."""
+    return jax.random.fold_in(rng_key, zlib.crc32(name.encode()))
+
+
+def mask_of(fn: Distribution | None) -> Any:
+    """The mask on a distribution's batch elements, through wrappers: None when nothing is masked."""
+    if isinstance(fn, MaskedDistribution):
+        inner = mask_of(fn.base_dist)
+        return fn._mask if inner is None else jnp.logical_and(fn._mask, inner)
+    if isinstance(fn, ExpandedDistribution):
+        return mask_of(fn.base_dist)
+    if isinstance(fn, Independent):
+        mask = mask_of(fn.base_dist)
+        if mask is None or jnp.ndim(mask) == 0:
+            return mask
+        full = jnp.broadcast_to(mask, fn.base_dist.batch_shape)
+        return jnp.any(full, axis=tuple(range(-fn.reinterpreted_batch_ndims, 0)))
+    return None
+
+
+def unmasked(fn: Distribution) -> Distribution:
+    """`fn` without its masks: the score term is that of the density itself."""
+    if isinstance(fn, MaskedDistribution):
+        return unmasked(fn.base_dist)
+    if isinstance(fn, ExpandedDistribution) and mask_of(fn) is not None:
+        return unmasked(fn.base_dist).expand(fn.batch_shape)
+    if isinstance(fn, Independent) and mask_of(fn) is not None:
+        return unmasked(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    return fn
+
+
+def plate_scale(frames: tuple[CondIndepStackFrame, ...], sizes: Mapping[str, int]) -> float:
+    """How many elements of the full plates one element of the subsampled ones stands for."""
+    scale = 1.0
+    for frame in frames:
+        scale *= sizes.get(frame.name, frame.size) / frame.size
+    return scale

@@ -1,0 +1,372 @@
+"""Everything that touches ArviZ, 0.x (`InferenceData`) and 1.x (`DataTree`) alike.
+
+ArviZ and xarray are imported inside the functions, so that `import autovi` does not pay for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+SAMPLE_DIMS = ("chain", "draw")
+# ArviZ's schema: the groups whose arrays are not draws.
+DATA_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant_data"})
+
+# A fifth of the draws is the tail, and of fewer than six points ArviZ 1.x takes no quartile.
+MIN_DRAWS_FOR_K = 30
+# Rounding of a sum of log densities is a few units in the last place of its largest part.
+_NOISE_ULPS = 16
+# Panels that a reader still takes in.
+_MAX_VARIABLES = 12
+_MAX_ELEMENTS = 12
+
+Groups = Mapping[str, Mapping[str, Any]]
+
+
+def build(
+    groups: Groups,
+    *,
+    dims: Mapping[str, Sequence[str | None]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Build an `InferenceData` (ArviZ 0.x) or a `DataTree` (1.x) that ArviZ's functions and netCDF take.
+
+    Shapes: arrays of `observed_data`, `constant_data` and `predictions_constant_data` are as they are; those
+    of every other group lead with `(chain, draw)`. Groups without arrays are left out. Dtypes are kept,
+    booleans and integers too, except that floats of 16 bits or fewer become float32, because netCDF has none.
+
+    Names: where ArviZ or netCDF could not hold a name, it is changed in the same way in all groups. A "/"
+    becomes "." (the name of the site stays in the attribute "site" of the variable), and a dim named like a
+    variable, or "chain" or "draw", gets "_dim" at its end.
+
+    Args:
+        groups: group name -> variable name -> array.
+        dims: variable name -> names of its axes after (chain, draw), such as the plates of a site. None, and
+            axes that are not listed, get ArviZ's own `{variable}_dim_{i}`; so does an axis whose name is
+            repeated.
+        coords: dim name -> coordinate values; other dims count from 0. In `predictions` groups, whose data
+            may be new, values that do not fit are left out.
+        attrs: of the object and of its posterior. Numbers and strings stay, all else becomes a JSON string,
+            since netCDF holds no nested values. `inference_library`, its version and `created_at` are added.
+
+    Raises:
+        ValueError: an array without its (chain, draw) axes, axes of one name but unequal lengths, more names
+            than axes, coordinates of another length, two variables of one name; all with the names at fault.
+
+    Example:
+        >>> idata = build(
+        ...     {"posterior": {"theta": np.zeros((1, 1000, 8))}}, dims={"theta": ["school"]}
+        ... )
+    """
+    import xarray as xr
+
+    filled = {group: dict(variables) for group, variables in groups.items() if variables}
+    dims, coords = dict(dims or {}), dict(coords or {})
+    plain = _plain_attrs({**_library_attrs(), **(attrs or {})})
+    rename = _dim_names(filled)
+    datasets = {}
+    for group, variables in filled.items():
+        arrays = _data_arrays(group, variables, dims, rename)
+        axes = _sizes(group, arrays)
+        own = plain if group == "posterior" else {key: plain[key] for key in _library_attrs()}
+        values = _coords_of(group, axes, {rename(dim): v for dim, v in coords.items()})
+        datasets[group] = xr.Dataset(arrays, coords=values, attrs=own)
+    return _container(datasets, plain)
+
+
+def summary(idata: Any, **kwargs: Any) -> Any:
+    """`arviz.summary` made right for independent draws: means, standard deviations and intervals.
+
+    `kind="stats"` unless asked otherwise, because independent draws have no chains to diagnose. For any other
+    kind an R-hat that cannot be computed (one chain) is left out. Boolean variables count as 0 and 1.
+    Keyword arguments go to `arviz.summary`, whose interval names differ between 0.x and 1.x.
+
+    Example:
+        >>> summary(idata, var_names=["theta"], round_to=2)
+    """
+    import arviz as az
+
+    kwargs = {"kind": "stats", **kwargs}
+    dataset = _numeric(_group(idata, kwargs.pop("group", "posterior")))
+    # A variable that never varies has errors of 0/0, which the table shows as NaN.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table = az.summary(dataset, **kwargs)
+    columns = getattr(table, "columns", ())
+    return table.drop(columns="r_hat") if "r_hat" in columns and table["r_hat"].isna().all() else table
+
+
+def pareto_k(log_weights: Any) -> float:
+    r"""Shape :math:`\hat k` of the generalized Pareto tail of importance weights, by ArviZ's own PSIS.
+
+    Below 0.7 importance weighting works and the approximation is usable; above 1 the weights have no mean
+    that draws could estimate. The two ArviZ lines differ by a few hundredths on the same weights.
+
+    What ArviZ leaves undefined, or answers differently by version, is defined here, in this order:
+
+    - a NaN or infinitely large weight: `inf` (the comparison with the posterior failed);
+    - fewer than 30 draws: `nan` (too few to say);
+    - all weights zero: `inf`;
+    - a tail whose lowest quarter is equal weights (up to rounding), which has no shape to fit: `-inf` if the
+      effective sample size is at least the number of draws in the tail, about `3 sqrt(n)`, otherwise `inf`.
+      An exact posterior gives equal weights throughout and so `-inf`; latent sites that are all discrete may
+      give either;
+    - a fit that fails: `inf`.
+
+    Args:
+        log_weights: log p(x, z) - log q(z), one per draw, any shape. `-inf` is a weight of zero and allowed.
+            The dtype says how large rounding is: give float32 as float32.
+
+    Example:
+        >>> pareto_k(np.zeros(1000))
+        -inf
+    """
+    given = np.asarray(log_weights)
+    noise = _noise(given)
+    weights = given.astype(np.float64).ravel()
+    if np.isnan(weights).any() or np.isposinf(weights).any():
+        return float("inf")
+    if weights.size < MIN_DRAWS_FOR_K:
+        return float("nan")
+    largest = weights.max()
+    if np.isneginf(largest):
+        return float("inf")
+    weights -= largest
+    tail_size = int(min(weights.size / 5, 3 * weights.size**0.5))
+    # Below the smallest normal number exp underflows: such weights are all zero to the fit.
+    tail = np.maximum(np.sort(weights)[-tail_size:], np.log(np.finfo(np.float64).tiny))
+    # The fit takes its scale from the tail's first quartile.
+    if tail[int(tail_size / 4 - 0.5)] - tail[0] <= noise:
+        return float("-inf") if _effective_size(weights) >= tail_size else float("inf")
+    k = _psis_k(weights)
+    return k if np.isfinite(k) else float("inf")
+
+
+def plot_posterior_summary(idata: Any, path: str | os.PathLike[str]) -> None:
+    """Save a picture of the posterior: for each variable the distribution of its draws beside the draws.
+
+    Of many variables the first twelve are drawn, and of each at most twelve elements. No window opens, and
+    the figures that were open stay.
+
+    Args:
+        idata: what `build` or `Fit.to_arviz` gives.
+        path: the picture's file; its suffix, such as .png, says the format.
+
+    Raises:
+        ImportError: a plotting library is missing, with what to install.
+
+    Example:
+        >>> plot_posterior_summary(fit.idata, "posterior.png")
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'autovi[plots]'") from error
+    before = set(plt.get_fignums())
+    panels = _first_panels(_numeric(_group(idata, "posterior")))
+    try:
+        with warnings.catch_warnings():
+            # ArviZ's calls into newer matplotlibs are deprecated, and a constant variable has no density.
+            warnings.simplefilter("ignore")
+            _trace_figure(panels).savefig(path, bbox_inches="tight")
+    finally:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
+
+
+def _is_arviz_1() -> bool:
+    import arviz as az
+
+    return int(az.__version__.split(".")[0]) >= 1
+
+
+def _container(datasets: Mapping[str, Any], attrs: Mapping[str, Any]) -> Any:
+    import arviz as az
+    import xarray as xr
+
+    if _is_arviz_1():
+        return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
+    return az.InferenceData(attrs=attrs, **datasets)
+
+
+def _group(idata: Any, group: str) -> Any:
+    """One group as a Dataset, which both ArviZ lines accept everywhere."""
+    found = idata[group]
+    return found.to_dataset() if hasattr(found, "to_dataset") else found
+
+
+def _numeric(dataset: Any) -> Any:
+    """Booleans as 0 and 1: ArviZ's intervals and densities subtract."""
+    return dataset.map(lambda array: array.astype("int8") if array.dtype == bool else array)
+
+
+def _library_attrs() -> dict[str, str]:
+    try:
+        version = metadata.version("autovi")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"inference_library": "autovi", "inference_library_version": version, "created_at": now}
+
+
+def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): _plain(value) for key, value in attrs.items()}
+
+
+def _plain(value: Any) -> str | int | float:
+    """The value as netCDF can hold it: a string, a float or a 64-bit integer; JSON for the rest."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str | float):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return value
+    return json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
+
+
+def _variable_name(site: str) -> str:
+    # NumPyro's `scope` writes "outer/site"; netCDF and DataTree read "/" as a path.
+    return site.replace("/", ".")
+
+
+def _dim_names(groups: Groups) -> Any:
+    """The function from the name of a dim to the one it gets, the same in every group."""
+    taken = {*SAMPLE_DIMS, *(_variable_name(site) for variables in groups.values() for site in variables)}
+
+    def rename(dim: str) -> str:
+        # xarray would take a variable on a dim of its own name for coordinates, or refuse it.
+        name = _variable_name(dim)
+        while name in taken:
+            name = f"{name}_dim"
+        return name
+
+    return rename
+
+
+def _data_arrays(
+    group: str, variables: Mapping[str, Any], dims: Mapping[str, Sequence[str | None]], rename: Any
+) -> dict[str, Any]:
+    lead = () if group in DATA_GROUPS else SAMPLE_DIMS
+    arrays: dict[str, Any] = {}
+    for site, value in variables.items():
+        name = _variable_name(site)
+        if name in arrays or name in SAMPLE_DIMS:
+            what = "is taken by ArviZ" if name in SAMPLE_DIMS else "names two variables"
+            raise ValueError(f"{group}: {name!r} (site {site!r}) {what}; rename the site")
+        array = _storable(np.asarray(value), f"{group}[{site!r}]")
+        if array.ndim < len(lead):
+            raise ValueError(f"{group}[{site!r}]: expected leading axes (chain, draw), got shape {array.shape}")
+        names = _axis_names(site, array.ndim - len(lead), dims.get(site, ()), rename)
+        arrays[name] = ((*lead, *names), array, {} if name == site else {"site": site})
+    return arrays
+
+
+def _storable(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype.type.__module__ == "ml_dtypes" or array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind not in "biufcSUmM":
+        raise ValueError(f"{where}: expected numbers, got dtype {array.dtype}")
+    return array
+
+
+def _axis_names(site: str, ndim: int, dims: Sequence[str | None], rename: Any) -> list[str]:
+    if len(dims) > ndim:
+        raise ValueError(f"dims[{site!r}] names {len(dims)} axes {list(dims)}, but the variable has {ndim}")
+    given: Iterable[str | None] = [*dims, *[None] * (ndim - len(dims))]
+    names: list[str] = []
+    for i, dim in enumerate(given):
+        own = None if dim is None else rename(dim)
+        names.append(rename(f"{site}_dim_{i}") if own is None or own in names else own)
+    return names
+
+
+def _sizes(group: str, arrays: Mapping[str, Any]) -> dict[str, int]:
+    first: dict[str, tuple[int, str]] = {}
+    for name, (dims, array, _) in arrays.items():
+        for dim, size in zip(dims, array.shape, strict=True):
+            known, other = first.setdefault(dim, (size, name))
+            if known != size:
+                raise ValueError(
+                    f"{group}: the axis {dim!r} has length {known} in {other!r}, but {size} in {name!r}; "
+                    "give them different dims"
+                )
+    return {dim: size for dim, (size, _) in first.items()}
+
+
+def _coords_of(group: str, sizes: Mapping[str, int], coords: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    values = {}
+    for dim, size in sizes.items():
+        given = _coordinate(coords[dim]) if dim in coords else None
+        if given is not None and len(given) != size and not group.startswith("predictions"):
+            raise ValueError(f"coords[{dim!r}] has {len(given)} values, but the axis has {size} in {group}")
+        values[dim] = given if given is not None and len(given) == size else np.arange(size)
+    return values
+
+
+def _coordinate(values: Any) -> np.ndarray:
+    """One-dimensional labels of one type; mixed or compound ones (tuples, dates with a zone) as text."""
+    items = values if hasattr(values, "__array__") else list(values)
+    try:
+        array = np.asarray(items)
+    except ValueError:
+        array = np.empty((len(items), 0))
+    # A list such as [1, "a"] is text to NumPy already; tuples make a second axis or objects.
+    return array if array.ndim == 1 and array.dtype.kind != "O" else np.array([str(item) for item in items])
+
+
+def _noise(log_weights: np.ndarray) -> float:
+    """How far log weights of this precision and size are apart by rounding alone."""
+    finite = log_weights[np.isfinite(log_weights)].astype(np.float64)
+    is_float = log_weights.dtype.kind == "f"
+    eps = float(np.finfo(log_weights.dtype if is_float else np.float64).eps)
+    return _NOISE_ULPS * eps * max(1.0, float(np.abs(finite).max(initial=0.0)))
+
+
+def _effective_size(log_weights: np.ndarray) -> float:
+    weights = np.exp(log_weights)
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def _psis_k(log_weights: np.ndarray) -> float:
+    if _is_arviz_1():
+        from arviz_stats.base import array_stats
+
+        # 1.x takes log likelihoods, whose negative is the log weight.
+        return float(array_stats.psislw(-log_weights, axis=-1)[1])
+    import arviz as az
+
+    return float(az.psislw(log_weights)[1])
+
+
+def _first_panels(dataset: Any) -> Any:
+    """The leading variables, and so much of each dim that no variable has more elements than the limit."""
+    chosen = dataset[[name for name, array in dataset.data_vars.items() if array.size][:_MAX_VARIABLES]]
+    kept = dict.fromkeys(chosen.sizes, _MAX_ELEMENTS)
+    for array in chosen.data_vars.values():
+        own = [dim for dim in array.dims if dim not in SAMPLE_DIMS]
+        for dim in own:
+            # The tolerance lets a perfect power keep its root: 27 ** (1 / 3) is 3 less a rounding error.
+            kept[dim] = min(kept[dim], int(_MAX_ELEMENTS ** (1 / len(own)) + 1e-9))
+    return chosen.isel({dim: slice(0, size) for dim, size in kept.items() if dim not in SAMPLE_DIMS})
+
+
+def _trace_figure(dataset: Any) -> Any:
+    import arviz as az
+
+    if not _is_arviz_1():
+        figure = az.plot_trace(az.InferenceData(posterior=dataset), show=False).ravel()[0].figure
+        figure.tight_layout()  # its titles stand on the axes above otherwise
+        return figure
+    if not hasattr(az, "plot_trace_dist"):
+        raise ImportError("plots need ArviZ's plotting part: pip install 'arviz-plots[matplotlib]'")
+    import xarray as xr
+
+    tree = xr.DataTree.from_dict({"posterior": dataset})
+    return az.plot_trace_dist(tree, backend="matplotlib").get_viz("figure")

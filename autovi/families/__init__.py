@@ -1,0 +1,41 @@
+"""Variational families, one per file. A new family is one file and one row of `FAMILIES`."""
+
+from autovi.families.base import Family
+from autovi.families.bernoulli import Bernoulli
+from autovi.families.beta import Beta
+from autovi.families.categorical import Categorical
+from autovi.families.delta import Delta
+from autovi.families.dirichlet import Dirichlet
+from autovi.families.full_rank import FullRank
+from autovi.families.gamma import Gamma
+from autovi.families.low_rank import LowRank
+from autovi.families.normal import Normal
+from autovi.families.poisson import Poisson
+
+FAMILIES: dict[str, type[Family]] = {
+    "normal": Normal,
+    "full_rank": FullRank,
+    "low_rank": LowRank,
+    "delta": Delta,
+    "gamma": Gamma,
+    "beta": Beta,
+    "dirichlet": Dirichlet,
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "poisson": Poisson,
+}
+
+__all__ = [
+    "FAMILIES",
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "Delta",
+    "Dirichlet",
+    "Family",
+    "FullRank",
+    "Gamma",
+    "LowRank",
+    "Normal",
+    "Poisson",
+]

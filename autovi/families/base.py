@@ -1,0 +1,77 @@
+"""What a variational family is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+from numpyro.distributions import Distribution
+
+from autovi.sites import Site
+
+Params = dict[str, jax.Array]
+
+INIT_SCALE = 0.1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The array a family is asked for: `batch_shape` elements that are independent, each an `event_shape` array."""
+
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    num_values: int | None = None  # of a finite support
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """A parametric set of distributions for one block.
+
+    A family on the `unconstrained` scale is a distribution of what each site's own bijection maps to the site's value;
+    the others draw the value itself. A `joint` family ties all elements of a block, which it takes as one flat vector.
+
+    Parameters are unconstrained arrays whose leading axes are the layout's batch shape, so that the rows of a
+    subsampled plate can be taken out of them.
+    """
+
+    name: ClassVar[str]
+    law: ClassVar[
+        str
+    ]  # NumPyro's distribution that its draws come from: its row in the registry says how they differentiate
+    unconstrained: ClassVar[bool] = False
+    support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
+    joint: ClassVar[bool] = False
+    estimators: ClassVar[tuple[str, ...]]  # those that are right for it, the default first
+
+    @abstractmethod
+    def refuses(self, site: Site) -> str | None:
+        """Why this family cannot be the site's: None when it can."""
+
+    @abstractmethod
+    def init(self, start: jax.Array, layout: Layout) -> Params:
+        """Parameters concentrated around `start`, an array of shape `batch_shape + event_shape`.
+
+        `start` is on the unconstrained scale for unconstrained families, else a value inside the support; families
+        with a finite support ignore it.
+        """
+
+    @abstractmethod
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
+        """The member of the family, with `event_ndim` event dimensions."""
+
+
+def to_event(fn: Distribution, event_ndim: int) -> Distribution:
+    """`fn` with its last batch dimensions made event dimensions until it has `event_ndim`."""
+    extra = event_ndim - fn.event_dim
+    return fn.to_event(extra) if extra else fn
+
+
+def continuous_with_bijection(site: Site) -> str | None:
+    """The refusal of families on the unconstrained scale."""
+    if site.discrete:
+        return f"its values are discrete ({site.support})"
+    if site.unconstrained_shape is None:
+        return f"no bijection maps its support ({site.support}) to the real line"
+    return None

@@ -1,0 +1,40 @@
+"""Independent normals on the unconstrained scale: mean field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from autovi.families.base import INIT_SCALE, Family, Layout, Params, continuous_with_bijection, to_event
+from autovi.sites import Site
+
+
+@dataclass(frozen=True)
+class Normal(Family):
+    """q(u) = prod_i N(u_i; loc_i, exp(log_scale_i)^2) for the unconstrained value u.
+
+    Parameters: `loc` and `log_scale`, each of the shape of u. Kucukelbir et al. (2017), "Automatic Differentiation
+    Variational Inference", section 2.4.
+
+    Example:
+        >>> autovi.fit(model, data, families={"beta": "normal"})
+    """
+
+    name: ClassVar[str] = "normal"
+    law: ClassVar[str] = "Normal"
+    unconstrained: ClassVar[bool] = True
+    estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")
+
+    def refuses(self, site: Site) -> str | None:
+        return continuous_with_bijection(site)
+
+    def init(self, start: jax.Array, layout: Layout) -> Params:
+        return {"loc": start, "log_scale": jnp.full_like(start, jnp.log(INIT_SCALE))}
+
+    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
+        fn = dist.Normal(params["loc"], jnp.exp(params["log_scale"]), validate_args=False)
+        return to_event(fn, event_ndim)

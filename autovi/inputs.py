@@ -1,0 +1,159 @@
+"""The user's data as arrays: checked, labelled, and split into what is traced and what is static."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from autovi.coordinates import Labels, split
+
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arguments of a model: `arrays` by path are traced, all other leaves are static.
+
+    `rebuild(arrays)` gives back `(args, kwargs)`. With `concrete=True` the arrays are constants of the program,
+    for models that compute shapes or indices from the values of their data.
+    """
+
+    arrays: Arrays
+    static: tuple[tuple[str, Any], ...]
+    paths: tuple[str, ...]
+    tree: Any
+    labels: Mapping[str, Labels]
+    concrete: bool = False
+
+    def rebuild(self, arrays: Arrays) -> tuple[tuple, dict[str, Any]]:
+        """The model's positional and keyword arguments with these arrays in their places."""
+        arrays = self.arrays if self.concrete else arrays
+        static = dict(self.static)
+        return jax.tree.unflatten(self.tree, [arrays[p] if p in arrays else static[p] for p in self.paths])
+
+    def traced(self) -> Arrays:
+        """The arrays that are arguments of the compiled program."""
+        return {} if self.concrete else self.arrays
+
+    def as_constants(self) -> Inputs:
+        """The same data as constants of the program."""
+        return replace(self, concrete=True)
+
+    def signature(self) -> Any:
+        """What the compiled program depends on besides the values of the traced arrays. Hashable."""
+        shapes = tuple((p, np.shape(a), str(a.dtype)) for p, a in self.arrays.items())
+        return (
+            shapes,
+            self.paths,
+            str(self.tree),
+            tuple((p, _freeze(v)) for p, v in self.static),
+            self.concrete,
+        )
+
+
+def _freeze(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return (type(value).__name__, value)
+
+
+def bind(model: Callable, data: Any) -> Inputs:
+    """Checks `data` against the model's signature and makes arrays of its leaves.
+
+    A dict gives keyword arguments, a tuple positional ones, None no arguments.
+
+    Raises:
+        ValueError: a key the model does not take, one it needs and lacks, or a NaN or infinite value.
+        TypeError: `data` or one of its leaves is of a kind that cannot become an array.
+    """
+    args, kwargs = _arguments(data)
+    _check_signature(model, args, kwargs)
+    names = _positional_names(model, len(args))
+    paths, leaves, tree = [], [], None
+    flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=_is_leaf)
+    arrays: Arrays = {}
+    static: list[tuple[str, Any]] = []
+    labels: dict[str, Labels] = {}
+    for path, leaf in flat:
+        name = _path_name(path, names)
+        value, label = split(leaf, name)
+        paths.append(name)
+        leaves.append(value)
+        if _is_array(value):
+            _check_finite(name, value)
+            arrays[name] = value
+            if label is not None:
+                labels[name] = label
+        else:
+            static.append((name, value))
+    return Inputs(arrays, tuple(static), tuple(paths), tree, labels)
+
+
+def _arguments(data: Any) -> tuple[tuple, dict[str, Any]]:
+    if data is None:
+        return (), {}
+    if isinstance(data, Mapping):
+        return (), dict(data)
+    if isinstance(data, tuple):
+        return data, {}
+    raise TypeError(
+        f"data: expected a dict (keyword arguments of the model), a tuple (positional ones) or None, got "
+        f"{type(data).__name__}; a single array is data=(array,)"
+    )
+
+
+def _check_signature(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        known = [p.name for p in signature.parameters.values()]
+        raise ValueError(f"data does not fit the model: {error}; the model takes {known}") from None
+
+
+def _positional_names(model: Callable, count: int) -> list[str]:
+    try:
+        names = [p.name for p in inspect.signature(model).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        names = []
+    return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]
+
+
+def _is_leaf(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(isinstance(v, int | float | np.number | list) for v in value)
+    return not isinstance(value, dict)
+
+
+def _path_name(path: tuple, positional: list[str]) -> str:
+    side, rest = path[0].idx, path[1:]
+    head = positional[rest[0].idx] if side == 0 else str(rest[0].key)
+    return head + "".join(f"[{getattr(p, 'key', getattr(p, 'idx', p))!r}]" for p in rest[1:])
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | jax.Array)
+
+
+def _check_finite(name: str, value: Any) -> None:
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return
+    if not np.issubdtype(np.dtype(value.dtype), np.floating):
+        return
+    bad = ~np.isfinite(np.asarray(value))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"data[{name!r}] has {int(bad.sum())} NaN or infinite values, the first at {where}; drop them, or put any "
+            "valid number in their place and mark them missing with obs_mask"
+        )

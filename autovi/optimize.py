@@ -1,0 +1,245 @@
+"""Compiled chunks of steps over Optax: the loop, its stopping rule, and what it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm.auto import tqdm
+
+CHUNK = 100  # steps between two looks of the host
+MAX_STEPS = 100_000
+START_RATE = 0.05
+RATES = tuple(START_RATE * 10 ** (-k / 2) for k in range(4))  # until converged: lowered when the loss stands still
+ESTIMATOR_RATE = 0.05  # SGD on squared error: a moving average that forgets by a factor of 0.9 a step
+WINDOW = 8  # chunks that a verdict on the loss looks at
+TOLERANCE = 0.01  # nats per window below which the loss stands still, noise or not
+
+
+class Carry(NamedTuple):
+    """All that a step needs. `average` is the running mean of the parameters, `skipped` counts steps that changed
+    nothing, `bad_terms` and `bad_blocks` in how many of them a cost term or a gradient was not finite."""
+
+    params: Any
+    optimizer: Any
+    estimator_params: Any
+    estimator_optimizer: Any
+    average: Any
+    rng_key: jax.Array
+    skipped: jax.Array
+    bad_terms: dict[str, jax.Array]
+    bad_params: Any
+
+
+class Schedule(NamedTuple):
+    """What the host decides for each step of a chunk: the learning rate (0 or less: no step), and the weight of the
+    step's parameters in their running mean."""
+
+    rate: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The user's Optax transformation, or Adam with a learning rate that the host sets (None)."""
+
+    transform: optax.GradientTransformation | None = None
+
+    def base(self) -> optax.GradientTransformation:
+        """The transformation whose updates are applied."""
+        return optax.scale_by_adam() if self.transform is None else self.transform
+
+    def updates(self, grads: Any, state: Any, params: Any, rate: jax.Array) -> tuple[Any, Any]:
+        """Updates to add to the parameters, and the new state."""
+        updates, state = self.base().update(grads, state, params)
+        return (jax.tree.map(lambda u: -rate * u, updates) if self.transform is None else updates), state
+
+
+def init_carry(params: Any, estimator_params: Any, optimizer: Optimizer, rng_key: jax.Array, terms: Any) -> Carry:
+    """The state before the first step. `terms` names the cost terms."""
+    zero = jnp.zeros((), jnp.int32)
+    estimators = optax.sgd(ESTIMATOR_RATE)
+    return Carry(
+        params,
+        optimizer.base().init(params),
+        estimator_params,
+        estimators.init(estimator_params),
+        jax.tree.map(jnp.copy, params),
+        rng_key,
+        zero,
+        dict.fromkeys(terms, zero),
+        jax.tree.map(lambda x: zero, params),
+    )
+
+
+def make_chunk(estimate: Callable, optimizer: Optimizer) -> Callable:
+    """`chunk(carry, arrays, schedule) -> (carry, losses)`: one compiled scan, its carry donated.
+
+    `estimate(params, estimator_params, arrays, rng_key)` is the loss with the ELBO and the terms' means.
+    """
+    loss_and_grads = jax.value_and_grad(estimate, argnums=(0, 1), has_aux=True)
+    estimators = optax.sgd(ESTIMATOR_RATE)
+
+    def step(arrays: Any, carry: Carry, schedule: Any) -> tuple[Carry, jax.Array]:
+        rng_key, step_key = jax.random.split(carry.rng_key)
+        (_, info), (grads, own) = loss_and_grads(carry.params, carry.estimator_params, arrays, step_key)
+        finite = jax.tree.map(lambda g: jnp.all(jnp.isfinite(g)), (grads, own))
+        good = jax.tree.reduce(jnp.logical_and, finite, jnp.isfinite(info.elbo))
+        active = schedule.rate > 0
+        updates, state = optimizer.updates(grads, carry.optimizer, carry.params, schedule.rate)
+        own_updates, own_state = estimators.update(own, carry.estimator_optimizer)
+        params = optax.apply_updates(carry.params, updates)
+        average = jax.tree.map(lambda a, p: a + schedule.weight * (p - a), carry.average, params)
+        moved = (params, state, optax.apply_updates(carry.estimator_params, own_updates), own_state, average)
+        stayed = carry[:5]
+        kept = jax.tree.map(lambda a, b: jnp.where(good & active, a, b), moved, stayed)
+        bad = active & ~good
+        return Carry(
+            *kept,
+            rng_key,
+            carry.skipped + bad,
+            {t: n + (active & ~jnp.isfinite(info.terms[t])) for t, n in carry.bad_terms.items()},
+            jax.tree.map(lambda n, f: n + (active & ~f), carry.bad_params, finite[0]),
+        ), -info.elbo
+
+    @partial(jax.jit, donate_argnums=0)
+    def chunk(carry: Carry, arrays: Any, schedule: Schedule) -> tuple[Carry, jax.Array]:
+        return jax.lax.scan(partial(step, arrays), carry, schedule)
+
+    return chunk
+
+
+@dataclass
+class Progress:
+    """What the host knows of a running fit."""
+
+    num_steps: int | None
+    max_steps: int
+    losses: list[np.ndarray] = field(default_factory=list)
+    step: int = 0
+    level: int = 0  # which of RATES
+    level_start: int = 0
+    status: str = "max_steps"
+    message: str = ""
+
+    @property
+    def limit(self) -> int:
+        return self.max_steps if self.num_steps is None else self.num_steps
+
+    def schedule(self, start: int) -> Schedule:
+        """The next chunk's, beginning at step `start`."""
+        steps = np.arange(start, start + CHUNK)
+        if self.num_steps is not None:
+            rate = START_RATE * 0.5 * (1 + np.cos(np.pi * np.minimum(steps / self.num_steps, 1.0)))
+            rate = np.maximum(rate, 1e-3 * START_RATE)
+            weight = np.ones(CHUNK)
+            tail = int(0.75 * self.num_steps)
+            weight = np.where(steps < tail, 1.0, 1.0 / np.maximum(steps - tail + 1, 1))
+        else:
+            rate = np.full(CHUNK, RATES[self.level])
+            settled = self.level_start + CHUNK  # the first chunk after a change of rate is not averaged
+            weight = np.where(steps < settled, 1.0, 1.0 / np.maximum(steps - settled + 1, 1))
+        rate = np.where(steps < self.limit, rate, 0.0)
+        return Schedule(rate.astype(np.float32), weight.astype(np.float32))
+
+
+class Verdict(NamedTuple):
+    """How much the loss fell from the first to the second half of a window, and its standard error, in nats."""
+
+    fall: float
+    se: float
+
+    @property
+    def standing(self) -> bool:
+        """No fall that is worth waiting for: below two standard errors, which must themselves be small, or below the
+        tolerance."""
+        return self.fall < max(2.0 * self.se, TOLERANCE)
+
+
+def judge(losses: np.ndarray) -> Verdict:
+    """Compares the halves of a window of losses. The standard error comes from means of batches of half a chunk, so that
+    the correlation between steps is in it."""
+    batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
+    first, second = np.array_split(batches, 2)
+    se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
+    return Verdict(float(first.mean() - second.mean()), float(se))
+
+
+def _update_level(progress: Progress) -> bool:
+    """Lowers the learning rate once the loss stands still; True when it does at the lowest."""
+    since = progress.step - progress.level_start
+    if since < WINDOW * CHUNK:
+        return False
+    recent = np.concatenate(progress.losses)[-max(WINDOW * CHUNK, since // 2) :]
+    verdict = judge(recent[np.isfinite(recent)])
+    if not verdict.standing:
+        return False
+    if progress.level + 1 < len(RATES):
+        progress.level, progress.level_start = progress.level + 1, progress.step
+        return False
+    progress.message = (
+        f"the loss stands still at the lowest learning rate: it fell by {verdict.fall:.3g} nats, standard error "
+        f"{verdict.se:.2g}, between the halves of the last {recent.size} steps"
+    )
+    return True
+
+
+def optimize(
+    chunk: Callable, carry: Carry, arrays: Any, progress: Progress, *, progress_bar: bool, adaptive: bool
+) -> Carry:
+    """Runs chunks until `num_steps`, convergence, or Ctrl-C, which ends the fit with what there is.
+
+    With a fixed number of steps the next chunk is on its way before the last one's losses are read.
+    """
+    if not jax.tree.leaves(carry.params):
+        progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
+        return carry
+    bar = tqdm(total=progress.num_steps, disable=not progress_bar, unit="step", leave=True)
+    pending: tuple[Any, int] | None = None
+    safe = carry
+    launched = 0
+    began = time.perf_counter()
+
+    def collect() -> None:
+        nonlocal pending
+        assert pending is not None
+        losses, count = pending
+        progress.losses.append(np.asarray(losses)[:count])
+        progress.step += count
+        pending = None
+        if progress_bar:
+            recent = float(np.nanmean(progress.losses[-1]))
+            bar.set_postfix_str(
+                f"ELBO {-recent:,.2f}, {progress.step / (time.perf_counter() - began):,.0f} steps/s", False
+            )
+            bar.update(count)
+
+    try:
+        while launched < progress.limit:
+            count = min(CHUNK, progress.limit - launched)
+            safe, losses = chunk(safe, arrays, progress.schedule(launched))
+            launched += count
+            if pending is not None:
+                collect()
+            pending = (losses, count)
+            if progress.num_steps is None:
+                collect()
+                if adaptive and _update_level(progress):
+                    progress.status = "converged"
+                    break
+        if pending is not None:
+            collect()
+    except KeyboardInterrupt:
+        if pending is not None:
+            collect()
+        progress.status, progress.message = "stopped", f"stopped by the user after {progress.step} steps"
+    finally:
+        bar.close()
+    return jax.block_until_ready(safe)

@@ -1,0 +1,98 @@
+"""The plan: a value that says for every site what was chosen and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from autovi.estimators import Estimator
+from autovi.families import Family
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row of the plan."""
+
+    site: str
+    distribution: str
+    support: str
+    shape: tuple[int, ...]
+    family: str
+    estimator: str
+    baseline: str | None
+    why: str
+    block: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON-ready values."""
+        return {**self.__dict__, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sites with one distribution and one estimator. `family` None: the distribution is the guide function's.
+
+    A `flat` block is a distribution over the concatenated unconstrained values of its sites.
+    """
+
+    name: str
+    sites: tuple[str, ...]
+    family: Family | None
+    estimator: Estimator
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fitted how. `blocks` are in the guide; `marginal` sites are summed out of the model instead."""
+
+    choices: tuple[Choice, ...]
+    blocks: tuple[Block, ...]
+    marginal: Mapping[str, Block] = field(default_factory=dict)
+    guide: str = "auto"
+    num_particles: int = 1
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, site: str) -> Choice:
+        for choice in self.choices:
+            if choice.site == site:
+                return choice
+        raise KeyError(site)
+
+    def estimator_of(self, node: str) -> Estimator:
+        """The estimator of a block."""
+        if node in self.marginal:
+            return self.marginal[node].estimator
+        return next(b.estimator for b in self.blocks if b.name == node)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready values."""
+        return {
+            "guide": self.guide,
+            "num_particles": self.num_particles,
+            "notes": list(self.notes),
+            "sites": [c.to_dict() for c in self.choices],
+        }
+
+    def __str__(self) -> str:
+        header = ("site", "support", "shape", "family", "estimator", "baseline")
+        rows = [
+            (
+                c.site,
+                c.support,
+                "x".join(map(str, c.shape)) or "scalar",
+                c.family,
+                c.estimator,
+                c.baseline or "-",
+            )
+            for c in self.choices
+        ]
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        line = lambda row: "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()  # noqa: E731
+        out = [f"Plan: {self.num_particles} particle{'s' * (self.num_particles != 1)} a step", line(header)]
+        for choice, row in zip(self.choices, rows, strict=True):
+            out += [line(row), f"    {choice.why}"]
+        return "\n".join([*out, *(f"note: {n}" for n in self.notes)])
+
+    __repr__ = __str__

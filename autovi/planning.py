@@ -1,0 +1,396 @@
+"""Sites -> Plan: ordered rules, each with the sentence that explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Any
+
+from autovi import registry
+from autovi.estimators import ESTIMATORS, Estimator
+from autovi.estimators.base import Facts
+from autovi.families import FAMILIES, Family
+from autovi.plan import Block, Choice, Plan
+from autovi.sites import Site, Sites
+from autovi.structure import Structure
+
+GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
+JOINT = "joint"  # the block of all continuous sites that share one distribution
+FULL_RANK_LIMIT = 200  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
+ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
+
+OWN_FAMILY = {
+    "Gamma": "gamma",
+    "Chi2": "gamma",
+    "Exponential": "gamma",
+    "Beta": "beta",
+    "BetaProportion": "beta",
+    "Dirichlet": "dirichlet",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the family rules look at besides the site."""
+
+    guide: str
+    free_dimensions: int  # unconstrained dimensions that a joint block would have
+
+
+FamilyRule = tuple[Callable[[Site, Context], bool], str, str]
+
+FAMILY_RULES: tuple[FamilyRule, ...] = (
+    (lambda s, c: s.support == "boolean", "bernoulli", "a yes-or-no site"),
+    (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
+    (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
+    (
+        lambda s, c: c.guide == "auto" and s.distribution in OWN_FAMILY and not s.subsampled,
+        "own",
+        "the family of its own prior, exact where the model is conjugate",
+    ),
+    (lambda s, c: c.guide == "mean_field", "normal", "guide='mean_field' asks for independent normals"),
+    (
+        lambda s, c: s.subsampled,
+        "normal",
+        "one element of a subsampled plate at a time, so no joint covariance",
+    ),
+    (lambda s, c: s.masked, "normal", "masked elements must not tie to others, so no joint covariance"),
+    (lambda s, c: c.guide == "low_rank", "low_rank", "guide='low_rank' asks for a joint normal of low rank"),
+    (lambda s, c: c.guide == "full_rank", "full_rank", "guide='full_rank' asks for one joint normal"),
+    (
+        lambda s, c: c.free_dimensions <= FULL_RANK_LIMIT,
+        "full_rank",
+        "jointly normal with the other continuous sites on the unconstrained scale",
+    ),
+    (
+        lambda s, c: True,
+        "normal",
+        f"normal on the unconstrained scale; over {FULL_RANK_LIMIT} dimensions, so mean field",
+    ),
+)
+
+
+def make_plan(
+    sites: Sites,
+    structure: Structure,
+    *,
+    guide: str = "auto",
+    guide_sites: Sites | None = None,
+    families: Mapping[str, Any] | None = None,
+    estimators: Mapping[str, Any] | None = None,
+    num_particles: int | None = None,
+    jumps: Mapping[str, str] | None = None,
+) -> Plan:
+    """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
+
+    `families` and `estimators` map site names or globs to entries of the two tables, and win over
+    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where.
+
+    Raises:
+        ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
+            names the site, says why and lists what is valid.
+    """
+    nodes = sites.latents if guide_sites is None else _guide_nodes(sites, guide_sites)
+    asked_families = _asked(families, nodes, "family", "families")
+    asked_estimators = _asked(estimators, nodes, "estimator", "estimators")
+    if guide_sites is not None and asked_families:
+        raise ValueError(f"families={dict(families or {})}: a guide function brings its own distributions")
+    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide)
+    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, jumps or {}, guide_sites, sites)
+    blocks = _blocks(rows)
+    marginal = {b.name: b for b in blocks if b.estimator.name == "marginalize"}
+    blocks = tuple(b for b in blocks if b.name not in marginal)
+    block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
+    choices = tuple(_choice(nodes[r.site], r, block_of[r.site]) for r in rows)
+    particles = _particles(blocks, num_particles)
+    return Plan(choices, blocks, marginal, guide if guide_sites is None else "function", particles)
+
+
+@dataclass(frozen=True)
+class _Row:
+    site: str
+    family: Family | None
+    estimator: Estimator
+    why: str
+    lonely: bool  # the site must have a block of its own
+
+
+# --- what the user asked for ---------------------------------------------------------------------------------------
+
+
+def _asked(overrides: Mapping[str, Any] | None, nodes: Mapping[str, Site], key: str, argument: str) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    for name, site in nodes.items():
+        said = dict(site.infer)
+        unknown = set(said) - {"family", "estimator", "baseline"}
+        if unknown:
+            raise ValueError(
+                f"site {name!r}: infer={{'autovi': ...}} has unknown keys {sorted(unknown)}; valid: family, estimator, baseline"
+            )
+        if key in said or (key == "estimator" and "baseline" in said):
+            asked[name] = said.get(key) if key == "family" else {k: said[k] for k in said if k != "family"}
+    patterns = sorted((overrides or {}).items(), key=lambda item: (item[0] in nodes, len(item[0])))
+    for pattern, what in patterns:
+        matched = [n for n in nodes if n == pattern or fnmatchcase(n, pattern)]
+        if not matched:
+            raise ValueError(f"{argument}: no latent site matches {pattern!r}; the latent sites are {sorted(nodes)}")
+        asked.update(dict.fromkeys(matched, what))
+    return asked
+
+
+def _as_family(site: str, what: Any) -> Family:
+    if isinstance(what, Family):
+        return what
+    if not isinstance(what, str) or what not in FAMILIES:
+        raise ValueError(f"site {site!r}: unknown family {what!r}; expected one of {sorted(FAMILIES)} or a Family")
+    return FAMILIES[what]()
+
+
+def _as_estimator(site: str, what: Any) -> Estimator:
+    if isinstance(what, Estimator):
+        return what
+    options = dict(what) if isinstance(what, Mapping) else {"estimator": what}
+    name = options.pop("estimator", "score" if "baseline" in options else None)
+    if not isinstance(name, str) or name not in ESTIMATORS:
+        raise ValueError(
+            f"site {site!r}: unknown estimator {name!r}; expected one of {sorted(ESTIMATORS)} or an Estimator"
+        )
+    try:
+        return ESTIMATORS[name](**options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"site {site!r}: estimator {name!r} does not take {options}: {error}") from None
+
+
+# --- families ------------------------------------------------------------------------------------------------------
+
+
+def _choose_families(nodes: Mapping[str, Site], asked: Mapping[str, Any], guide: str) -> dict[str, tuple[Family, str]]:
+    if guide not in GUIDES:
+        raise ValueError(
+            f"guide: unknown name {guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
+        )
+    free = sum(s.size for n, s in nodes.items() if n not in asked and not s.discrete and not s.subsampled)
+    context = Context(guide, free)
+    return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
+
+
+def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
+    if asked is not None:
+        family, why = _as_family(site.name, asked), "asked for"
+    else:
+        rule = next(r for r in FAMILY_RULES if r[0](site, context))
+        name = OWN_FAMILY[site.distribution] if rule[1] == "own" else rule[1]
+        family, why = FAMILIES[name](), rule[2]
+    reason = family.refuses(site)
+    if family.joint and site.subsampled:
+        reason = "it is in a subsampled plate, which a joint family cannot follow"
+    if reason is not None:
+        valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and site.subsampled)]
+        raise ValueError(
+            f"site {site.name!r} ({site.distribution}): family {family.name!r} does not fit, since {reason}; "
+            f"valid: {valid or 'none, so write a guide function'}"
+        )
+    return family, why
+
+
+# --- estimators ----------------------------------------------------------------------------------------------------
+
+
+def _choose_estimators(
+    nodes: Mapping[str, Site],
+    families: Mapping[str, tuple[Family, str]],
+    asked: Mapping[str, Any],
+    structure: Structure,
+    jumps: Mapping[str, str],
+    guide_sites: Sites | None,
+    sites: Sites,
+) -> list[_Row]:
+    wanted = {n: _as_estimator(n, what) for n, what in asked.items()}
+    facts = {n: _facts(n, nodes, families, structure, wanted, jumps, sites) for n in nodes}
+    rows = []
+    for n, site in nodes.items():
+        family, family_why = families.get(n, (None, "as the guide function draws it"))
+        absent = guide_sites is not None and n not in guide_sites.latents
+        candidates = _candidates(family, facts[n], absent)
+        estimator, why = _estimator(site, wanted.get(n), candidates, facts[n])
+        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely=site.masked or estimator.name == "score"))
+    return rows
+
+
+def _facts(
+    name: str,
+    nodes: Mapping[str, Site],
+    families: Mapping[str, tuple[Family, str]],
+    structure: Structure,
+    wanted: Mapping[str, Estimator],
+    jumps: Mapping[str, str],
+    sites: Sites,
+) -> Facts:
+    site = nodes[name]
+    if name in families:
+        gradients = registry.GRADIENTS[families[name][0].law]
+    else:
+        gradients = site.gradients
+    num_values = None if site.values is None else len(site.values)
+    entangled = _entangled(site, structure)
+    integrable = {
+        n
+        for n, s in nodes.items()
+        if s.values is not None and _entangled(s, structure) is None and getattr(wanted.get(n), "name", "") != "score"
+    }
+    shared = tuple(
+        n
+        for n in sorted(integrable - {name})
+        if set(structure.downstream[n]) & set(structure.downstream[name]) - {f"q:{n}"}
+    )
+    nested = next(
+        (
+            f"the term {t!r} is in the subsampled plate {p.name!r}, and the logarithm of a sum cannot be subsampled"
+            for t in structure.downstream[name]
+            for p in structure.plates[t]
+            if p.subsampled and p not in site.plates
+        ),
+        None,
+    )
+    upstream = next((n for n in nodes if n != name and f"q:{n}" in structure.downstream[name]), None)
+    if nested is None and upstream is not None:
+        nested = f"the guide draws {upstream!r} given it, so it cannot leave the guide"
+    return Facts(gradients, num_values, entangled, shared, nested, jumps.get(name))
+
+
+def _entangled(site: Site, structure: Structure) -> str | None:
+    for term, aligned in structure.downstream[site.name].items():
+        for d, e in enumerate(aligned):
+            if e is None and site.batch_shape[d] > 1:
+                return f"the term {term!r} mixes its elements, which then cannot be set all at once"
+    return None
+
+
+def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str, ...]:
+    if absent:
+        return ("marginalize",)
+    if family is not None:
+        return family.estimators
+    pathwise = (facts.gradients.pathwise,) if facts.gradients.pathwise else ()
+    return (*pathwise, "enumerate", "score", "marginalize")
+
+
+def _estimator(
+    site: Site, wanted: Estimator | None, candidates: tuple[str, ...], facts: Facts
+) -> tuple[Estimator, str]:
+    valid = {n: ESTIMATORS[n]() for n in candidates if ESTIMATORS[n]().refuses(facts) is None}
+    if wanted is not None:
+        reason = wanted.refuses(facts)
+        if reason is None and type(wanted) in ESTIMATORS.values() and wanted.name not in candidates:
+            reason = f"its distribution admits {list(candidates)} only"
+        if reason is not None:
+            raise ValueError(
+                f"site {site.name!r} ({site.distribution}): estimator {wanted.name!r} would be wrong, since {reason}; "
+                f"valid: {sorted(valid) or 'none'}"
+            )
+        return wanted, "estimator asked for"
+    for name, estimator in valid.items():
+        sentence = _sentence(name, site, facts)
+        if sentence is not None:
+            return estimator, sentence
+    reasons = "; ".join(f"{n}: {ESTIMATORS[n]().refuses(facts)}" for n in candidates)
+    raise ValueError(f"site {site.name!r} ({site.distribution}): no estimator is right for it ({reasons})")
+
+
+def _sentence(name: str, site: Site, facts: Facts) -> str | None:
+    """Why the first valid estimator is taken; None when it is valid but too dear."""
+    if name in ("enumerate", "marginalize"):
+        assert facts.num_values is not None
+        if facts.num_values * prod(site.batch_shape) > ENUMERATION_BUDGET:
+            return None
+        if name == "marginalize":
+            return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
+        return f"its {facts.num_values} values are enumerated exactly, without noise"
+    if name == "score":
+        because = facts.jumps or facts.entangled
+        return f"the score function with a leave-one-out baseline{f', since {because}' if because else ''}"
+    if name == "implicit":
+        return "implicit reparameterization, since the cost is smooth in it"
+    return "explicit reparameterization, since the cost is smooth in it"
+
+
+# --- blocks --------------------------------------------------------------------------------------------------------
+
+
+def _blocks(rows: list[_Row]) -> tuple[Block, ...]:
+    """Joint families and mean-field normals with one pathwise estimator become one flat block each."""
+    flat: dict[Any, list[_Row]] = {}
+    blocks: list[Block] = []
+    for row in rows:
+        family = row.family
+        joint = family is not None and (family.joint or family.name == "normal") and not row.lonely
+        if joint:
+            flat.setdefault((family, row.estimator), []).append(row)
+        else:
+            alone = family is not None and family.joint
+            blocks.append(Block(row.site, (row.site,), family, row.estimator, flat=alone))
+    for (family, estimator), members in flat.items():
+        names = tuple(r.site for r in members)
+        name = names[0] if len(names) == 1 else (JOINT if len(flat) == 1 else f"{JOINT}_{family.name}")
+        blocks.append(Block(name, names, family, estimator, flat=True))
+    return tuple(blocks)
+
+
+def _choice(site: Site, row: _Row, block: str) -> Choice:
+    family = row.family.name if row.family is not None else "guide"
+    shape = site.full(site.batch_shape) + site.event_shape
+    estimator = row.estimator
+    if estimator.name == "marginalize":
+        family = "exact"
+    return Choice(
+        site.name,
+        site.distribution,
+        site.support,
+        shape,
+        family,
+        estimator.name,
+        estimator.baseline_name,
+        row.why,
+        block,
+    )
+
+
+def _particles(blocks: tuple[Block, ...], asked: int | None) -> int:
+    needed = max([b.estimator.min_particles for b in blocks], default=1)
+    if asked is None:
+        return max(8, needed) if any(b.estimator.name == "score" for b in blocks) else max(4, needed)
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+        raise ValueError(f"num_particles: expected an integer of at least 1, got {asked!r}")
+    if asked < needed:
+        who = next(b for b in blocks if b.estimator.min_particles == needed)
+        raise ValueError(
+            f"num_particles: {asked} is too few for site {who.sites[0]!r}, whose baseline "
+            f"{who.estimator.baseline_name!r} needs at least {needed}; set it, or baseline 'moving_average'"
+        )
+    return asked
+
+
+def _guide_nodes(sites: Sites, guide_sites: Sites) -> dict[str, Site]:
+    """The sites of a guide function that need an estimator, after the check that it fits the model."""
+    drawn = guide_sites.latents
+    for name, site in drawn.items():
+        auxiliary = site.auxiliary
+        if name not in sites.latents and not auxiliary:
+            where = "observed" if name in sites.samples else "no site"
+            raise ValueError(
+                f"guide: its site {name!r} is {where} in the model, whose latent sites are {sorted(sites.latents)}; "
+                "mark it infer={'is_auxiliary': True} if it belongs to the guide alone"
+            )
+        if name in sites.latents and sites.latents[name].shape != site.shape:
+            raise ValueError(
+                f"guide: site {name!r} has shape {site.shape} there and {sites.latents[name].shape} in the model; "
+                "a missing plate or to_event in one of them would explain it"
+            )
+    missing = [n for n, s in sites.latents.items() if n not in drawn and s.values is None]
+    if missing:
+        raise ValueError(f"guide: it does not draw the model's latent site(s) {missing}; add them")
+    absent = {n: s for n, s in sites.latents.items() if n not in drawn}
+    kept = {n: s for n, s in drawn.items() if s.distribution != "Delta"}
+    return {**kept, **absent}

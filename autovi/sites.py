@@ -1,0 +1,272 @@
+"""Trace of the model -> `Sites`: what every site is, found without computing anything."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import biject_to
+
+from autovi import registry
+from autovi.execution import Record, execute, mask_of
+from autovi.inputs import Inputs
+
+CONCRETE_ERRORS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate: `dim` is its (negative) batch dimension, `length` how many of its `size` elements one step sees."""
+
+    name: str
+    dim: int
+    size: int
+    length: int
+
+    @property
+    def subsampled(self) -> bool:
+        return self.length < self.size
+
+
+@dataclass(frozen=True)
+class Site:
+    """A sample site. Shapes are those of one step; `full_batch_shape` has every plate at its full size."""
+
+    name: str
+    distribution: str
+    support: str
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    plates: tuple[Plate, ...]
+    observed: bool
+    discrete: bool
+    values: tuple[float, ...] | None  # the finite support of a scalar discrete site
+    unconstrained_shape: tuple[int, ...] | None  # None: no bijection to the reals
+    from_scan: bool
+    masked: bool
+    gradients: registry.Gradients
+    auxiliary: bool  # a `factor`: a term of the density, not data
+    infer: tuple[tuple[str, Any], ...]  # what infer={"autovi": {...}} says
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.batch_shape + self.event_shape
+
+    @property
+    def subsampled(self) -> bool:
+        return any(p.subsampled for p in self.plates)
+
+    def full(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """`shape`, which starts with the batch shape, with every subsampled plate at its full size."""
+        out, ndim = list(shape), len(self.batch_shape)
+        for p in self.plates:
+            if p.subsampled and -p.dim <= ndim and out[ndim + p.dim] == p.length:
+                out[ndim + p.dim] = p.size
+        return tuple(out)
+
+    @property
+    def unconstrained_event_ndim(self) -> int:
+        return len(self.unconstrained_shape or ()) - len(self.batch_shape)
+
+    @property
+    def size(self) -> int:
+        """Number of unconstrained numbers in one step (of values, for a discrete site)."""
+        return prod(self.shape if self.unconstrained_shape is None else self.unconstrained_shape)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """All a model has, in order of execution."""
+
+    samples: Mapping[str, Site]
+    params: Mapping[str, Any]  # name -> constraint
+    deterministics: Mapping[str, tuple[str | None, ...]]  # name -> plate name of each dimension
+    plates: Mapping[str, Plate]
+    fingerprint: str
+
+    @cached_property
+    def latents(self) -> dict[str, Site]:
+        return {n: s for n, s in self.samples.items() if not s.observed}
+
+    @cached_property
+    def observed(self) -> dict[str, Site]:
+        return {n: s for n, s in self.samples.items() if s.observed and not s.auxiliary}
+
+    @property
+    def subsampled(self) -> dict[str, Plate]:
+        return {n: p for n, p in self.plates.items() if p.subsampled}
+
+
+def trace_sites(model: Callable, inputs: Inputs, lengths: Mapping[str, int] | None = None) -> tuple[Sites, Inputs]:
+    """The model's sites, and the inputs as the program must take them.
+
+    The model is run once on abstract values. Where it needs its data's values (to count groups, say) the data become
+    constants of the program. `lengths` sets how many elements of a plate one step sees.
+
+    Raises:
+        ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
+    """
+    try:
+        return _trace(model, inputs, lengths or {}), inputs
+    except CONCRETE_ERRORS:
+        constant = inputs.as_constants()
+    try:
+        return _trace(model, constant, lengths or {}), constant
+    except CONCRETE_ERRORS as error:
+        raise ValueError(
+            "the model needs the concrete value of a latent site, which a compiled program does not have: write "
+            f"`if` on a latent as jnp.where or lax.cond. JAX says: {error}"
+        ) from error
+
+
+def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites:
+    found: list[Any] = []
+    seen: list[str] = []
+
+    def latent(msg: dict[str, Any]) -> Any:
+        seen.append(msg["name"])
+        return feasible(msg)
+
+    def program(arrays: dict[str, Any], rng_key: jax.Array) -> Any:
+        args, kwargs = inputs.rebuild(arrays)
+        indices = {name: jnp.arange(length) for name, length in lengths.items()}
+        records = execute(model, args, kwargs, rng_key, latent=latent, indices=indices)
+        found.append(_describe(records))
+        samples = [r for r in records.values() if r.kind == "sample"]
+        return {r.name: _log_density(r) for r in samples}, [r.value for r in records.values()]
+
+    try:
+        jaxpr = jax.make_jaxpr(program)(inputs.traced(), jax.random.key(0))
+    except CONCRETE_ERRORS:
+        raise
+    except (TypeError, ValueError, AssertionError, IndexError) as error:
+        after = f" (the last site reached was {seen[-1]!r})" if seen else ""
+        raise ValueError(
+            f"the model cannot be run on this data{after}: {error}. If shapes do not fit, a numpyro.plate of the right "
+            "size around the site is the usual remedy"
+        ) from error
+    samples, params, deterministics, plates = found[-1]
+    return Sites(samples, params, deterministics, plates, _fingerprint(jaxpr))
+
+
+def _fingerprint(jaxpr: Any) -> str:
+    """A digest of the traced program and every constant it closes over: equal digests mean the same program."""
+    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))  # addresses of Python objects differ from trace to trace
+    digest = hashlib.sha256(text.encode())
+    for const in jaxpr.consts:
+        if isinstance(const, jax.Array) and jax.dtypes.issubdtype(const.dtype, jax.dtypes.prng_key):
+            const = jax.random.key_data(const)
+        digest.update(np.asarray(const).tobytes())
+    return digest.hexdigest()
+
+
+def _log_density(record: Record) -> jax.Array:
+    """The log density of a site, after a check that value and distribution agree in shape."""
+    assert record.fn is not None
+    value, expected = jnp.shape(record.value), tuple(record.fn.shape())
+    try:
+        together = jnp.broadcast_shapes(value, expected)
+    except ValueError:
+        together = None
+    if together is None or together not in (value, expected):
+        frames = {f.name: f.size for f in record.frames}
+        raise ValueError(
+            f"site {record.name!r}: its value has shape {value}, its distribution {expected} (plates {frames}); "
+            "expected the same. A missing or misplaced numpyro.plate, or a missing [:, None], would explain it"
+        )
+    return record.fn.log_prob(record.value)
+
+
+def feasible(msg: dict[str, Any]) -> Any:
+    """Some value inside a site's support, of the right shape."""
+    fn = msg["fn"]
+    shape = tuple(msg["kwargs"].get("sample_shape") or ()) + tuple(fn.shape())
+    if registry.is_discrete(fn):
+        return fn.support.feasible_like(jnp.zeros(shape, int))
+    try:
+        transform = biject_to(fn.support)
+    except NotImplementedError:
+        return None
+    return transform(jnp.zeros(transform.inverse_shape(shape)))
+
+
+def _describe(records: Mapping[str, Record]) -> tuple[dict, dict, dict, dict]:
+    plates = {}
+    for r in records.values():
+        for frame in r.frames:
+            size = records[frame.name].size if frame.name in records else frame.size
+            plates[frame.name] = Plate(frame.name, frame.dim, size or frame.size, frame.size)
+    samples = {r.name: _site(r, plates) for r in records.values() if r.kind == "sample"}
+    params = {
+        r.name: (r.kwargs or {}).get("constraint", constraints.real) for r in records.values() if r.kind == "param"
+    }
+    deterministics = {r.name: _dims(r) for r in records.values() if r.kind == "deterministic"}
+    return samples, params, deterministics, plates
+
+
+def _dims(record: Record) -> tuple[str | None, ...]:
+    shape = jnp.shape(record.value)
+    dims: list[str | None] = [None] * len(shape)
+    for frame in record.frames:
+        if -frame.dim <= len(shape) and shape[frame.dim] == frame.size:
+            dims[frame.dim] = frame.name
+    return tuple(dims)
+
+
+def _site(record: Record, plates: Mapping[str, Plate]) -> Site:
+    fn = record.fn
+    assert fn is not None
+    discrete = registry.is_discrete(fn)
+    event_shape = tuple(fn.event_shape)
+    values = registry.support_values(fn) if discrete and not event_shape else None
+    return Site(
+        name=record.name,
+        distribution=type(registry.strip(fn)).__name__,
+        support=support_name(fn.support),
+        batch_shape=tuple(jnp.broadcast_shapes(fn.batch_shape, _batch_shape(record))),
+        event_shape=event_shape,
+        plates=tuple(plates[f.name] for f in record.frames),
+        observed=record.observed,
+        discrete=discrete,
+        values=None if values is None else tuple(values.tolist()),
+        unconstrained_shape=None if discrete else _unconstrained_shape(fn),
+        from_scan=record.from_scan,
+        masked=mask_of(fn) is not None,
+        gradients=registry.lookup(fn),
+        auxiliary=bool(record.infer.get("is_auxiliary", False)),
+        infer=tuple(sorted(dict(record.infer.get("autovi") or {}).items())),
+    )
+
+
+def _batch_shape(record: Record) -> tuple[int, ...]:
+    shape = jnp.shape(record.value)
+    return shape[: len(shape) - len(record.fn.event_shape)] if record.fn is not None else ()
+
+
+def _unconstrained_shape(fn: Any) -> tuple[int, ...] | None:
+    try:
+        return tuple(biject_to(fn.support).inverse_shape(fn.shape()))
+    except NotImplementedError:
+        return None
+
+
+def support_name(support: Any) -> str:
+    """A constraint's name as the plan shows it: "positive", "simplex", "real vector"."""
+    if isinstance(support, type(constraints.independent(constraints.real, 1))):
+        return support_name(support.base_constraint)
+    name = type(support).__name__.strip("_")
+    return "".join(" " + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name)).replace("_", " ")

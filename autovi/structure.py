@@ -1,0 +1,165 @@
+"""Which cost terms are downstream of which site, and along which dimensions element by element.
+
+A cost term is named by its kind and site: "p:y" is the model's log density at y (with the log Jacobian of a latent's
+bijection), "q:z" minus the guide's at z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro import validation_enabled
+from numpyro.distributions import Delta
+from numpyro.distributions.transforms import biject_to
+
+from autovi import registry
+from autovi.costs import Aligned, unique
+from autovi.dependence import Dependence, analyse
+from autovi.execution import Record, execute
+from autovi.inputs import Inputs
+from autovi.sites import Plate, Site, Sites
+
+
+@dataclass(frozen=True)
+class Structure:
+    """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]` names
+    the operations on the way at which the term may be discontinuous in the node's value."""
+
+    downstream: Mapping[str, Mapping[str, Aligned]]
+    jumps: Mapping[str, Mapping[str, frozenset[str]]]
+    shapes: Mapping[str, tuple[int, ...]]
+    plates: Mapping[str, tuple[Plate, ...]]
+
+    def below(self, node: str, other: str) -> bool:
+        """Is `node` drawn from a distribution that depends on `other`?"""
+        return f"q:{node}" in self.downstream[other] and node != other
+
+
+def analyse_structure(
+    model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, guide_sites: Sites | None
+) -> Structure:
+    """The structure of a model with a guide function, or with the engine's own guide (None), whose blocks depend on
+    parameters alone. Nothing is computed: both are run on abstract values.
+    """
+    nodes = dict(sites.latents)
+    if guide_sites is not None:
+        drawn = {n: s for n, s in guide_sites.latents.items() if s.distribution != "Delta"}
+        nodes = {**{n: s for n, s in nodes.items() if n not in guide_sites.latents}, **drawn}
+    own = guide is None
+    tracked = {n: _abstract(s, unconstrained=own) for n, s in nodes.items()}
+    lengths = {p.name: p.length for p in sites.plates.values()}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def terms(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
+        out: dict[str, jax.Array] = {}
+        args, kwargs = inputs.rebuild(arrays)
+        indices = {name: jnp.arange(length) for name, length in lengths.items()}
+        with validation_enabled(False):
+            if guide is not None:
+                records = execute(guide, args, kwargs, rng_key, latent=_lookup(values, False), indices=indices)
+                drawn = {r.name: r for r in records.values() if r.kind == "sample" and not r.observed}
+                out.update({f"q:{n}": _density(r) for n, r in drawn.items()})
+                values = {**values, **{n: r.value for n, r in drawn.items()}}
+            lookup = _lookup(values, own)
+            records = execute(model, args, kwargs, rng_key, latent=lookup, indices=indices)
+        for r in records.values():
+            if r.kind == "sample":
+                jacobian = (
+                    _log_jacobian(r, values[r.name]) if own and r.name in nodes and not nodes[r.name].discrete else 0
+                )
+                out[f"p:{r.name}"] = _density(r) + jacobian
+        shapes.update({name: jnp.shape(t) for name, t in out.items()})
+        return out
+
+    found = analyse(terms, tracked, inputs.traced(), jax.random.key(0))
+    direct = {n: {t: d[n] for t, d in found.items() if n in d} for n in nodes}
+    if own:
+        for n, s in nodes.items():
+            identity = tuple(range(len(s.batch_shape)))
+            direct[n][f"q:{n}"] = Dependence(identity, frozenset())
+            shapes[f"q:{n}"] = s.batch_shape
+    elif guide_sites is not None:
+        for n, s in guide_sites.latents.items():
+            shapes.setdefault(f"q:{n}", s.batch_shape)
+    plates = {f"p:{n}": s.plates for n, s in sites.samples.items()}
+    plates.update({f"q:{n}": s.plates for n, s in nodes.items()})
+    if guide_sites is not None:
+        plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
+    batch = {n: len(s.batch_shape) for n, s in nodes.items()}
+    downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in terms_.items()} for n, terms_ in direct.items()}
+    return Structure(_closed(downstream), {n: _jumps(d) for n, d in direct.items()}, shapes, plates)
+
+
+def _abstract(site: Site, unconstrained: bool) -> jax.ShapeDtypeStruct:
+    if site.discrete:
+        return jax.ShapeDtypeStruct(site.shape, jnp.result_type(int))
+    shape = site.unconstrained_shape if unconstrained and site.unconstrained_shape is not None else site.shape
+    return jax.ShapeDtypeStruct(shape, jnp.result_type(float))
+
+
+def _lookup(values: Mapping[str, Any], unconstrained: bool) -> Callable[[dict[str, Any]], Any]:
+    def latent(msg: dict[str, Any]) -> Any:
+        if msg["name"] not in values:
+            return msg["fn"].v if isinstance(registry.strip(msg["fn"]), Delta) else None
+        value = values[msg["name"]]
+        index = msg["infer"].get("_scan_current_index")
+        value = value if index is None else value[index]
+        if not unconstrained or registry.is_discrete(msg["fn"]):
+            return value
+        try:
+            return biject_to(msg["fn"].support)(value)
+        except NotImplementedError:
+            return value
+
+    return latent
+
+
+def _density(record: Record) -> jax.Array:
+    assert record.fn is not None
+    base = registry.strip(record.fn)
+    if isinstance(base, Delta):
+        return base.log_density * jnp.ones(record.fn.batch_shape)
+    return record.fn.log_prob(record.value)
+
+
+def _log_jacobian(record: Record, unconstrained: Any) -> jax.Array:
+    assert record.fn is not None
+    try:
+        transform = biject_to(record.fn.support)
+    except NotImplementedError:
+        return jnp.zeros(())
+    log_det = transform.log_abs_det_jacobian(unconstrained, record.value)
+    return sum_rightmost(log_det, len(record.fn.batch_shape))
+
+
+def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:
+    """`x` summed over its last dimensions until `ndim` are left."""
+    return jnp.sum(x, axis=tuple(range(ndim, jnp.ndim(x))))
+
+
+def _jumps(direct: Mapping[str, Dependence]) -> dict[str, frozenset[str]]:
+    return {t: d.jumps for t, d in direct.items() if d.jumps}
+
+
+def _closed(direct: dict[str, dict[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
+    """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on."""
+    closed = {n: dict(terms) for n, terms in direct.items()}
+    for _ in direct:  # as many rounds as the longest chain
+        for n, terms in closed.items():
+            for m in direct:
+                if m == n or f"q:{m}" not in terms:
+                    continue
+                onto = terms[f"q:{m}"]
+                for t, inner in closed[m].items():
+                    through = tuple(inner[e] if e is not None and e < len(inner) else None for e in onto)
+                    terms_t = terms.get(t)
+                    terms[t] = through if terms_t is None else _agree(terms_t, through)
+    return closed
+
+
+def _agree(a: Aligned, b: Aligned) -> Aligned:
+    return tuple(x if x == y else None for x, y in zip(a, b, strict=True))

@@ -1,0 +1,76 @@
+"""Discrete sites outside plates: a dependent pair, and a count of infinite support."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.scipy.special import gammaln
+
+from .base import Oracle, bernoulli_log_pmf, declare, expected_normal, logit
+
+
+def _dependent_pair() -> Oracle:
+    """z1 ~ Bern, z2 ~ Bern(p[z1]), both above one likelihood; the guide keeps the dependence."""
+    data = np.array(0.9)
+    conditional = np.array([0.3, 0.8])
+    params = {"logit1": np.array(-0.5), "logit2": np.array([-0.4, 0.9])}
+    means = np.array([[0.0, 2.0], [-1.0, 1.0]])
+
+    def model(x):
+        z1 = numpyro.sample("z1", dist.Bernoulli(0.6))
+        z2 = numpyro.sample("z2", dist.Bernoulli(jnp.asarray(conditional)[z1]))
+        numpyro.sample("x", dist.Normal(2.0 * z2 - z1, 0.7), obs=jnp.asarray(x))
+
+    def guide(x):
+        p = declare(params)
+        z1 = numpyro.sample("z1", dist.Bernoulli(logits=p["logit1"]))
+        numpyro.sample("z2", dist.Bernoulli(logits=p["logit2"][z1]))
+
+    def joint():
+        """log p(z2 | z1) + log p(x | z1, z2): axes z1, z2."""
+        return bernoulli_log_pmf(logit(conditional)) + expected_normal(data, means, 0.7)
+
+    def outer(p, value):
+        log_q = bernoulli_log_pmf(p["logit1"])
+        return (jnp.exp(log_q) * (bernoulli_log_pmf(logit(0.6)) - log_q + value)).sum()
+
+    def exact_elbo(p):
+        log_q = bernoulli_log_pmf(p["logit2"])
+        return outer(p, (jnp.exp(log_q) * (joint() - log_q)).sum(-1))
+
+    def exact_marginal(p):
+        return outer(p, jax.nn.logsumexp(joint(), axis=-1))
+
+    sites = {"z1": ("score", "enumerate"), "z2": ("score", "enumerate", "marginalize")}
+    return Oracle("dependent_pair", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
+
+
+def _poisson() -> Oracle:
+    """z ~ Poisson(3), x ~ N(z, 1.5), guide Poisson(exp(log_rate)).
+
+    The sum stops at 60: the guide's mass beyond is below 1e-40 for rates up to 6.
+    """
+    data = np.array([5.2, 4.1])
+    params = {"log_rate": np.array(0.9)}
+    support = np.arange(60.0)
+
+    def model(x):
+        z = numpyro.sample("z", dist.Poisson(3.0))
+        with numpyro.plate("N", 2):
+            numpyro.sample("x", dist.Normal(z.astype(float), 1.5), obs=jnp.asarray(x))
+
+    def guide(x):
+        numpyro.sample("z", dist.Poisson(jnp.exp(declare(params)["log_rate"])))
+
+    def exact_elbo(p):
+        log_q = support * p["log_rate"] - jnp.exp(p["log_rate"]) - gammaln(support + 1)
+        # log p - log q leaves no factorials, which float32 would have to cancel.
+        prior_ratio = support * (np.log(3.0) - p["log_rate"]) - 3.0 + jnp.exp(p["log_rate"])
+        log_lik = expected_normal(data[:, None], support[None, :], 1.5).sum(0)
+        return (jnp.exp(log_q) * (prior_ratio + log_lik)).sum()
+
+    return Oracle("poisson", model, guide, {"x": data}, params, exact_elbo, {"z": ("score",)})
+
+
+ORACLES: tuple[Oracle, ...] = (_dependent_pair(), _poisson())

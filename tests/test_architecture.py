@@ -1,0 +1,196 @@
+"""The files import one another in one direction, and the few rules about who may import what hold."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "autovi"
+
+# Earliest first: a module imports only from modules before it.
+ORDER = [
+    "storage",
+    "coordinates",
+    "registry",
+    "densities",
+    "alignment",
+    "baselines",
+    "costs",
+    "dependence",
+    "continuity",
+    "execution",
+    "inputs",
+    "guides",
+    "sites",
+    "families",
+    "estimators",
+    "structure",
+    "plan",
+    "switching",
+    "planning",
+    "program",
+    "surrogate",
+    "optimize",
+    "engine",
+    "checks",
+    "diagnostics",
+    "export",
+    "saving",
+    "result",
+    "fitting",
+    "loading",
+    "__init__",
+]
+# The folders whose members know `base` and no sibling; their `__init__` holds the table.
+PLUGIN_FOLDERS = ["families", "estimators"]
+# NumPyro's effect handlers and primitives appear here only.
+MAY_IMPORT_HANDLERS = ["execution", "guides"]
+MAY_IMPORT_ARVIZ = ["export"]
+# Only `fitting` sees the whole pipeline.
+STAGES = ["inputs", "sites", "structure", "planning", "program", "engine", "optimize", "result"]
+MAX_LINES = 400
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def imports_of(source: str, package: str = "autovi") -> set[str]:
+    """Dotted names that a module of `package` imports, at its top or in functions, relative ones resolved.
+
+    `from a import b` gives both `a` and `a.b`. Imports for type checkers alone are no dependency and are left
+    out.
+    """
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(source)]
+    while nodes:
+        node = nodes.pop()
+        if is_type_checking(node):
+            nodes.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {name} | {f"{name}.{alias.name}" for alias in node.names}
+        nodes.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def attributes_of(source: str) -> set[str]:
+    """Dotted attribute chains used in a module, such as `numpyro.handlers.seed`."""
+    return {ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+
+
+def stages_imported(imports: set[str]) -> set[str]:
+    """Top-level modules of autovi among the imports; `autovi` itself counts as `__init__`."""
+    stages = {name.split(".")[1] for name in imports if name.startswith("autovi.")}
+    found = stages & set(ORDER)
+    # `from autovi import x` reads the package's own namespace, unless x is a module.
+    return found | ({"__init__"} if stages - found or ("autovi" in imports and not stages) else set())
+
+
+def stage_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).parts[:-1])
+
+
+def source_imports(path: Path) -> set[str]:
+    return imports_of(path.read_text(), package_of(path))
+
+
+def uses(path: Path, *prefixes: str) -> bool:
+    """Does the file import, or reach by attribute, anything under one of the dotted names?"""
+    names = source_imports(path) | attributes_of(path.read_text())
+    return any(name == p or name.startswith(p + ".") for name in names for p in prefixes)
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+by_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+def test_every_module_has_its_place():
+    assert MODULES, "no modules found"
+    assert sorted({stage_of(path) for path in MODULES}) == sorted(ORDER)
+
+
+@by_module
+def test_imports_run_one_way(path):
+    stage = stage_of(path)
+    assert stage in ORDER, f"give {stage} its place in ORDER"
+    allowed = set(ORDER[: ORDER.index(stage)]) | {stage}
+    assert stages_imported(source_imports(path)) <= allowed
+
+
+@by_module
+def test_plugins_do_not_know_their_siblings(path):
+    folder = stage_of(path)
+    if folder not in PLUGIN_FOLDERS or path.stem == "__init__":
+        return
+    own = f"autovi.{folder}"
+    members = {p.stem for p in (PACKAGE / folder).glob("*.py")} - {"__init__"}
+    imports = source_imports(path)
+    siblings = {name.split(".")[2] for name in imports if name.startswith(own + ".")}
+    assert siblings & members <= {"base"} - {path.stem}
+    # Names outside the members come from the folder's own `__init__`, which imports every member.
+    assert siblings <= members
+
+
+@by_module
+def test_foreign_libraries_stay_behind_their_files(path):
+    stage = stage_of(path)
+    if stage not in MAY_IMPORT_ARVIZ:
+        assert not uses(path, "arviz", "arviz_base", "arviz_stats", "arviz_plots")
+    if stage not in MAY_IMPORT_HANDLERS:
+        assert not uses(path, "numpyro.handlers", "numpyro.primitives")
+    assert not uses(path, "jax._src", "numpyro._src")
+
+
+def test_only_fitting_imports_every_stage():
+    def complete(path):
+        return set(STAGES) <= stages_imported(source_imports(path))
+
+    assert [stage_of(path) for path in MODULES if complete(path)] == ["fitting"]
+
+
+@pytest.mark.parametrize("folder", ["autovi", "tests", "examples", "benchmarks"])
+def test_files_can_be_read_in_one_sitting(folder):
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}
+    assert not [name for name in lengths if Path(name).name in ("utils.py", "_misc.py", "misc.py", "helpers.py")]
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "expected"),
+    [
+        ("import autovi.sites", "autovi", {"sites"}),
+        ("from autovi.families.base import Family", "autovi", {"families"}),
+        ("from . import planning", "autovi", {"planning"}),
+        ("from .base import Family", "autovi.families", {"families"}),
+        ("from ..sites import Site", "autovi.families", {"sites"}),
+        ("def f():\n    from autovi.export import to_arviz", "autovi", {"export"}),
+        ("from autovi import fit", "autovi", {"__init__"}),
+        ("import autovi", "autovi", {"__init__"}),
+        ("from autovi import fitting", "autovi", {"fitting"}),
+        (
+            "if TYPE_CHECKING:\n    from autovi.result import Fit\nelse:\n    import autovi.sites",
+            "autovi",
+            {"sites"},
+        ),
+        ("import jax.numpy as jnp", "autovi", set()),
+    ],
+)
+def test_imports_are_read_right(source, package, expected):
+    assert stages_imported(imports_of(source, package)) == expected
+
+
+def test_attributes_are_read_right():
+    assert "numpyro.handlers.seed" in attributes_of("import numpyro\nnumpyro.handlers.seed(f, 0)")

@@ -1,0 +1,130 @@
+"""Every example runs, and what it finds agrees with an exact answer or a long MCMC run."""
+
+from pathlib import Path
+
+import arviz as az
+import numpy as np
+import pytest
+
+from examples import coal_mining, custom_guide, eight_schools, mixed_latents
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def draws(fit, name: str) -> np.ndarray:
+    """Posterior draws of a site with chain and draw as one leading dimension."""
+    values = np.asarray(fit.idata["posterior"][name])
+    return values.reshape(-1, *values.shape[2:])
+
+
+def assert_saved(folder: Path, stem: str, names: set[str]) -> None:
+    plot = folder / f"{stem}.png"
+    assert plot.read_bytes().startswith(PNG)
+    assert plot.stat().st_size > 5_000, "an empty figure is smaller than this"
+    posterior = az.from_netcdf(folder / f"{stem}.nc")["posterior"]
+    assert names <= set(posterior.data_vars)
+
+
+def test_coal_mining_data_is_the_complete_series():
+    assert len(coal_mining.COUNTS) == coal_mining.LAST - coal_mining.FIRST + 1 == 112
+    assert coal_mining.COUNTS.sum() == 191
+    # By decade, counted from the dates of the disasters.
+    assert [int(coal_mining.COUNTS[i : i + 10].sum()) for i in range(0, 112, 10)] == [
+        31, 33, 35, 26, 10, 13, 5, 7, 16, 11, 3, 1,
+    ]  # fmt: skip
+
+
+def test_exact_switch_posterior_agrees_with_quadrature():
+    """Both rates integrated numerically for two years whose ratio is then known without the closed form."""
+    exact = coal_mining.exact_switch_posterior()
+    rates = np.linspace(1e-4, 8.0, 20_001)
+
+    def log_integral(counts):
+        log_f = counts.sum() * np.log(rates) - (len(counts) + 1) * rates
+        return log_f.max() + np.log(np.trapezoid(np.exp(log_f - log_f.max()), rates))
+
+    def log_marginal(year):
+        n = year - coal_mining.FIRST + 1
+        return log_integral(coal_mining.COUNTS[:n]) + log_integral(coal_mining.COUNTS[n:])
+
+    assert sum(exact.values()) == pytest.approx(1.0)
+    for year in (1886, 1891, 1896):
+        expected = np.exp(log_marginal(year) - log_marginal(1890))
+        assert exact[year] / exact[1890] == pytest.approx(expected, rel=1e-4)
+
+
+def test_coal_mining(tmp_path, capsys):
+    fit = coal_mining.main(tmp_path, num_draws=4000, progress_bar=False)
+
+    years, occurrences = np.unique(draws(fit, "switch"), return_counts=True)
+    exact = coal_mining.exact_switch_posterior()
+    found = dict(zip(years.tolist(), occurrences / occurrences.sum(), strict=True))
+    assert set(found) <= set(exact)
+    assert 1889 <= max(found, key=found.get) <= 1892
+    # 4,000 exact draws over about ten likely years are themselves 0.02 away on average.
+    assert 0.5 * sum(abs(found.get(year, 0.0) - p) for year, p in exact.items()) < 0.06
+    # Given the year, the rates are Gamma(1 + disasters, 1 + years) on either side of it.
+    counts, first = coal_mining.COUNTS, coal_mining.FIRST
+    before = [(p, counts[: y - first + 1]) for y, p in exact.items()]
+    after = [(p, counts[y - first + 1 :]) for y, p in exact.items()]
+    early, late = (sum(p * (1 + c.sum()) / (1 + len(c)) for p, c in part) for part in (before, after))
+    assert draws(fit, "early").mean() == pytest.approx(early, rel=0.02)
+    assert draws(fit, "late").mean() == pytest.approx(late, rel=0.02)
+
+    assert_saved(tmp_path, "coal_mining", {"switch", "early", "late"})
+    assert list(fit.idata["observed_data"]["disasters"].coords["year"].values) == list(range(1851, 1963))
+    printed = capsys.readouterr().out
+    assert "switch" in printed and "The last year of the higher rate" in printed
+
+
+def test_eight_schools(tmp_path, capsys):
+    fit = eight_schools.main(tmp_path, num_draws=4000, progress_bar=False)
+
+    # Long NUTS runs: mu 4.41 (sd 3.31), tau 3.60 (sd 3.20), theta of school A 6.15 and of school E 3.61.
+    assert draws(fit, "mu").mean() == pytest.approx(4.41, abs=1.0)
+    assert draws(fit, "mu").std() == pytest.approx(3.31, abs=0.7)
+    assert draws(fit, "tau").mean() == pytest.approx(3.60, abs=1.2)
+    theta = draws(fit, "theta")
+    assert theta.shape == (4000, 8)
+    assert theta[:, 0].mean() == pytest.approx(6.15, abs=1.2)
+    assert theta[:, 4].mean() == pytest.approx(3.61, abs=1.2)
+
+    assert_saved(tmp_path, "eight_schools", {"mu", "tau", "z", "theta"})
+    assert list(fit.idata["posterior"]["theta"].coords["school"].values) == eight_schools.SCHOOLS
+    assert "mu" in capsys.readouterr().out
+
+
+def test_mixed_latents():
+    fit = mixed_latents.main(progress_bar=False)
+
+    _, truth = mixed_latents.simulate()
+    # The best rule for these components, knowing all parameters, is wrong on about 1 % of the points.
+    assert mixed_latents.share_recovered(fit, truth) > 0.95
+    np.testing.assert_allclose(draws(fit, "means").mean(axis=0), mixed_latents.MEANS, atol=0.35)
+    np.testing.assert_allclose(draws(fit, "weights").mean(axis=0), mixed_latents.WEIGHTS, atol=0.12)
+
+
+def test_custom_guide():
+    fit = custom_guide.main(progress_bar=False)
+
+    mean, covariance = custom_guide.exact_posterior(**custom_guide.simulate())
+    sd = np.sqrt(np.diag(covariance))
+    found = draws(fit, "coefficients")
+    np.testing.assert_allclose(found.mean(axis=0), mean, atol=0.2 * sd.max())
+    np.testing.assert_allclose(found.std(axis=0), sd, rtol=0.15)
+    exact_correlation = covariance[0, 1] / sd.prod()
+    assert np.corrcoef(found.T)[0, 1] == pytest.approx(exact_correlation, abs=0.05)
+
+
+def test_readme_example(capsys):
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    assert len(code.splitlines()) <= 16
+    namespace: dict = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("switch", "early", "late"))
+    # The example counts years from 0, the exact posterior from 1851.
+    exact = coal_mining.exact_switch_posterior()
+    expected = sum(year * p for year, p in exact.items()) - coal_mining.FIRST
+    assert draws(namespace["fit"], "switch").mean() == pytest.approx(expected, abs=0.3)
