@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from autovi.engine import Start
+from autovi.engine import Engine, Start
 from autovi.optimize import Carry, Progress
-from autovi.program import Program
 from autovi.sites import Sites
 
 
@@ -38,12 +37,12 @@ def check_start(sites: Sites, start: Start) -> None:
     )
 
 
-def check_end(program: Program, progress: Progress, carry: Carry) -> None:
+def check_end(engine: Engine, progress: Progress, carry: Carry) -> None:
     """Sets status and message from what the loop counted."""
     losses = np.concatenate([*progress.losses, np.zeros(0)])
     skipped = int(carry.skipped)
     if skipped:
-        where = faulty_sites(program, carry)
+        where = faulty_sites(engine, carry)
         said = f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing (site(s) {where})"
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":
@@ -58,12 +57,13 @@ def check_end(program: Program, progress: Progress, carry: Carry) -> None:
         )
 
 
-def faulty_sites(program: Program, carry: Carry) -> list[str]:
+def faulty_sites(engine: Engine, carry: Carry) -> list[str]:
     """The sites whose terms, or else whose parameters' gradients, were not finite in most of the skipped steps."""
-    counts = {n.split(":", 1)[1]: int(c) for n, c in carry.bad_terms.items() if int(c)}
+    bad_terms = zip(engine.term_names, np.asarray(carry.bad_terms), strict=True)
+    counts = {n.split(":", 1)[1]: int(c) for n, c in bad_terms if int(c)}
     if not counts:
         guide: dict[str, Any] = carry.bad_params["guide"]
-        for block in program.plan.blocks:
+        for block in engine.program.plan.blocks:
             bad = sum(int(c) for c in jax.tree.leaves(guide.get(block.name, ())))
             counts.update({s: bad for s in block.sites if bad})
         counts.update({n: int(c) for n, v in carry.bad_params["param"].items() for c in jax.tree.leaves(v) if int(c)})

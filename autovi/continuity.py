@@ -14,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-# A jump is RATIO times larger than what the neighbouring intervals do, and NOISE times larger than the rounding
-# error of a number as large as the term. Rounding errors of smooth terms stayed below 3 and 6 in trials.
+# A jump is RATIO times larger than what the neighbouring intervals do (smooth terms: about 1, a kink included),
+# and NOISE times larger than the rounding error of a number as large as the term.
 RATIO = 5.0
 NOISE = 32.0
 # Neighbouring intervals looked at on each side.
 NEIGHBOURS = 8
-# How far on each side the coarser look reaches, in lengths of the segment, and where it looks: unevenly, so that
-# its points keep no step with a rounding error that is periodic.
-REACH = 1 / 512
-UNEVEN = np.sort(np.modf(0.5 + (np.sqrt(5) - 1) / 2 * np.arange(12))[0])
+# How far on each side the coarser look reaches, in lengths of the segment, and where it looks: square roots of
+# primes, which share no period, so that the points keep no step with a rounding error that has one.
+REACH = 1 / 256
+UNEVEN = np.modf(np.sqrt([2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]))[0]
 # The narrowest interval, in units in the last place of the value: fewer, and rounding the value makes steps.
 RESOLUTION = 8
 
@@ -49,6 +49,7 @@ def jumps_between(
     num_points: int = 33,
     num_halvings: int = 18,
     max_terms: int = 16,
+    smallest: float = 1e-6,
     batch_size: int | None = None,
 ) -> Jumps:
     """Looks for jumps of each element of `fn` between `starts[i]` and `ends[i]`.
@@ -57,13 +58,15 @@ def jumps_between(
     followed one by one: a jump is found beside terms that vary by thousands if they are separate elements. Of
     more than `max_terms` elements, the `max_terms` that look least smooth on the grid are followed, segment
     by segment. `starts` and `ends` have shape `[pairs, *value]`; their pairs are done at once, or
-    `batch_size` at a time to save memory. The cost is about `num_points + max_terms * (4 * num_halvings + 40)`
+    `batch_size` at a time to save memory. The cost is `num_points + terms * (5 * num_halvings + 42)`
     evaluations of `fn` per pair. Can be compiled with `num_points`, ..., `batch_size` static.
 
-    Changes to and from infinity or NaN are not jumps. Not found are jumps below about 32 rounding errors of
-    the term (4e-6 of its size in float32), and jumps that lie closer together than a thousandth of the
-    segment, which cannot be told from rounding. Where a term's own rounding makes fewer steps than that (a
-    float32 difference of numbers a million times larger), they count as jumps; float64 settles the doubt. The first and the last grid interval are not searched.
+    Changes to and from infinity or NaN are not jumps. Not found are jumps below `smallest` (in the unit of
+    the terms, nats for log densities) or about 32 rounding errors of the term (4e-6 of its size in float32);
+    jumps closer together than 1/256 of the segment, which cannot be told from rounding; and jumps in the
+    first and the last interval of the grid. Where the rounding of a term itself makes fewer steps than that,
+    they are found as jumps: in float32, `gammaln(x + 1e4) - gammaln(1e4)` is a staircase. In doubt, ask
+    again in float64.
 
     Raises TypeError if the values or the terms are not floating point; ValueError if the shapes of `starts`
     and `ends` differ or there are fewer than eight points.
@@ -87,7 +90,7 @@ def jumps_between(
         return Jumps(none > 0, none, none, none.astype(int))
 
     def one_pair(pair: tuple[Array, Array]) -> Jumps:
-        return _along_segment(fn, *pair, num_points, num_halvings, count)
+        return _along_segment(fn, *pair, num_points, num_halvings, count, smallest)
 
     @jax.jit
     def all_pairs(pairs: tuple[Array, Array]) -> Jumps:
@@ -104,7 +107,13 @@ def _flat(terms: Any) -> Array:
 
 
 def _along_segment(
-    fn: Callable[[Array], Any], start: Array, end: Array, num_points: int, num_halvings: int, count: int
+    fn: Callable[[Array], Any],
+    start: Array,
+    end: Array,
+    num_points: int,
+    num_halvings: int,
+    count: int,
+    smallest: float,
 ) -> Jumps:
     step = 1.0 / (num_points - 1)
     narrowest, direction = _narrowest(start, end - start, step)
@@ -116,11 +125,11 @@ def _along_segment(
     values = jax.vmap(at)(grid)
     eps = jnp.maximum(jnp.finfo(start.dtype).eps, jnp.finfo(values.dtype).eps)
     magnitude = jnp.max(jnp.abs(_finite_or_zero(values)), axis=0)
-    tolerance = NOISE * eps * magnitude
+    tolerance = jnp.maximum(NOISE * eps * magnitude, smallest)
     changes = _changes(values)
     bends = jnp.abs(changes[1:-1] - (changes[:-2] + changes[2:]) / 2)
     # A jump stands out from what the term does elsewhere, at whatever scale that is.
-    oddness = bends.max(0) / (jnp.median(jnp.abs(changes), axis=0) + tolerance + jnp.finfo(eps.dtype).tiny)
+    oddness = bends.max(0) / (jnp.median(jnp.abs(changes), axis=0) + tolerance)
     _, followed = jax.lax.top_k(oddness, count)
 
     def one_term(term: Array) -> tuple[Array, Array]:
@@ -137,10 +146,10 @@ def _along_segment(
 
 
 def _narrowest(start: Array, direction: Array, step: float) -> tuple[Array, Array]:
-    """The narrowest interval that the value's rounding allows, and the direction without what moves too little.
+    """The narrowest interval that the value's rounding allows; the direction without what moves too little.
 
-    An element that changes by a few units in the last place moves in steps however wide the interval is; it is
-    held fixed.
+    An element that changes by a few units in the last place moves in steps however wide the interval is; it
+    is held fixed.
     """
     eps = jnp.finfo(start.dtype).eps
     unit = RESOLUTION * eps * jnp.maximum(jnp.abs(start), jnp.abs(start + direction))
@@ -159,7 +168,7 @@ def _changes(values: Array) -> Array:
 def _narrow(
     f: Callable[[Array], Array], left: Array, width: Array, narrowest: Array, num_halvings: int
 ) -> tuple[Array, Array]:
-    """Halves `[left, left + width]` again and again, towards the half that departs more from its neighbours."""
+    """Halves `[left, left + width]` again and again, towards the half less like its neighbours."""
     offsets = jnp.array([-0.5, 0.0, 0.5, 1.0, 1.5], width.dtype)
 
     def halve(_: int, interval: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -190,7 +199,7 @@ def _jump_in(f: Callable[[Array], Array], left: Array, width: Array, tolerance: 
 
 
 def _off_a_line(values: Array) -> Array:
-    """Departures of each row from its straight line of least squares over UNEVEN; zero if it is not finite."""
+    """Departures of each row from its line of least squares over UNEVEN; zero if it is not finite."""
     line = np.stack([np.ones_like(UNEVEN), UNEVEN], 1)
     off = np.eye(len(UNEVEN)) - line @ np.linalg.pinv(line)
     # About the first value, so that the term's size is no source of rounding errors.

@@ -391,10 +391,7 @@ def _later_operands_free(eqn: Any, args: list[_Value]) -> bool:
 
 
 POLYNOMIAL: dict[str, Callable[[Any, list[_Value]], bool]] = {
-    **dict.fromkeys(
-        POLYNOMIAL_ALWAYS,
-        _always,
-    ),
+    **dict.fromkeys(POLYNOMIAL_ALWAYS, _always),
     **dict.fromkeys(["div", "dynamic_slice", "gather"], _later_operands_free),
     "convert_element_type": lambda eqn, args: _is_inexact(eqn.invars[0]) and _is_inexact(eqn.outvars[0]),
     "integer_pow": lambda eqn, args: eqn.params["y"] >= 0,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from autovi.estimators.base import Branches
 from autovi.estimators.marginalize import log_joint
 from autovi.execution import site_key
 from autovi.inputs import Inputs
-from autovi.optimize import Carry, Optimizer, init_carry, make_chunk
+from autovi.optimize import Carry, Optimizer, Progress, init_carry, make_chunk
 from autovi.program import Program, predict
 from autovi.structure import Structure
 from autovi.surrogate import Estimate, Step, draw_indices, estimate
@@ -54,6 +55,9 @@ class Engine:
     full: Program
     structure: Structure
     optimizer: Optimizer
+    term_names: tuple[str, ...] = ()  # known once the start has been traced
+    _starts: dict[bool, Callable] = field(default_factory=dict)  # by whether the key is an integer
+    _chunk: Callable | None = None
 
     @property
     def num_particles(self) -> int:
@@ -75,13 +79,34 @@ class Engine:
         site = (guide_sites or self.program.sites).samples[block.sites[0]]
         return () if block.flat else site.full(site.batch_shape) if block.family is not None else site.batch_shape
 
-    @cached_property
-    def start(self) -> Callable[[Any, jax.Array], tuple[Carry, Start]]:
-        """`start(arrays, rng_key)`: the state before the first step, at the best of the tried starting points."""
-        return jax.jit(self._start)
+    def compile(self, arrays: Any, rng_key: jax.Array | int) -> tuple[Callable, Callable]:
+        """`start(arrays, rng_key)`, which gives the state before the first step, and `chunk(carry, arrays, schedule)`.
 
-    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[Carry, Start]:
-        start_key, run_key, carry_key = jax.random.split(rng_key, 3)
+        Compiled once, both at the same time. The start runs once, so little is spent on optimizing its code.
+        """
+        kind = type(rng_key) is int
+        if kind not in self._starts:
+            options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+            lowered = jax.jit(self._start).lower(arrays, rng_key)
+            with ThreadPoolExecutor(1) as pool:
+                start = pool.submit(lowered.compile, options)
+                if self._chunk is None:
+                    carry = jax.tree.map(_abstract, lowered.out_info[0])
+                    schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
+                    self._chunk = make_chunk(self.estimate, self.optimizer).lower(carry, arrays, schedule).compile()
+                self._starts[kind] = start.result()
+        assert self._chunk is not None
+        return self._starts[kind], self._chunk
+
+    def initial_params(self, arrays: Mapping[str, Any]) -> Any:
+        """Parameters at the origin: their structure and shapes are those of every fit."""
+        size = sum(self.program.start_size(b) for b in self.program.plan.blocks if b.family is not None)
+        return self.program.init(jax.random.key(0), arrays, jnp.zeros(size))
+
+    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[Carry, Start, jax.Array]:
+        """State before the first step at the best of the tried starting points; the last key is for the result."""
+        rng_key = jax.random.key(rng_key) if jnp.issubdtype(jnp.result_type(rng_key), jnp.integer) else rng_key
+        start_key, run_key, carry_key, result_key = jax.random.split(rng_key, 4)
         program = self.program
         size = sum(program.start_size(b) for b in program.plan.blocks if b.family is not None)
         radii = START_RADIUS * jnp.linspace(0.0, 1.0, NUM_STARTS)[:, None]
@@ -99,13 +124,9 @@ class Engine:
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
         own = self.estimator_params()
-        terms = jax.eval_shape(self.estimate, params, own, arrays, run_key)[1].terms
-        return init_carry(params, own, self.optimizer, carry_key, terms), Start(totals, finite, inside)
-
-    @cached_property
-    def chunk(self) -> Callable:
-        """`chunk(carry, arrays, schedule)`: see `optimize.make_chunk`."""
-        return make_chunk(self.estimate, self.optimizer)
+        self.term_names = tuple(jax.eval_shape(self.estimate, params, own, arrays, run_key)[1].terms)
+        carry = init_carry(params, own, self.optimizer, carry_key, len(self.term_names))
+        return carry, Start(totals, finite, inside), result_key
 
     def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:
         """Posterior draws at full plates, marginalized sites drawn from their exact conditional."""
@@ -172,6 +193,10 @@ class Engine:
 def _conditional(branches: Branches) -> jax.Array:
     """log p(z = k | everything else) `[*batch, K]` of one particle."""
     return jax.nn.log_softmax(jnp.moveaxis(log_joint(branches)[:, 0], 0, -1), axis=-1)
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 class Cache:

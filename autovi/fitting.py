@@ -96,19 +96,19 @@ def fit(
     engine, inputs = prepare(model, data, options)
     arrays = jax.device_put(inputs.traced())
     key = as_key(rng_key)
-    start_key, result_key = jax.random.split(key)
-    carry, start = engine.start(arrays, start_key)
+    run_start, chunk = engine.compile(arrays, key)
+    carry, start, result_key = run_start(arrays, key)
     check_start(engine.program.sites, jax.tree.map(np.asarray, start))
     progress = Progress(num_steps, max_steps)
     carry = optimize(
-        engine.chunk,
+        chunk,
         carry,
         arrays,
         progress,
         progress_bar=progress_bar,
         adaptive=engine.optimizer.transform is None,
     )
-    check_end(engine.program, progress, carry)
+    check_end(engine, progress, carry)
     return _result(engine, inputs, arrays, carry, progress, result_key, num_draws, time.perf_counter() - started)
 
 
@@ -243,10 +243,10 @@ def _check_count(name: str, value: Any, optional: bool = False) -> None:
         raise ValueError(f"{name}: expected an integer of at least 1{' or None' if optional else ''}, got {value!r}")
 
 
-def as_key(rng_key: int | jax.Array) -> jax.Array:
-    """A typed JAX key from an integer, a typed key, or an old-style key array."""
+def as_key(rng_key: int | jax.Array) -> int | jax.Array:
+    """The seed as it is, or a typed JAX key from a typed key or an old-style key array."""
     if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
-        return jax.random.key(int(rng_key))
+        return int(rng_key)
     if isinstance(rng_key, jax.Array) and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         return rng_key
     if hasattr(rng_key, "dtype") and np.shape(rng_key) == (2,):

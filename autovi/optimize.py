@@ -25,7 +25,7 @@ TOLERANCE = 0.01  # nats per window below which the loss stands still, noise or 
 
 class Carry(NamedTuple):
     """All that a step needs. `average` is the running mean of the parameters, `skipped` counts steps that changed
-    nothing, `bad_terms` and `bad_blocks` in how many of them a cost term or a gradient was not finite."""
+    nothing, `bad_terms` and `bad_params` in how many of them a cost term or a gradient was not finite."""
 
     params: Any
     optimizer: Any
@@ -34,7 +34,7 @@ class Carry(NamedTuple):
     average: Any
     rng_key: jax.Array
     skipped: jax.Array
-    bad_terms: dict[str, jax.Array]
+    bad_terms: jax.Array  # in the order of the terms' names
     bad_params: Any
 
 
@@ -62,8 +62,8 @@ class Optimizer:
         return (jax.tree.map(lambda u: -rate * u, updates) if self.transform is None else updates), state
 
 
-def init_carry(params: Any, estimator_params: Any, optimizer: Optimizer, rng_key: jax.Array, terms: Any) -> Carry:
-    """The state before the first step. `terms` names the cost terms."""
+def init_carry(params: Any, estimator_params: Any, optimizer: Optimizer, rng_key: jax.Array, num_terms: int) -> Carry:
+    """The state before the first step."""
     zero = jnp.zeros((), jnp.int32)
     estimators = optax.sgd(ESTIMATOR_RATE)
     return Carry(
@@ -74,7 +74,7 @@ def init_carry(params: Any, estimator_params: Any, optimizer: Optimizer, rng_key
         jax.tree.map(jnp.copy, params),
         rng_key,
         zero,
-        dict.fromkeys(terms, zero),
+        jnp.zeros(num_terms, jnp.int32),
         jax.tree.map(lambda x: zero, params),
     )
 
@@ -105,7 +105,7 @@ def make_chunk(estimate: Callable, optimizer: Optimizer) -> Callable:
             *kept,
             rng_key,
             carry.skipped + bad,
-            {t: n + (active & ~jnp.isfinite(info.terms[t])) for t, n in carry.bad_terms.items()},
+            carry.bad_terms + (active & ~jnp.isfinite(jnp.stack(list(info.terms.values())))),
             jax.tree.map(lambda n, f: n + (active & ~f), carry.bad_params, finite[0]),
         ), -info.elbo
 

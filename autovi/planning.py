@@ -37,6 +37,7 @@ class Context:
 
     guide: str
     free_dimensions: int  # unconstrained dimensions that a joint block would have
+    jumps: Mapping[str, str]  # sites in which a cost jumps
 
 
 FamilyRule = tuple[Callable[[Site, Context], bool], str, str]
@@ -50,6 +51,7 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
         "own",
         "the family of its own prior, exact where the model is conjugate",
     ),
+    (lambda s, c: s.name in c.jumps, "normal", "apart from the others, so that its score sees its own cost only"),
     (lambda s, c: c.guide == "mean_field", "normal", "guide='mean_field' asks for independent normals"),
     (
         lambda s, c: s.subsampled,
@@ -97,7 +99,7 @@ def make_plan(
     asked_estimators = _asked(estimators, nodes, "estimator", "estimators")
     if guide_sites is not None and asked_families:
         raise ValueError(f"families={dict(families or {})}: a guide function brings its own distributions")
-    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide)
+    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, jumps or {})
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, jumps or {}, guide_sites, sites)
     blocks = _blocks(rows)
     marginal = {b.name: b for b in blocks if b.estimator.name == "marginalize"}
@@ -166,13 +168,16 @@ def _as_estimator(site: str, what: Any) -> Estimator:
 # --- families ------------------------------------------------------------------------------------------------------
 
 
-def _choose_families(nodes: Mapping[str, Site], asked: Mapping[str, Any], guide: str) -> dict[str, tuple[Family, str]]:
+def _choose_families(
+    nodes: Mapping[str, Site], asked: Mapping[str, Any], guide: str, jumps: Mapping[str, str]
+) -> dict[str, tuple[Family, str]]:
     if guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
-    free = sum(s.size for n, s in nodes.items() if n not in asked and not s.discrete and not s.subsampled)
-    context = Context(guide, free)
+    apart = {*asked, *jumps}
+    free = sum(s.size for n, s in nodes.items() if n not in apart and not s.discrete and not s.subsampled)
+    context = Context(guide, free, jumps)
     return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
 
 

@@ -19,7 +19,7 @@ from numpyro.distributions.transforms import IdentityTransform, biject_to
 from autovi import registry
 from autovi.densities import log_density
 from autovi.estimators.base import Draw
-from autovi.execution import Drawn, Record, execute, mask_of, plate_scale, site_key, unmasked, unobserved
+from autovi.execution import Drawn, Record, execute, mask_of, plate_scale, site_key, unmasked, unobserved, unvalidated
 from autovi.families.base import Layout
 from autovi.inputs import Inputs
 from autovi.plan import Block, Plan
@@ -293,6 +293,7 @@ class Program:
         assert fn is not None
         site = self.sites.samples[r.name]
         fast = r.observed and site.support in FAST_SUPPORTS
+        fn = fn if self.guide is not None or r.observed else unvalidated(fn)  # own blocks never leave a support
         log_prob = log_density(fn, r.value) if fast else fn.log_prob(r.value)
         term = log_prob if r.scale is None else r.scale * log_prob
         if r.name not in lookup.unconstrained:

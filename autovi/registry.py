@@ -30,8 +30,7 @@ class Gradients:
         enumerable: whether the support is a finite set of scalars that `enumerate_support` lists.
         moving_support: real parameters that move the support, so that the score function misses a boundary
             term and is invalid for them. Integer parameters carry no gradient and are not listed.
-        observation_only: whether a draw from the distribution itself is impossible or meaningless, so that it
-            can stand at an observed site (or, `ImproperUniform`, as a prior) but never in a guide.
+        observation_only: whether it cannot be drawn from: right for observed sites, never for a guide.
         not_pathwise: parameters whose pathwise gradient is missing or biased although `pathwise` holds for
             the others. Attributes that are distributions themselves are named too: "mixing_distribution".
         note: what else a person should know, one line.

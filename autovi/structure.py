@@ -51,27 +51,11 @@ def analyse_structure(
         nodes = {**{n: s for n, s in nodes.items() if n not in guide_sites.latents}, **drawn}
     own = guide is None
     tracked = {n: _abstract(s, unconstrained=own) for n, s in nodes.items()}
-    lengths = {p.name: p.length for p in sites.plates.values()}
     shapes: dict[str, tuple[int, ...]] = {}
+    evaluate = cost_terms(model, guide, inputs, sites)
 
     def terms(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
-        out: dict[str, jax.Array] = {}
-        args, kwargs = inputs.rebuild(arrays)
-        indices = {name: jnp.arange(length) for name, length in lengths.items()}
-        with validation_enabled(False):
-            if guide is not None:
-                records = execute(guide, args, kwargs, rng_key, latent=_lookup(values, False), indices=indices)
-                drawn = {r.name: r for r in records.values() if r.kind == "sample" and not r.observed}
-                out.update({f"q:{n}": _density(r) for n, r in drawn.items()})
-                values = {**values, **{n: r.value for n, r in drawn.items()}}
-            lookup = _lookup(values, own)
-            records = execute(model, args, kwargs, rng_key, latent=lookup, indices=indices)
-        for r in records.values():
-            if r.kind == "sample":
-                jacobian = (
-                    _log_jacobian(r, values[r.name]) if own and r.name in nodes and not nodes[r.name].discrete else 0
-                )
-                out[f"p:{r.name}"] = _density(r) + jacobian
+        out = evaluate(values, arrays, rng_key)
         shapes.update({name: jnp.shape(t) for name, t in out.items()})
         return out
 
@@ -92,6 +76,34 @@ def analyse_structure(
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
     downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in terms_.items()} for n, terms_ in direct.items()}
     return Structure(_closed(downstream), {n: _jumps(d) for n, d in direct.items()}, shapes, plates)
+
+
+def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:
+    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, unscaled.
+
+    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's.
+    """
+    own = guide is None
+    lengths = {p.name: p.length for p in sites.plates.values()}
+
+    def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
+        out: dict[str, jax.Array] = {}
+        args, kwargs = inputs.rebuild(arrays)
+        indices = {name: jnp.arange(length) for name, length in lengths.items()}
+        with validation_enabled(False):
+            if guide is not None:
+                records = execute(guide, args, kwargs, rng_key, latent=_lookup(values, False), indices=indices)
+                drawn = {r.name: r for r in records.values() if r.kind == "sample" and not r.observed}
+                out.update({f"q:{n}": _density(r) for n, r in drawn.items()})
+                values = {**values, **{n: r.value for n, r in drawn.items()}}
+            records = execute(model, args, kwargs, rng_key, latent=_lookup(values, own), indices=indices)
+        for r in records.values():
+            if r.kind == "sample":
+                transformed = own and r.name in values and not sites.samples[r.name].discrete
+                out[f"p:{r.name}"] = _density(r) + (_log_jacobian(r, values[r.name]) if transformed else 0)
+        return out
+
+    return evaluate
 
 
 def _abstract(site: Site, unconstrained: bool) -> jax.ShapeDtypeStruct:

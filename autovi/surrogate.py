@@ -20,7 +20,7 @@ stop = jax.lax.stop_gradient
 
 
 class Estimate(NamedTuple):
-    """The ELBO's estimate of one step in nats, and each cost term's mean over the particles."""
+    """The ELBO's estimate of one step in nats, and each cost term's mean over the particles, sorted by name."""
 
     elbo: jax.Array
     terms: dict[str, jax.Array]
@@ -52,7 +52,7 @@ def estimate(
     """A scalar whose gradient with respect to `params` estimates that of -ELBO, and to `estimator_params` trains those."""
     if indices is None:
         indices = draw_indices(site_key(rng_key, "autovi:plates"), program.sites.subsampled)
-    keys = jax.random.split(rng_key, num_particles)
+    keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
     step = Step(program, structure, params, arrays, indices, keys)
     main = step.over_particles(lambda key: program.run(params, arrays, key, indices))
     terms, surrogate = _integrated(step, main)
@@ -63,7 +63,7 @@ def estimate(
             own = own if block.family is None else program.gather(block, own, indices)
             extra, loss = _site_surrogate(step, block, main, terms, own)
             surrogate, losses = surrogate + extra, losses + loss
-    means = {name: jnp.sum(t.value) / num_particles for name, t in terms.items()}
+    means = {name: jnp.sum(terms[name].value) / num_particles for name in sorted(terms)}
     elbo = jnp.sum(jnp.stack(list(means.values())))
     loss = -(elbo + surrogate - stop(surrogate)) + losses - stop(losses)
     return loss, Estimate(stop(elbo), stop(means))
