@@ -171,14 +171,14 @@ class Engine:
         return jax.jit(all_gradients)
 
     def predict(
-        self, inputs: Inputs, values: Mapping[str, Any], params: Mapping[str, Any], rng_key: jax.Array
+        self, model: Callable, inputs: Inputs, values: Mapping[str, Any], params: Mapping[str, Any], rng_key: jax.Array
     ) -> dict[str, np.ndarray]:
         """Posterior predictive draws for the data in `inputs`, one for each draw of the latent sites in `values`."""
         count = next(iter(values.values())).shape[0]
 
         @jax.jit
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
-            one = lambda pair: predict(self.program.model, inputs, arrays, params, *pair)  # noqa: E731
+            one = lambda pair: predict(model, inputs, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
         keys = jax.random.split(rng_key, count)

@@ -13,6 +13,7 @@ import optax
 
 from autovi.checks import check_end, check_start
 from autovi.engine import Cache, Engine
+from autovi.fingerprint import fingerprint
 from autovi.guides import as_guide_function
 from autovi.inputs import Inputs, bind
 from autovi.optimize import MAX_STEPS, Carry, Optimizer, Progress, optimize
@@ -109,7 +110,7 @@ def fit(
         adaptive=engine.optimizer.transform is None,
     )
     check_end(engine, progress, carry)
-    return _result(engine, inputs, arrays, carry, progress, result_key, num_draws, time.perf_counter() - started)
+    return _result(model, engine, inputs, arrays, carry, progress, result_key, num_draws, time.perf_counter() - started)
 
 
 def plan(
@@ -149,7 +150,7 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
         raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
     guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
     guide_sites = None if guide is None else trace_sites(guide, inputs, lengths)[0]
-    key = _cache_key(model, guide, inputs, sites, guide_sites, options)
+    key = _cache_key(inputs, sites, guide_sites, options)
     return _CACHE.get(key, lambda: _make(model, guide, inputs, sites, guide_sites, options)), inputs
 
 
@@ -182,9 +183,7 @@ def _make(
     return Engine(program, full, structure, Optimizer(options.optimizer))
 
 
-def _cache_key(
-    model: Callable, guide: Any, inputs: Inputs, sites: Sites, guide_sites: Sites | None, options: Options
-) -> Any:
+def _cache_key(inputs: Inputs, sites: Sites, guide_sites: Sites | None, options: Options) -> Any:
     """Equal keys mean the same compiled program. The fingerprints hold what the functions close over."""
     constants = tuple(np.asarray(a).tobytes() for a in inputs.arrays.values()) if inputs.concrete else ()
     asked = tuple(
@@ -192,8 +191,6 @@ def _cache_key(
     )
     batch = tuple(sorted(options.batch_size.items())) if isinstance(options.batch_size, Mapping) else options.batch_size
     return (
-        id(model),
-        id(guide),
         inputs.signature(),
         constants,
         sites.fingerprint,
@@ -202,9 +199,27 @@ def _cache_key(
         asked,
         options.num_particles,
         batch,
-        id(options.optimizer),
+        None if options.optimizer is None else optimizer_fingerprint(options.optimizer),
         bool(jax.config.read("jax_enable_x64")),
     )
+
+
+def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
+    """A digest of what an optimizer does, so that `optax.adam(0.1)` made twice is the same.
+
+    Raises:
+        TypeError: not an Optax transformation, or one that needs more than gradients, state and parameters.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer: expected an optax.GradientTransformation, got {type(optimizer).__name__}")
+    probe = {"a": jax.ShapeDtypeStruct((2,), float), "b": jax.ShapeDtypeStruct((), float)}
+    try:
+        return fingerprint(jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe))
+    except TypeError as error:
+        raise TypeError(
+            f"optimizer: its update needs more than gradients, state and parameters ({error}); line searches and the "
+            "like do not fit a stochastic loss"
+        ) from error
 
 
 def _hashable(value: Any) -> Any:
@@ -255,6 +270,7 @@ def as_key(rng_key: int | jax.Array) -> int | jax.Array:
 
 
 def _result(
+    model: Callable,
     engine: Engine,
     inputs: Inputs,
     arrays: Any,
@@ -265,6 +281,7 @@ def _result(
     seconds: float,
 ) -> Fit:
     return Fit(
+        model=model,
         engine=engine,
         inputs=inputs,
         raw_params=carry.average,

@@ -47,6 +47,7 @@ def load(
     raw = {"guide": raw.get("guide", {}), "param": raw.get("param", {})}
     _check_same(path, meta, engine.program.plan.to_dict(), raw, engine, inputs)
     return Fit(
+        model=model,
         engine=engine,
         inputs=inputs,
         raw_params=raw,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -33,6 +33,7 @@ class Fit:
     which `skipped_steps` changed nothing.
     """
 
+    model: Callable
     engine: Engine
     inputs: Inputs
     raw_params: Any
@@ -121,10 +122,10 @@ class Fit:
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else _key(rng_key)
         params = self.engine.program.constrained(self.raw_params)
-        return self.engine.predict(inputs, latent, params, key)
+        return self.engine.predict(self.model, inputs, latent, params, key)
 
     def _bind(self, new_data: Any) -> Inputs:
-        inputs = bind(self.engine.program.model, new_data)
+        inputs = bind(self.model, new_data)
         return inputs.as_constants() if self.inputs.concrete else inputs
 
     @cached_property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
 from autovi import registry
 from autovi.execution import Record, execute, mask_of
+from autovi.fingerprint import fingerprint
 from autovi.inputs import Inputs
 
 CONCRETE_ERRORS = (
@@ -160,18 +158,7 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
             "size around the site is the usual remedy"
         ) from error
     samples, params, deterministics, plates = found[-1]
-    return Sites(samples, params, deterministics, plates, _fingerprint(jaxpr))
-
-
-def _fingerprint(jaxpr: Any) -> str:
-    """A digest of the traced program and every constant it closes over: equal digests mean the same program."""
-    text = re.sub(r"0x[0-9a-f]+", "", str(jaxpr.jaxpr))  # addresses of Python objects differ from trace to trace
-    digest = hashlib.sha256(text.encode())
-    for const in jaxpr.consts:
-        if isinstance(const, jax.Array) and jax.dtypes.issubdtype(const.dtype, jax.dtypes.prng_key):
-            const = jax.random.key_data(const)
-        digest.update(np.asarray(const).tobytes())
-    return digest.hexdigest()
+    return Sites(samples, params, deterministics, plates, fingerprint(jaxpr, found[-1]))
 
 
 def _log_density(record: Record) -> jax.Array:
