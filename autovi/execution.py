@@ -46,36 +46,51 @@ class _Bind(Messenger):
         super().__init__(fn)
         self.latent, self.params, self.indices = latent, params, indices
         self.records: dict[str, Record] = {}
+        self.given: set[str] = set()  # sites that a handler around the model has set: fixed, but no data
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind = msg["type"]
         if kind == "control_flow":
             # Sites inside a scan are looked up there, one time step after the other.
-            msg["kwargs"]["substitute_stack"].append(("substitute", self.latent))
+            msg["kwargs"]["substitute_stack"].append(("substitute", self._inside_scan))
         elif kind == "plate":
             if msg["name"] in self.indices:
                 msg["value"] = self.indices[msg["name"]]
                 msg["args"] = (msg["args"][0], msg["value"].shape[0])
         elif kind == "param":
-            if msg["name"] in self.params:
+            if msg["value"] is not None:
+                self.given.add(msg["name"])
+            elif msg["name"] in self.params:
                 msg["value"] = self.params[msg["name"]]
         elif kind == "mutable":
             raise ValueError(
                 f"site {msg['name']!r} is mutable state (numpyro.mutable), which a stochastic fit cannot carry; "
                 "make it a numpyro.param or compute it from the data"
             )
-        elif kind == "sample" and msg["value"] is None and not msg["is_observed"]:
+        elif kind == "sample" and not msg["is_observed"] and not msg.get("_control_flow_done"):
+            if msg["value"] is not None:
+                self.given.add(msg["name"])
+                return
             value = self.latent(msg)
             if isinstance(value, Drawn):
                 msg["value"], msg["intermediates"] = value.value, value.intermediates
             elif value is not None:
                 msg["value"] = value
 
+    def _inside_scan(self, msg: dict[str, Any]) -> Any:
+        # numpyro's substitute asks about every site, also those that have their value.
+        if msg["type"] != "sample" or msg["is_observed"]:
+            return None
+        if msg["value"] is not None:
+            self.given.add(msg["name"])
+            return None
+        return self.latent(msg)
+
     def postprocess_message(self, msg: dict[str, Any]) -> None:
-        kind = msg["type"]
-        if kind not in ("sample", "param", "deterministic", "plate"):
+        kind, name = msg["type"], msg.get("name")
+        given = name in self.given
+        if kind not in ("sample", "param", "deterministic", "plate") or (given and kind == "param"):
             return
-        name = msg["name"]
         if name in self.records and kind != "plate":
             raise ValueError(f"site {name!r} appears twice; every site needs a name of its own")
         self.records[name] = Record(
@@ -84,9 +99,9 @@ class _Bind(Messenger):
             value=msg["value"],
             fn=msg["fn"] if kind == "sample" else None,
             scale=msg.get("scale"),
-            observed=bool(msg.get("is_observed", False)),
+            observed=given or bool(msg.get("is_observed", False)),
             frames=tuple(msg.get("cond_indep_stack", ())),
-            infer=msg.get("infer") or {},
+            infer={**(msg.get("infer") or {}), **({"is_auxiliary": True} if given else {})},
             intermediates=msg.get("intermediates", ()),
             kwargs=msg.get("kwargs"),
             size=msg["args"][0] if kind == "plate" else None,

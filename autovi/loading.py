@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
 import numpy as np
 
 from autovi import storage
+from autovi.engine import Engine
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES
 from autovi.fitting import Options, prepare
-from autovi.inputs import bind
+from autovi.inputs import Inputs, bind
+from autovi.plan import Choice, Plan
 from autovi.result import Fit
-from autovi.saving import decode_data
+from autovi.saving import FIELDS, KIND, decode_data, model_of, named_leaves, unpack_labels
 
 
 def load(
@@ -28,75 +32,143 @@ def load(
 ) -> Fit:
     """Reads a fit that `Fit.save` wrote, for the same model function, which a file does not hold.
 
+    That it is the same is tested by its sites: names, distributions, shapes. What else a model computes is not known to
+    the file.
+
     Args:
         path: the file.
         model: the model that was fitted.
-        guide: the guide function that was fitted, if one was.
-        families, estimators: instances of the user's own classes, for sites that had them.
+        guide: the guide function or AutoGuide that was fitted, if one was.
+        families, estimators: instances of the user's own classes, for sites that had them, by name or glob.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, foreign or from a newer version, or does not belong to this model.
+        ValueError: the file is truncated, foreign or from a newer version, or does not belong to this model; the
+            message has the path.
+
+    Example:
+        >>> fit.save("posterior.autovi")
+        >>> again = autovi.load("posterior.autovi", model)
     """
-    arrays, meta = storage.read(path)
-    data = {k.removeprefix("data/"): v for k, v in arrays.items() if k.startswith("data/")}
-    args, kwargs = decode_data(meta["data"], data)
-    options = _options(meta, guide, dict(families or {}), dict(estimators or {}), path)
-    engine, inputs = prepare(model, bind(model, kwargs if kwargs or not args else args), options)
-    raw = _subtree(arrays, "param/")
-    raw = {"guide": raw.get("guide", {}), "param": raw.get("param", {})}
-    _check_same(path, meta, engine.program.plan.to_dict(), raw, engine, inputs)
+    name = os.fspath(path)
+    arrays, meta = storage.read(name)
+    if meta.get("kind") != KIND:
+        raise ValueError(f"{name!r} was written by autovi, but is no fit; give the path of a file from `fit.save`.")
+    try:
+        return _restore(arrays, meta, model, guide, families or {}, estimators or {})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name!r}: {error}") from error
+
+
+def _restore(
+    arrays: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    model: Callable,
+    guide: Any,
+    families: Mapping[str, Any],
+    estimators: Mapping[str, Any],
+) -> Fit:
+    engine, inputs = _prepared(arrays, meta, model, _options(meta, guide, families, estimators))
+    saved = _saved_plan(engine.program.plan, meta["plan"])
+    _check_same(meta, saved, engine)
+    own = jax.eval_shape(lambda: engine.estimator_params())
     return Fit(
-        model=model,
         engine=engine,
-        inputs=inputs,
-        raw_params=raw,
-        estimator_params=_subtree(arrays, "estimator/"),
-        losses=np.asarray(arrays["losses"]),
-        status=meta["status"],
-        message=meta["message"],
-        skipped_steps=meta["skipped_steps"],
-        rng_key=jax.random.wrap_key_data(arrays["rng_key"], impl=meta["rng_impl"]),
-        num_draws=meta["num_draws"],
-        seconds=meta["seconds"],
+        inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
+        raw_params=_filled(jax.eval_shape(engine.initial_params, inputs.traced()), _under("param", arrays)),
+        estimator_params=_filled(own, _under("estimator", arrays)),
+        losses=arrays["losses"],
+        rng_key=arrays["rng_key"],
+        saved_plan=saved,
+        **{field: meta[field] for field in FIELDS},
     )
 
 
-def _subtree(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return storage.unflatten({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {n.removeprefix(f"{prefix}/"): v for n, v in arrays.items() if n.startswith(f"{prefix}/")}
 
 
-def _options(meta: Mapping[str, Any], guide: Any, families: dict, estimators: dict, path: Any) -> Options:
-    own = meta["plan"]["guide"] == "function"
-    if own and guide is None:
-        raise ValueError(f"{path}: this fit had a guide function, which a file does not hold; pass guide=")
-    for site, choice in meta["choices"].items():
-        if choice["family"] is not None and site not in families:
-            families[site] = _instance(FAMILIES, choice["family"], site, "families", path)
-        if site not in estimators:
-            estimators[site] = _instance(ESTIMATORS, choice["estimator"], site, "estimators", path)
-    name = guide if own else meta["plan"]["guide"]
-    particles, lengths = meta["plan"]["num_particles"], meta["lengths"] or None
-    return Options(name, families, estimators, particles, lengths)
+def _prepared(
+    arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable, options: Options
+) -> tuple[Engine, Inputs]:
+    args, kwargs = decode_data(meta["data"], _under("data", arrays))
+    try:
+        return prepare(model, bind(model, kwargs if kwargs or not args else args), options)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"this fit does not belong to the model given: {error}") from error
 
 
-def _instance(table: Mapping[str, Any], saved: list[Any], site: str, argument: str, path: Any) -> Any:
-    name, settings = saved
-    if name not in table:
-        raise ValueError(
-            f"{path}: site {site!r} had {name!r}, which is not in autovi; pass it as {argument}={{{site!r}: ...}}"
-        )
-    return table[name](**settings)
-
-
-def _check_same(
-    path: Any, meta: Mapping[str, Any], plan: Mapping[str, Any], raw: Any, engine: Any, inputs: Any
-) -> None:
-    saved = [(s["site"], s["shape"]) for s in meta["plan"]["sites"]]
-    now = [(s["site"], s["shape"]) for s in plan["sites"]]
-    expected = jax.eval_shape(engine.initial_params, inputs.traced())
-    same = jax.tree.structure(expected) == jax.tree.structure(raw) and all(
-        np.shape(a) == np.shape(b) for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(raw), strict=True)
+def _options(
+    meta: Mapping[str, Any], guide: Any, families: Mapping[str, Any], estimators: Mapping[str, Any]
+) -> Options:
+    """The options that give the saved plan again: every choice of it asked for by name."""
+    name = meta["plan"]["guide"]
+    if name == "function" and guide is None:
+        raise ValueError("this fit had a guide function, which a file does not hold; pass guide=")
+    if name != "function" and guide is not None:
+        raise ValueError(f"this fit had guide={name!r}, which the file holds; leave out guide=")
+    choices = meta["choices"].items()
+    return Options(
+        guide=guide if name == "function" else name,
+        families=_instances({s: c["family"] for s, c in choices}, families, FAMILIES, "families"),
+        estimators=_instances({s: c["estimator"] for s, c in choices}, estimators, ESTIMATORS, "estimators"),
+        num_particles=meta["plan"]["num_particles"],
+        batch_size=meta["lengths"] or None,
     )
-    if saved != now or not same:
-        raise ValueError(f"{path}: this fit belongs to another model: it has sites {saved}, the model given {now}")
+
+
+def _instances(
+    saved: Mapping[str, Any], given: Mapping[str, Any], table: Mapping[str, Any], argument: str
+) -> dict[str, Any]:
+    instances = dict(given)
+    for site, choice in saved.items():
+        if choice is None or any(site == pattern or fnmatchcase(site, pattern) for pattern in given):
+            continue
+        name, settings = choice
+        if settings is None or name not in table:
+            raise ValueError(
+                f"site {site!r} had {name!r}, a class that is not autovi's own; pass an instance as "
+                f"{argument}={{{site!r}: ...}}"
+            )
+        instances[site] = table[name](**settings)
+    return instances
+
+
+def _saved_plan(plan: Plan, saved: Mapping[str, Any]) -> Plan:
+    """The plan with the sentences of the fit, and not "asked for" at every site."""
+    rows = tuple(Choice(**{**row, "shape": tuple(row["shape"])}) for row in saved["sites"])
+    return replace(plan, choices=rows, notes=tuple(saved["notes"]))
+
+
+def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
+    now = model_of(engine.full.sites)
+    if different := [pair for pair in zip(meta["model"], now, strict=False) if pair[0] != pair[1]]:
+        (old, new), *_ = different
+        raise ValueError(f"this fit belongs to another model, which has the site {_told(old)} where this has {_told(new)}")
+    if len(meta["model"]) != len(now):
+        names = [site[0] for site in now], [site[0] for site in meta["model"]]
+        raise ValueError(f"this fit belongs to another model: expected the sites {names[0]}, got {names[1]}")
+    for old, new in zip(saved.choices, engine.program.plan.choices, strict=True):
+        if replace(old, why="") != replace(new, why=""):
+            raise ValueError(
+                f"site {old.site!r} was fitted with family {old.family!r} and estimator {old.estimator!r}, got "
+                f"{new.family!r} and {new.estimator!r}"
+            )
+
+
+def _told(site: list[Any]) -> str:
+    name, distribution, shape, observed = site
+    return f"{name!r} ({'observed ' if observed else ''}{distribution} of shape {tuple(shape)})"
+
+
+def _filled(template: Any, arrays: Mapping[str, Any]) -> Any:
+    """A tree of the template's structure and dtypes with the saved leaves in it."""
+    expected = named_leaves(template)
+    for name, leaf in expected.items():
+        if name not in arrays or np.shape(arrays[name]) != leaf.shape:
+            got = np.shape(arrays[name]) if name in arrays else "nothing"
+            raise ValueError(f"this fit belongs to another model: parameter {name} has shape {leaf.shape}, got {got}")
+    if more := sorted(set(arrays) - set(expected)):
+        raise ValueError(f"this fit belongs to another model, which has the parameters {more}")
+    leaves = [np.asarray(arrays[name], leaf.dtype) for name, leaf in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)

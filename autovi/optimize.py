@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm.auto import tqdm
+
+from autovi.interruption import Interruption
 
 CHUNK = 100  # steps between two looks of the host
 MAX_STEPS = 100_000
@@ -172,7 +173,7 @@ def judge(losses: np.ndarray) -> Verdict:
     return Verdict(float(first.mean() - second.mean()), float(se))
 
 
-def _update_level(progress: Progress) -> bool:
+def _stands_still(progress: Progress) -> bool:
     """Lowers the learning rate once the loss stands still; True when it does at the lowest."""
     since = progress.step - progress.level_start
     if since < WINDOW * CHUNK:
@@ -201,45 +202,31 @@ def optimize(
     if not jax.tree.leaves(carry.params):
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
         return carry
-    bar = tqdm(total=progress.num_steps, disable=not progress_bar, unit="step", leave=True)
-    pending: tuple[Any, int] | None = None
-    safe = carry
-    launched = 0
-    began = time.perf_counter()
+    pending: list[tuple[Any, int]] = []
+    launched, ahead = 0, int(progress.num_steps is not None)
+    bar = tqdm(total=progress.num_steps, disable=not progress_bar, unit="step")
+    with Interruption() as interruption, bar:
+        while launched < progress.limit and not interruption.requested:
+            carry, losses = chunk(carry, arrays, progress.schedule(launched))
+            pending.append((losses, min(CHUNK, progress.limit - launched)))
+            launched += pending[-1][1]
+            if len(pending) > ahead:
+                _collect(progress, *pending.pop(0), bar)
+            if not ahead and adaptive and _stands_still(progress):
+                progress.status = "converged"
+                break
+        for losses, count in pending:
+            _collect(progress, losses, count, bar)
+        carry = jax.block_until_ready(carry)
+    if interruption.requested:
+        progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {progress.step} steps"
+    return carry
 
-    def collect() -> None:
-        nonlocal pending
-        assert pending is not None
-        losses, count = pending
-        progress.losses.append(np.asarray(losses)[:count])
-        progress.step += count
-        pending = None
-        if progress_bar:
-            recent = float(np.nanmean(progress.losses[-1]))
-            bar.set_postfix_str(
-                f"ELBO {-recent:,.2f}, {progress.step / (time.perf_counter() - began):,.0f} steps/s", False
-            )
-            bar.update(count)
 
-    try:
-        while launched < progress.limit:
-            count = min(CHUNK, progress.limit - launched)
-            safe, losses = chunk(safe, arrays, progress.schedule(launched))
-            launched += count
-            if pending is not None:
-                collect()
-            pending = (losses, count)
-            if progress.num_steps is None:
-                collect()
-                if adaptive and _update_level(progress):
-                    progress.status = "converged"
-                    break
-        if pending is not None:
-            collect()
-    except KeyboardInterrupt:
-        if pending is not None:
-            collect()
-        progress.status, progress.message = "stopped", f"stopped by the user after {progress.step} steps"
-    finally:
-        bar.close()
-    return jax.block_until_ready(safe)
+def _collect(progress: Progress, losses: Any, count: int, bar: tqdm) -> None:
+    progress.losses.append(np.asarray(losses)[:count])
+    progress.step += count
+    if not bar.disable:
+        finite = progress.losses[-1][np.isfinite(progress.losses[-1])]
+        bar.set_postfix_str(f"ELBO {-finite.mean():,.2f}" if finite.size else "ELBO not finite", refresh=False)
+        bar.update(count)

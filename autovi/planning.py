@@ -220,7 +220,8 @@ def _choose_estimators(
         absent = guide_sites is not None and n not in guide_sites.latents
         candidates = _candidates(family, facts[n], absent)
         estimator, why = _estimator(site, wanted.get(n), candidates, facts[n])
-        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely=site.masked or estimator.name == "score"))
+        lonely = site.masked or site.subsampled or estimator.name == "score"
+        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely))
     return rows
 
 

@@ -20,6 +20,7 @@ from autovi.engine import Draws, Engine
 from autovi.inputs import Inputs, bind
 from autovi.plan import Plan
 from autovi.saving import write_fit
+from autovi.sites import Site
 
 GRADIENT_REPEATS = 64
 
@@ -45,18 +46,22 @@ class Fit:
     rng_key: jax.Array
     num_draws: int
     seconds: float
+    saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
 
     @property
     def plan(self) -> Plan:
         """What was chosen for every site and why."""
-        return self.engine.program.plan
+        return self.engine.program.plan if self.saved_plan is None else self.saved_plan
 
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
         """The fitted parameters: "block.parameter" for the engine's families, parameter sites by name, constrained."""
         flat = {f"{b}.{k}": np.asarray(v) for b, leaves in self.raw_params["guide"].items() for k, v in leaves.items()}
-        sites = jax.tree.map(np.asarray, self.engine.program.constrained(self.raw_params))
-        return {**flat, **sites}
+        return {**flat, **jax.tree.map(np.asarray, self._site_params)}
+
+    @cached_property
+    def _site_params(self) -> dict[str, Any]:
+        return self.engine.program.constrained(self.raw_params)
 
     @cached_property
     def _arrays(self) -> Any:
@@ -94,19 +99,25 @@ class Fit:
 
     @cached_property
     def gradients(self) -> dict[str, SiteGradient]:
-        """Variance and signal-to-noise ratio of every block's gradient estimate at the fitted parameters."""
+        """Variance and signal-to-noise ratio of the gradient estimate of one step, at the fitted parameters.
+
+        By latent site; sites that share a block share its numbers. Parameter sites by name. Sites that are summed out
+        have no gradient.
+        """
         key = jax.random.fold_in(self.rng_key, 1)
         sampled = self.engine.gradients(self.raw_params, self.estimator_params, self._arrays, key, GRADIENT_REPEATS)
-        return gradient_summary({**sampled["guide"], **sampled["param"]})
+        of_block = gradient_summary(sampled["guide"])
+        blocks = self.engine.program.plan.blocks
+        of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
+        return {**of_site, **gradient_summary(sampled["param"])}
 
     def sample(self, num_draws: int, rng_key: int | jax.Array | None = None) -> dict[str, np.ndarray]:
         """Posterior draws: name -> `(num_draws, *shape)`, constrained, deterministic sites included.
 
         Without `rng_key` the draws are the same at every call.
         """
-        if isinstance(num_draws, bool) or not isinstance(num_draws, int | np.integer) or num_draws < 1:
-            raise ValueError(f"num_draws: expected an integer of at least 1, got {num_draws!r}")
-        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else _key(rng_key)
+        _check_count("num_draws", num_draws)
+        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_typed_key(rng_key)
         return dict(self._draw(int(num_draws), key).values)
 
     def predict(
@@ -115,14 +126,19 @@ class Fit:
         """Posterior predictive draws: name -> `(num_draws, *shape)` of observed and deterministic sites.
 
         `new_data` takes the form of `fit`'s data, without the observations (None: the data of the fit). Latent sites
-        of a plate that has another size there are drawn anew, from their prior given the rest.
+        of a plate that has another size there are drawn anew, from their prior given the rest, and returned as well.
+        Without `num_draws` the latent values are those in `idata`; without `rng_key` the draws are the same at every
+        call.
+
+        Raises:
+            ValueError: `new_data` does not fit the model; the message names the argument.
         """
         inputs = self.inputs if new_data is None else self._bind(new_data)
-        values = self.draws.values if num_draws is None else self.sample(num_draws)
+        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_typed_key(rng_key)
+        latent_key, key = jax.random.split(key)
+        values = self.draws.values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
-        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else _key(rng_key)
-        params = self.engine.program.constrained(self.raw_params)
-        return self.engine.predict(self.model, inputs, latent, params, key)
+        return self.engine.predict(inputs, latent, self._site_params, key)
 
     def _bind(self, new_data: Any) -> Inputs:
         inputs = bind(self.model, new_data)
@@ -136,57 +152,60 @@ class Fit:
     def to_arviz(self) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
-        Groups: posterior, posterior_predictive, log_likelihood, sample_stats (`lp` and `log_q` on the unconstrained
-        scale, and their difference `log_weight`), observed_data, constant_data. Plates are dims; pandas and xarray
-        labels of the data are coords. The plan, the ELBO and k-hat are attributes.
+        Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats, observed_data,
+        constant_data. Plates are dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are
+        attributes. `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`) in the same variables,
+        those in which each site was fitted, and their difference `log_weight`.
         """
-        sites = self.engine.full.sites
         draws = self.draws
-        predictive = {n: v for n, v in self.predict().items() if n in sites.observed}
-        observed = self._observed
-        constant = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not _among(a, observed.values())}
+        predictive = {n: v for n, v in self.predict().items() if n in self.engine.full.sites.observed}
         stats = {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
         groups = {
             "posterior": _chain(draws.values),
             "posterior_predictive": _chain(predictive),
             "log_likelihood": _chain(draws.log_likelihoods),
             "sample_stats": _chain(stats),
-            "observed_data": observed,
-            "constant_data": constant,
+            "observed_data": self._observed,
+            "constant_data": self._constant,
         }
-        coords = plate_coords({p.name: p.size for p in sites.plates.values()}, self.inputs.labels)
-        return export.build(groups, dims=self._dims(groups), coords=coords, attrs=self._attrs())
+        coords = plate_coords(self._plate_sizes, self.inputs.labels)
+        return export.build(groups, dims=self._dims(), coords=coords, attrs=self._attrs())
 
     @cached_property
     def _observed(self) -> dict[str, np.ndarray]:
         return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
 
-    def _dims(self, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    @cached_property
+    def _constant(self) -> dict[str, np.ndarray]:
+        """The model's array arguments that are not observations, keys of random numbers apart."""
+        numbers = {n: a for n, a in self.inputs.arrays.items() if not _is_key(a)}
+        return {n: np.asarray(a) for n, a in numbers.items() if not _among(a, self._observed.values())}
+
+    @property
+    def _plate_sizes(self) -> dict[str, int]:
+        return {p.name: p.size for p in self.engine.full.sites.plates.values()}
+
+    def _dims(self) -> dict[str, list[str | None]]:
+        """Names of the leading axes of every variable; those after them get ArviZ's own."""
         sites = self.engine.full.sites
-        dims: dict[str, list[str]] = {}
-        for name, site in sites.samples.items():
-            names: list[str | None] = [None] * len(site.batch_shape)
-            for plate in site.plates:
-                if -plate.dim <= len(names) and site.batch_shape[plate.dim] == plate.size:
-                    names[plate.dim] = plate.name
-            dims[name] = _filled(name, [*names, *[None] * len(site.event_shape)])
-        for name, plates in sites.deterministics.items():
-            dims[name] = _filled(name, list(plates))
-        for name, array in groups["constant_data"].items():
-            dims[name] = self._constant_dims(name, array)
+        dims = {name: _plate_names(site) for name, site in sites.samples.items()}
+        dims |= {name: list(plates) for name, plates in sites.deterministics.items()}
+        for name, array in self._constant.items():
+            own = self._constant_dims(name, array)
+            # A variable has the same names in every group; where an argument is called like a site, both must agree.
+            dims[name] = [a if a == b else None for a, b in zip(own, dims.get(name, own), strict=False)]
         return dims
 
-    def _constant_dims(self, name: str, array: np.ndarray) -> list[str]:
-        """A data array's axes: its own labels' names, else the one plate of its length."""
-        labels = self.inputs.labels.get(name)
-        sizes = [p.size for p in self.engine.full.sites.plates.values()]
+    def _constant_dims(self, name: str, array: np.ndarray) -> list[str | None]:
+        """A data array's axes: a plate that its labels name or that alone has its length, unless labelled otherwise."""
+        labels, sizes = self.inputs.labels.get(name), self._plate_sizes
         names: list[str | None] = []
         for axis, size in enumerate(np.shape(array)):
-            plates = [p.name for p in self.engine.full.sites.plates.values() if p.size == size]
-            own = labels.dims[axis] if labels is not None else None
-            unambiguous = sizes.count(size) == 1 and plates[0] not in names
-            names.append(plates[0] if unambiguous and (own is None or own == plates[0]) else None)
-        return _filled(name, names)
+            said = labels.dims[axis] if labels is not None else None
+            alone = [plate for plate in sizes if sizes[plate] == size and list(sizes.values()).count(size) == 1]
+            plate = said if said is not None and sizes.get(said) == size else None if said is not None else next(iter(alone), None)
+            names.append(plate if plate not in names else None)
+        return names
 
     def _attrs(self) -> dict[str, Any]:
         return {
@@ -225,16 +244,36 @@ def _version() -> str:
     return metadata.version("autovi")
 
 
-def _key(rng_key: int | jax.Array) -> jax.Array:
-    return jax.random.key(int(rng_key)) if isinstance(rng_key, int | np.integer) else rng_key
+def as_typed_key(rng_key: int | jax.Array) -> jax.Array:
+    """A JAX key from an integer, a typed key, or an old-style key array."""
+    if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
+        return jax.random.key(int(rng_key))
+    if _is_key(rng_key) and np.shape(rng_key) == ():
+        return rng_key
+    if hasattr(rng_key, "dtype") and np.shape(rng_key) == (2,):
+        return jax.random.wrap_key_data(rng_key)
+    raise ValueError(f"rng_key: expected an integer or a jax key, got {type(rng_key).__name__}")
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+
+
+def _plate_names(site: Site) -> list[str | None]:
+    names: list[str | None] = [None] * len(site.batch_shape)
+    for plate in site.plates:
+        if -plate.dim <= len(names) and site.batch_shape[plate.dim] == plate.size:
+            names[plate.dim] = plate.name
+    return names
 
 
 def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {n: np.asarray(v)[None] for n, v in group.items()}
-
-
-def _filled(name: str, names: list[str | None]) -> list[str]:
-    return [dim or f"{name}_dim_{i}" for i, dim in enumerate(names)]
 
 
 def _among(array: Any, others: Any) -> bool:
