@@ -22,9 +22,10 @@ def check_start(sites: Sites, start: Start) -> None:
     for name, inside in start.inside.items():
         if not np.any(inside):
             site = sites.samples[name]
+            where = f" at all {start.totals.size} starting points tried" if site.gradients.moving_support else ""
             raise ValueError(
-                f"site {name!r}: observations lie outside the support of {site.distribution} ({site.support}); check the "
-                "data, their coding (counts from 0?) and the likelihood"
+                f"site {name!r}: observations lie outside the support of {site.distribution} ({site.support}){where}; "
+                "check the data, their coding (counts from 0?) and the likelihood"
             )
     if np.any(np.isfinite(start.totals)):
         return
@@ -44,6 +45,13 @@ def check_end(engine: Engine, progress: Progress, carry: Carry) -> None:
     if skipped:
         where = faulty_sites(engine, carry)
         said = f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing (site(s) {where})"
+        observed = engine.program.sites.observed
+        moving = [n for n in where if n in observed and observed[n].gradients.moving_support]
+        if moving:
+            said += (
+                f"; the support of {moving[0]!r} moves with its parameters, and where the guide lets it leave an "
+                "observation behind the ELBO is minus infinity: give the parameter a support that the data allow"
+            )
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":
             progress.status = "failed"

@@ -30,7 +30,8 @@ def elbo_of(log_weights: np.ndarray) -> Elbo:
     """
     weights = np.asarray(log_weights, np.float64)
     if weights.size < 2 or not np.isfinite(weights).all():
-        return Elbo(float(weights.mean()) if weights.size else float("nan"), float("nan"))
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            return Elbo(float(weights.mean()), float("nan"))
     return Elbo(float(weights.mean()), float(weights.std(ddof=1) / np.sqrt(weights.size)))
 
 

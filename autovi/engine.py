@@ -115,17 +115,16 @@ class Engine:
 
         def attempt(point: jax.Array, key: jax.Array) -> Any:
             params = program.init(run_key, arrays, point)
-            run = program.run(params, arrays, key, indices, check=True)
-            sums = {n: jnp.sum(t) for n, t in run.terms.items()}
-            total = sum(sums.values())
-            return total, {n: jnp.isfinite(s) for n, s in sums.items()}, run.inside
+            at_start = program.start_values(point, indices)
+            main, terms, _ = Step(program, self.structure, params, arrays, indices, key[None], at_start).terms(check=True)
+            sums = {n: jnp.sum(terms[n].value) for n in sorted(terms)}
+            return sum(sums.values()), {n: jnp.isfinite(s) for n, s in sums.items()}, main.inside
 
         totals, finite, inside = jax.vmap(attempt)(points, jax.random.split(run_key, NUM_STARTS))
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
-        own = self.estimator_params()
-        self.term_names = tuple(jax.eval_shape(self.estimate, params, own, arrays, run_key)[1].terms)
-        carry = init_carry(params, own, self.optimizer, carry_key, len(self.term_names))
+        self.term_names = tuple(finite)
+        carry = init_carry(params, self.estimator_params(), self.optimizer, carry_key, len(finite))
         return carry, Start(totals, finite, inside), result_key
 
     def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:

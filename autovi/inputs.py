@@ -71,8 +71,10 @@ def bind(model: Callable, data: Any) -> Inputs:
 
     Raises:
         ValueError: a key the model does not take, one it needs and lacks, or a NaN or infinite value.
-        TypeError: `data` or one of its leaves is of a kind that cannot become an array.
+        TypeError: `model` is no function, or `data` or one of its leaves is of a kind that cannot become an array.
     """
+    if not callable(model):
+        raise TypeError(f"model: expected a NumPyro model function, got {type(model).__name__}")
     args, kwargs = _arguments(data)
     _check_signature(model, args, kwargs)
     names = _positional_names(model, len(args))
@@ -86,8 +88,8 @@ def bind(model: Callable, data: Any) -> Inputs:
         value, label = split(leaf, name)
         paths.append(name)
         leaves.append(value)
+        _check_finite(name, value)
         if _is_array(value):
-            _check_finite(name, value)
             arrays[name] = value
             if label is not None:
                 labels[name] = label
@@ -123,22 +125,23 @@ def _check_signature(model: Callable, args: tuple, kwargs: Mapping[str, Any]) ->
 
 def _positional_names(model: Callable, count: int) -> list[str]:
     try:
-        names = [p.name for p in inspect.signature(model).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+        parameters = inspect.signature(model).parameters.values()
+        names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
         names = []
     return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]
 
 
 def _is_leaf(value: Any) -> bool:
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):  # named tuples stay what they are
         return len(value) > 0 and all(isinstance(v, int | float | np.number | list) for v in value)
-    return not isinstance(value, dict)
+    return not isinstance(value, dict | tuple)
 
 
 def _path_name(path: tuple, positional: list[str]) -> str:
     side, rest = path[0].idx, path[1:]
     head = positional[rest[0].idx] if side == 0 else str(rest[0].key)
-    return head + "".join(f"[{getattr(p, 'key', getattr(p, 'idx', p))!r}]" for p in rest[1:])
+    return head + "".join(map(str, rest[1:]))
 
 
 def _is_array(value: Any) -> bool:
@@ -146,9 +149,10 @@ def _is_array(value: Any) -> bool:
 
 
 def _check_finite(name: str, value: Any) -> None:
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return
-    if not np.issubdtype(np.dtype(value.dtype), np.floating):
+    if isinstance(value, float) and value != value:  # an infinite scalar may be a setting, such as a bound
+        raise ValueError(f"data[{name!r}] is NaN; give a number, or None where the model takes None for what is missing")
+    # JAX's issubdtype knows bfloat16 and the like, and keys, which are no numbers.
+    if not _is_array(value) or not jax.dtypes.issubdtype(value.dtype, np.inexact):
         return
     bad = ~np.isfinite(np.asarray(value))
     if bad.any():

@@ -73,6 +73,7 @@ def _restore(
     _check_same(meta, saved, engine)
     own = jax.eval_shape(lambda: engine.estimator_params())
     return Fit(
+        model=model,
         engine=engine,
         inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
         raw_params=_filled(jax.eval_shape(engine.initial_params, inputs.traced()), _under("param", arrays)),
@@ -142,9 +143,11 @@ def _saved_plan(plan: Plan, saved: Mapping[str, Any]) -> Plan:
 
 def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
     now = model_of(engine.full.sites)
-    if different := [pair for pair in zip(meta["model"], now, strict=False) if pair[0] != pair[1]]:
-        (old, new), *_ = different
-        raise ValueError(f"this fit belongs to another model, which has the site {_told(old)} where this has {_told(new)}")
+    different = [pair for pair in zip(meta["model"], now, strict=False) if pair[0] != pair[1]]
+    for theirs, ours in different[:1]:
+        raise ValueError(
+            f"this fit belongs to another model, which has the site {_told(theirs)} where this has {_told(ours)}"
+        )
     if len(meta["model"]) != len(now):
         names = [site[0] for site in now], [site[0] for site in meta["model"]]
         raise ValueError(f"this fit belongs to another model: expected the sites {names[0]}, got {names[1]}")

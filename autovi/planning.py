@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from autovi import registry
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
@@ -94,7 +96,8 @@ def make_plan(
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
             names the site, says why and lists what is valid.
     """
-    nodes = sites.latents if guide_sites is None else _guide_nodes(sites, guide_sites)
+    check_arguments(families, estimators, num_particles)
+    nodes = sites.latents if guide_sites is None else guide_nodes(sites, guide_sites)
     asked_families = _asked(families, nodes, "family", "families")
     asked_estimators = _asked(estimators, nodes, "estimator", "estimators")
     if guide_sites is not None and asked_families:
@@ -120,6 +123,25 @@ class _Row:
 
 
 # --- what the user asked for ---------------------------------------------------------------------------------------
+
+
+def check_arguments(families: Any, estimators: Any, num_particles: Any) -> None:
+    """What can be said of these arguments before the model is known.
+
+    Raises:
+        TypeError: `families` or `estimators` is no dict of names.
+        ValueError: `num_particles` is no integer of at least 1.
+    """
+    for argument, given in (("families", families), ("estimators", estimators)):
+        if given is not None and not (isinstance(given, Mapping) and all(isinstance(key, str) for key in given)):
+            raise TypeError(
+                f"{argument}: expected a dict such as {{site name or glob: name}}, got {given!r}; for all sites say "
+                "{'*': name}"
+            )
+    if num_particles is None:
+        return
+    if isinstance(num_particles, bool) or not isinstance(num_particles, int | np.integer) or num_particles < 1:
+        raise ValueError(f"num_particles: expected an integer of at least 1 or None, got {num_particles!r}")
 
 
 def _asked(overrides: Mapping[str, Any] | None, nodes: Mapping[str, Site], key: str, argument: str) -> dict[str, Any]:
@@ -367,19 +389,21 @@ def _particles(blocks: tuple[Block, ...], asked: int | None) -> int:
     needed = max([b.estimator.min_particles for b in blocks], default=1)
     if asked is None:
         return max(8, needed) if any(b.estimator.name == "score" for b in blocks) else max(4, needed)
-    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
-        raise ValueError(f"num_particles: expected an integer of at least 1, got {asked!r}")
     if asked < needed:
         who = next(b for b in blocks if b.estimator.min_particles == needed)
         raise ValueError(
             f"num_particles: {asked} is too few for site {who.sites[0]!r}, whose baseline "
             f"{who.estimator.baseline_name!r} needs at least {needed}; set it, or baseline 'moving_average'"
         )
-    return asked
+    return int(asked)
 
 
-def _guide_nodes(sites: Sites, guide_sites: Sites) -> dict[str, Site]:
-    """The sites of a guide function that need an estimator, after the check that it fits the model."""
+def guide_nodes(sites: Sites, guide_sites: Sites) -> dict[str, Site]:
+    """The sites of a guide function that need an estimator, after the check that it fits the model.
+
+    Raises:
+        ValueError: a site that only one of the two has, or whose shape or support differs.
+    """
     drawn = guide_sites.latents
     for name, site in drawn.items():
         auxiliary = site.auxiliary
@@ -394,9 +418,33 @@ def _guide_nodes(sites: Sites, guide_sites: Sites) -> dict[str, Site]:
                 f"guide: site {name!r} has shape {site.shape} there and {sites.latents[name].shape} in the model; "
                 "a missing plate or to_event in one of them would explain it"
             )
+        if name in sites.latents and _leaves_support(site, sites.latents[name]):
+            raise ValueError(
+                f"guide: site {name!r} is drawn from {site.distribution} ({site.support}), which gives values outside "
+                f"the model's support ({sites.latents[name].support}); draw it from a distribution on that support, or "
+                "through dist.TransformedDistribution with biject_to(support)"
+            )
     missing = [n for n, s in sites.latents.items() if n not in drawn and s.values is None]
     if missing:
         raise ValueError(f"guide: it does not draw the model's latent site(s) {missing}; add them")
     absent = {n: s for n, s in sites.latents.items() if n not in drawn}
     kept = {n: s for n, s in drawn.items() if s.distribution != "Delta"}
     return {**kept, **absent}
+
+
+WHOLE = ("real", "real vector")
+BOUNDED = ("positive", "nonnegative", "softplus positive", "unit interval", "simplex", "interval", "greater than")
+
+
+def _leaves_support(drawn: Site, site: Site) -> bool:
+    """Whether a guide's draws are known to fall outside the support of the model's site.
+
+    Deltas are not asked: their support says nothing of where their value lies.
+    """
+    if drawn.distribution == "Delta":
+        return False
+    if drawn.discrete or site.discrete:
+        listed = drawn.values is not None and site.values is not None and set(drawn.values) <= set(site.values)
+        counts = drawn.discrete and site.discrete and site.values is None
+        return not (listed or counts)
+    return drawn.support in WHOLE and site.support in BOUNDED

@@ -6,7 +6,7 @@ what every counterfactual estimator stands on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,16 +68,21 @@ class Program:
 
     def init(self, rng_key: jax.Array, arrays: Mapping[str, Any], start: jax.Array) -> dict[str, Any]:
         """Parameters around one starting point: `start` holds every unconstrained value of the blocks, in order."""
-        params: dict[str, Any] = {"guide": {}, "param": self._init_param_sites(rng_key, arrays)}
+        guide = {b.name: b.family.init(x, self.layout(b)) for b, x in self._starts(start) if b.family is not None}
+        return {"guide": guide, "param": self._init_param_sites(rng_key, arrays)}
+
+    def start_values(self, start: jax.Array, indices: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The value of every continuous block at a starting point, to force it to."""
+        continuous = [(b, x) for b, x in self._starts(start) if self.start_size(b)]
+        return {b.name: self.gather(b, x, indices) for b, x in continuous}
+
+    def _starts(self, start: jax.Array) -> Iterator[tuple[Block, jax.Array]]:
         offset = 0
         for block in self.plan.blocks:
-            if block.family is None:
-                continue
-            size = self.start_size(block)
-            layout, shape = self.layout(block), start[offset : offset + size]
-            params["guide"][block.name] = block.family.init(self._start(block, shape), layout)
-            offset += size
-        return params
+            if block.family is not None:
+                size = self.start_size(block)
+                yield block, self._start(block, start[offset : offset + size])
+                offset += size
 
     def start_size(self, block: Block) -> int:
         """How many unconstrained numbers say where a block starts."""

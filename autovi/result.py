@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -117,7 +116,7 @@ class Fit:
         Without `rng_key` the draws are the same at every call.
         """
         _check_count("num_draws", num_draws)
-        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_typed_key(rng_key)
+        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else _typed_key(rng_key)
         return dict(self._draw(int(num_draws), key).values)
 
     def predict(
@@ -134,11 +133,11 @@ class Fit:
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
         inputs = self.inputs if new_data is None else self._bind(new_data)
-        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_typed_key(rng_key)
+        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else _typed_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self.draws.values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
-        return self.engine.predict(inputs, latent, self._site_params, key)
+        return self.engine.predict(self.model, inputs, latent, self._site_params, key)
 
     def _bind(self, new_data: Any) -> Inputs:
         inputs = bind(self.model, new_data)
@@ -152,10 +151,10 @@ class Fit:
     def to_arviz(self) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
-        Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats, observed_data,
-        constant_data. Plates are dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are
-        attributes. `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`) in the same variables,
-        those in which each site was fitted, and their difference `log_weight`.
+        Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
+        observed_data, constant_data. Plates are dims; pandas and xarray labels of the data are coords. The plan, the
+        ELBO and k-hat are attributes. `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`)
+        in the same variables, those in which each site was fitted, and their difference `log_weight`.
         """
         draws = self.draws
         predictive = {n: v for n, v in self.predict().items() if n in self.engine.full.sites.observed}
@@ -168,8 +167,9 @@ class Fit:
             "observed_data": self._observed,
             "constant_data": self._constant,
         }
-        coords = plate_coords(self._plate_sizes, self.inputs.labels)
-        return export.build(groups, dims=self._dims(), coords=coords, attrs=self._attrs())
+        dims = self._dims()
+        coords = {**self._column_coords(dims), **self._coords}
+        return export.build(groups, dims=dims, coords=coords, attrs=self._attrs())
 
     @cached_property
     def _observed(self) -> dict[str, np.ndarray]:
@@ -185,6 +185,10 @@ class Fit:
     def _plate_sizes(self) -> dict[str, int]:
         return {p.name: p.size for p in self.engine.full.sites.plates.values()}
 
+    @cached_property
+    def _coords(self) -> dict[str, Any]:
+        return plate_coords(self._plate_sizes, self.inputs.labels)
+
     def _dims(self) -> dict[str, list[str | None]]:
         """Names of the leading axes of every variable; those after them get ArviZ's own."""
         sites = self.engine.full.sites
@@ -197,20 +201,30 @@ class Fit:
         return dims
 
     def _constant_dims(self, name: str, array: np.ndarray) -> list[str | None]:
-        """A data array's axes: a plate that its labels name or that alone has its length, unless labelled otherwise."""
+        """The plates among a data array's axes: those that its labels name, else the only one of that length."""
         labels, sizes = self.inputs.labels.get(name), self._plate_sizes
         names: list[str | None] = []
         for axis, size in enumerate(np.shape(array)):
-            said = labels.dims[axis] if labels is not None else None
-            alone = [plate for plate in sizes if sizes[plate] == size and list(sizes.values()).count(size) == 1]
-            plate = said if said is not None and sizes.get(said) == size else None if said is not None else next(iter(alone), None)
-            names.append(plate if plate not in names else None)
+            dim, values = (None, None) if labels is None else (labels.dims[axis], labels.coords[axis])
+            fitting = [plate for plate in sizes if sizes[plate] == size]
+            plate = dim if dim is not None else fitting[0] if len(fitting) == 1 else None
+            # The columns of a table are no plate, though there be as many.
+            foreign = plate not in fitting or (values is not None and not _same(values, self._coords.get(plate)))
+            names.append(None if foreign or plate in names else plate)
         return names
+
+    def _column_coords(self, dims: Mapping[str, list[str | None]]) -> dict[str, Any]:
+        """Labels of the axes of data arrays that are no plates."""
+        labelled = ((n, self.inputs.labels[n]) for n in self._constant if n in self.inputs.labels)
+        return {
+            f"{n}_dim_{axis}": values
+            for n, label in labelled
+            for axis, values in enumerate(label.coords)
+            if values is not None and dims[n][axis] is None and n not in self.engine.full.sites.samples
+        }
 
     def _attrs(self) -> dict[str, Any]:
         return {
-            "inference_library": "autovi",
-            "inference_library_version": _version(),
             "plan": json.dumps(self.plan.to_dict()),
             "estimators": json.dumps({c.site: c.estimator for c in self.plan.choices}),
             "elbo": self.elbo,
@@ -240,11 +254,7 @@ class Fit:
         return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
 
 
-def _version() -> str:
-    return metadata.version("autovi")
-
-
-def as_typed_key(rng_key: int | jax.Array) -> jax.Array:
+def _typed_key(rng_key: Any) -> jax.Array:
     """A JAX key from an integer, a typed key, or an old-style key array."""
     if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
         return jax.random.key(int(rng_key))
@@ -274,6 +284,10 @@ def _plate_names(site: Site) -> list[str | None]:
 
 def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {n: np.asarray(v)[None] for n, v in group.items()}
+
+
+def _same(values: np.ndarray, other: np.ndarray | None) -> bool:
+    return other is not None and np.array_equal(values, other)
 
 
 def _among(array: Any, others: Any) -> bool:

@@ -18,6 +18,7 @@ from autovi.execution import Record, execute, mask_of
 from autovi.fingerprint import fingerprint
 from autovi.inputs import Inputs
 
+ABSTRACT_KEY = jax.eval_shape(jax.random.key, 0)
 CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -148,7 +149,7 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
         return {r.name: _log_density(r) for r in samples}, [r.value for r in records.values()]
 
     try:
-        jaxpr = jax.make_jaxpr(program)(inputs.traced(), jax.random.key(0))
+        jaxpr = jax.make_jaxpr(program)(inputs.traced(), ABSTRACT_KEY)
     except CONCRETE_ERRORS:
         raise
     except (TypeError, ValueError, AssertionError, IndexError) as error:

@@ -21,7 +21,7 @@ from autovi.costs import Aligned, unique
 from autovi.dependence import Dependence, analyse
 from autovi.execution import Record, execute
 from autovi.inputs import Inputs
-from autovi.sites import Plate, Site, Sites
+from autovi.sites import ABSTRACT_KEY, Plate, Site, Sites
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def analyse_structure(
         shapes.update({name: jnp.shape(t) for name, t in out.items()})
         return out
 
-    found = analyse(terms, tracked, inputs.traced(), jax.random.key(0))
+    found = analyse(terms, tracked, inputs.traced(), ABSTRACT_KEY)
     direct = {n: {t: d[n] for t, d in found.items() if n in d} for n in nodes}
     if own:
         for n, s in nodes.items():

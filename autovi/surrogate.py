@@ -54,8 +54,7 @@ def estimate(
         indices = draw_indices(site_key(rng_key, "autovi:plates"), program.sites.subsampled)
     keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
     step = Step(program, structure, params, arrays, indices, keys)
-    main = step.over_particles(lambda key: program.run(params, arrays, key, indices))
-    terms, surrogate = _integrated(step, main)
+    main, terms, surrogate = step.terms()
     losses = jnp.zeros(())
     for block in program.plan.blocks:
         if not (block.estimator.pathwise or block.estimator.integrates):
@@ -88,9 +87,24 @@ def draw_indices(rng_key: jax.Array, plates: Mapping[str, Plate]) -> dict[str, j
 class Step:
     """What the stages of one estimate share."""
 
-    def __init__(self, program: Program, structure: Structure, params, arrays, indices, keys):  # type: ignore[no-untyped-def]
+    def __init__(
+        self,
+        program: Program,
+        structure: Structure,
+        params: Any,
+        arrays: Any,
+        indices: Mapping[str, Any],
+        keys: jax.Array,
+        forced: Mapping[str, Any] | None = None,
+    ):
         self.program, self.structure = program, structure
         self.params, self.arrays, self.indices, self.keys = params, arrays, indices, keys
+        self.forced = forced or {}
+
+    def terms(self, check: bool = False) -> tuple[Run, dict[str, Term], jax.Array]:
+        """The run of every particle, its terms with integrals in place, and what of the surrogate that leaves."""
+        main = self.over_particles(lambda key: self.rerun(self.params, {}, key, check))
+        return main, *_integrated(self, main)
 
     def over_particles(self, fn: Callable, *args: Any) -> Any:
         """`fn(key, *args)` for every particle, stacked in front; a single particle needs no vmap."""
@@ -99,8 +113,9 @@ class Step:
             return jax.tree.map(lambda x: jnp.asarray(x)[None], one)
         return jax.vmap(fn)(self.keys, *args)
 
-    def rerun(self, params: Any, forced: Mapping[str, Any], key: jax.Array) -> Run:
-        return self.program.run(params, self.arrays, key, self.indices, forced)
+    def rerun(self, params: Any, forced: Mapping[str, Any], key: jax.Array, check: bool = False) -> Run:
+        """One particle again, with some blocks forced to other values."""
+        return self.program.run(params, self.arrays, key, self.indices, {**self.forced, **forced}, check)
 
     def branches(self, node: str) -> Branches:
         """Everything downstream of a node at each of its values."""

@@ -49,9 +49,20 @@ def find_jumps(
     found = {}
     for node, terms in suspects.items():
         said = _try(node, terms, evaluate, values, inputs.traced(), key, structure)
+        if said is not None and not jax.config.read("jax_enable_x64"):
+            # In single precision the rounding of large terms that cancel makes steps of its own.
+            with jax.enable_x64(True):
+                doubled = {n: _as_double(v) for n, v in values.items()}
+                arrays = {n: _as_double(a) for n, a in inputs.traced().items()}
+                said = _try(node, terms, evaluate, doubled, arrays, key, structure)
         if said is not None:
             found[node] = said
     return found
+
+
+def _as_double(array: Any) -> Any:
+    array = np.asarray(array) if not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any, key: Any, structure: Structure) -> Any:

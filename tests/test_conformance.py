@@ -12,16 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradient_checks import assert_unbiased, batched, flat
 from oracles import ORACLES
 
 from autovi.baselines import BASELINES
 from autovi.estimators import ESTIMATORS, Score
 from autovi.fitting import Options, prepare
 
-BOUND = 5.5
-FLOOR = 0.02
-BATCH = 4096
-MAX_BATCHES = 250
 BY_NAME = {o.name: o for o in ORACLES}
 
 
@@ -50,39 +47,9 @@ def gradient_fn(engine, inputs):
     return gradient
 
 
-def flat(tree):
-    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
-
-
-def mean_gradient(gradient, params, floor):
-    """Mean and standard error of the estimates, batches added until the error's norm is below `floor`."""
-
-    @jax.jit
-    def batch(key):
-        sampled = jax.vmap(lambda k: gradient(params, k))(jax.random.split(key, BATCH))
-        mean = jax.tree.map(lambda g: jnp.mean(g, 0), sampled)
-        return mean, jax.tree.map(lambda g, m: jnp.sum((g - m) ** 2, 0), sampled, mean)
-
-    means, squares = [], []
-    for i in range(MAX_BATCHES):
-        mean, square = batch(jax.random.key(1000 + i))
-        means.append(flat(mean))
-        squares.append(flat(square))
-        total = len(means) * BATCH
-        se = np.sqrt(np.mean(squares, 0) / BATCH / total)
-        if np.linalg.norm(se) < floor:
-            return np.mean(means, 0), se
-    raise AssertionError(f"standard error {np.linalg.norm(se):.3g} is not below {floor:.3g} after {total} estimates")
-
-
 def check_unbiased(oracle, gradient, exact_elbo):
     params = {k: jnp.asarray(v) for k, v in oracle.params.items()}
-    exact = flat(jax.grad(exact_elbo)(params))
-    mean, se = mean_gradient(gradient, params, FLOOR * np.linalg.norm(exact))
-    # A coordinate without noise may differ by rounding alone.
-    rounding = 2e-5 * np.linalg.norm(exact)
-    z = np.abs(mean - exact) / (se + rounding)
-    assert z.max() < BOUND, f"exact {exact}, mean {mean}, standard error {se}"
+    assert_unbiased(batched(gradient), (params,), flat(jax.grad(exact_elbo)(params)))
 
 
 @pytest.mark.parametrize("oracle, site, estimator", list(cases()))
