@@ -33,8 +33,8 @@ def check_start(sites: Sites, start: Start) -> None:
     often = sorted(start.finite, key=lambda n: int(np.sum(start.finite[n])))[:1]
     names = sorted({n.split(":", 1)[1] for n in never or often})
     raise ValueError(
-        f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at site(s) "
-        f"{names}: check their parameters (a scale of 0? a log of a negative number?) and the data's scale"
+        f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at "
+        f"site(s) {names}: check their parameters (a scale of 0? a log of a negative number?) and the data's scale"
     )
 
 
@@ -44,7 +44,10 @@ def check_end(engine: Engine, progress: Progress, carry: Carry) -> None:
     skipped = int(carry.skipped)
     if skipped:
         where = faulty_sites(engine, carry)
-        said = f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing (site(s) {where})"
+        said = (
+            f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing "
+            f"(site(s) {where})"
+        )
         observed = engine.program.sites.observed
         moving = [n for n in where if n in observed and observed[n].gradients.moving_support]
         if moving:
@@ -76,3 +79,11 @@ def faulty_sites(engine: Engine, carry: Carry) -> list[str]:
             counts.update({s: bad for s in block.sites if bad})
         counts.update({n: int(c) for n, v in carry.bad_params["param"].items() for c in jax.tree.leaves(v) if int(c)})
     return sorted(counts, key=lambda n: -counts[n])
+
+
+def check_count(name: str, value: Any, optional: bool = False) -> None:
+    """Raises ValueError, naming the argument, unless `value` is an integer of at least 1 (or None, if `optional`)."""
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1{' or None' if optional else ''}, got {value!r}")

@@ -25,6 +25,7 @@ from autovi.surrogate import Estimate, Step, draw_indices, estimate
 
 NUM_STARTS = 10
 START_RADIUS = 2.0
+SMALL_WORK = 100_000_000  # numbers that a program running once may handle in badly optimized code
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 
 
@@ -58,6 +59,7 @@ class Engine:
     term_names: tuple[str, ...] = ()  # known once the start has been traced
     _starts: dict[bool, Callable] = field(default_factory=dict)  # by whether the key is an integer
     _chunk: Callable | None = None
+    _jitted: dict[Any, Callable] = field(default_factory=dict)
 
     @property
     def num_particles(self) -> int:
@@ -86,10 +88,9 @@ class Engine:
         """
         kind = type(rng_key) is int
         if kind not in self._starts:
-            options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
             lowered = jax.jit(self._start).lower(arrays, rng_key)
             with ThreadPoolExecutor(1) as pool:
-                start = pool.submit(lowered.compile, options)
+                start = pool.submit(lowered.compile, _compiler_options(1))
                 if self._chunk is None:
                     carry = jax.tree.map(_abstract, lowered.out_info[0])
                     schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
@@ -116,7 +117,9 @@ class Engine:
         def attempt(point: jax.Array, key: jax.Array) -> Any:
             params = program.init(run_key, arrays, point)
             at_start = program.start_values(point, indices)
-            main, terms, _ = Step(program, self.structure, params, arrays, indices, key[None], at_start).terms(check=True)
+            main, terms, _ = Step(program, self.structure, params, arrays, indices, key[None], at_start).terms(
+                check=True
+            )
             sums = {n: jnp.sum(terms[n].value) for n in sorted(terms)}
             return sum(sums.values()), {n: jnp.isfinite(s) for n, s in sums.items()}, main.inside
 
@@ -130,18 +133,25 @@ class Engine:
     def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:
         """Posterior draws at full plates, marginalized sites drawn from their exact conditional."""
         keys = jax.random.split(rng_key, num_draws)
-        return jax.tree.map(np.asarray, self._draws(params, arrays, keys))
-
-    @cached_property
-    def _draws(self) -> Callable:
-        largest = max([prod(s) for s in self.structure.shapes.values()] + [1])
-        branches = max([self.program.num_values(n) for n in self.program.plan.marginal], default=1)
-        batch = max(1, DRAWS_BUDGET // (largest * branches))
+        batch = int(np.clip(DRAWS_BUDGET // self._numbers_per_draw, 1, num_draws))
 
         def all_draws(params: Any, arrays: Any, keys: jax.Array) -> Draws:
-            return jax.lax.map(partial(self._draw, params, arrays), keys, batch_size=min(batch, keys.shape[0]))
+            return jax.lax.map(partial(self._draw, params, arrays), keys, batch_size=batch)
 
-        return jax.jit(all_draws)
+        options = _compiler_options(num_draws * self._numbers_per_draw)
+        run = self._kept(("draws", num_draws), lambda: jax.jit(all_draws, compiler_options=options))
+        return jax.tree.map(np.asarray, run(params, arrays, keys))
+
+    def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
+        if key not in self._jitted:
+            self._jitted[key] = make()
+        return self._jitted[key]
+
+    @cached_property
+    def _numbers_per_draw(self) -> int:
+        """Roughly how many numbers one posterior draw computes."""
+        sizes = sum(prod(site.shape) for site in self.full.sites.samples.values())
+        return max(1, sizes * max([self.program.num_values(n) for n in self.program.plan.marginal], default=1))
 
     def _draw(self, params: Any, arrays: Any, key: jax.Array) -> Draws:
         indices = {n: jnp.arange(p.size) for n, p in self.program.sites.subsampled.items()}
@@ -158,16 +168,14 @@ class Engine:
 
     def gradients(self, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
         """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
-        return self._gradients(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
-
-    @cached_property
-    def _gradients(self) -> Callable:
         grad = jax.grad(lambda *args: self.estimate(*args)[0])
 
         def all_gradients(params: Any, own: Any, arrays: Any, keys: jax.Array) -> Any:
             return jax.lax.map(lambda key: grad(params, own, arrays, key), keys)
 
-        return jax.jit(all_gradients)
+        options = _compiler_options(repeats * self.num_particles * self._numbers_per_draw)
+        run = self._kept(("gradients", repeats), lambda: jax.jit(all_gradients, compiler_options=options))
+        return run(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
 
     def predict(
         self, model: Callable, inputs: Inputs, values: Mapping[str, Any], params: Mapping[str, Any], rng_key: jax.Array
@@ -175,7 +183,7 @@ class Engine:
         """Posterior predictive draws for the data in `inputs`, one for each draw of the latent sites in `values`."""
         count = next(iter(values.values())).shape[0]
 
-        @jax.jit
+        @partial(jax.jit, compiler_options=_compiler_options(count * self._numbers_per_draw))
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
             one = lambda pair: predict(model, inputs, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
@@ -186,12 +194,17 @@ class Engine:
     @cached_property
     def observed(self) -> Callable[[Any], dict[str, jax.Array]]:
         """`observed(arrays)`: the observed values at full plates."""
-        return jax.jit(self.full.observed_values)
+        return jax.jit(self.full.observed_values, compiler_options=_compiler_options(1))
 
 
 def _conditional(branches: Branches) -> jax.Array:
     """log p(z = k | everything else) `[*batch, K]` of one particle."""
     return jax.nn.log_softmax(jnp.moveaxis(log_joint(branches)[:, 0], 0, -1), axis=-1)
+
+
+def _compiler_options(work: int) -> dict[str, Any]:
+    """For programs that run once on `work` numbers: where that is little, compiling well costs more than it saves."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" and work <= SMALL_WORK else {}
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

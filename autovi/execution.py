@@ -23,7 +23,7 @@ Lookup = Callable[[dict[str, Any]], Any]
 
 @dataclass
 class Record:
-    """One site as it was executed. `value` is what the model saw; `fn` the distribution with plates and masks applied."""
+    """One site as executed: `value` is what the model saw, `fn` the distribution with plates and masks applied."""
 
     name: str
     kind: str  # "sample", "param", "deterministic", "plate"

@@ -76,7 +76,7 @@ def bind(model: Callable, data: Any) -> Inputs:
     if not callable(model):
         raise TypeError(f"model: expected a NumPyro model function, got {type(model).__name__}")
     args, kwargs = _arguments(data)
-    _check_signature(model, args, kwargs)
+    check_signature(model, args, kwargs)
     names = _positional_names(model, len(args))
     paths, leaves, tree = [], [], None
     flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=_is_leaf)
@@ -111,16 +111,21 @@ def _arguments(data: Any) -> tuple[tuple, dict[str, Any]]:
     )
 
 
-def _check_signature(model: Callable, args: tuple, kwargs: Mapping[str, Any]) -> None:
+def check_signature(function: Callable, args: tuple, kwargs: Mapping[str, Any], what: str = "model") -> None:
+    """Does the model (or the guide) take these arguments?
+
+    Raises:
+        ValueError: an argument it does not take, or one it needs and lacks.
+    """
     try:
-        signature = inspect.signature(model)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         known = [p.name for p in signature.parameters.values()]
-        raise ValueError(f"data does not fit the model: {error}; the model takes {known}") from None
+        raise ValueError(f"data does not fit the {what}: {error}; the {what} takes {known}") from None
 
 
 def _positional_names(model: Callable, count: int) -> list[str]:
@@ -150,7 +155,9 @@ def _is_array(value: Any) -> bool:
 
 def _check_finite(name: str, value: Any) -> None:
     if isinstance(value, float) and value != value:  # an infinite scalar may be a setting, such as a bound
-        raise ValueError(f"data[{name!r}] is NaN; give a number, or None where the model takes None for what is missing")
+        raise ValueError(
+            f"data[{name!r}] is NaN; give a number, or None where the model takes None for what is missing"
+        )
     # JAX's issubdtype knows bfloat16 and the like, and keys, which are no numbers.
     if not _is_array(value) or not jax.dtypes.issubdtype(value.dtype, np.inexact):
         return

@@ -15,9 +15,9 @@ from autovi import storage
 from autovi.engine import Engine
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES
-from autovi.fitting import Options, prepare
 from autovi.inputs import Inputs, bind
 from autovi.plan import Choice, Plan
+from autovi.preparation import Options, prepare
 from autovi.result import Fit
 from autovi.saving import FIELDS, KIND, decode_data, model_of, named_leaves, unpack_labels
 

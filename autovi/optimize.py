@@ -134,6 +134,16 @@ class Progress:
     def limit(self) -> int:
         return self.max_steps if self.num_steps is None else self.num_steps
 
+    def all_losses(self) -> np.ndarray:
+        """The loss of every step so far."""
+        return np.concatenate([*self.losses, np.zeros(0, np.float32)])
+
+    def final_loss(self) -> float:
+        """The mean over the last tenth of the steps (infinite when none is finite): what restarts are compared by."""
+        losses = self.all_losses()
+        last = losses[-max(1, losses.size // 10) :]
+        return float(last[np.isfinite(last)].mean()) if np.isfinite(last).any() else np.inf
+
     def schedule(self, start: int) -> Schedule:
         """The next chunk's, beginning at step `start`."""
         steps = np.arange(start, start + CHUNK)
@@ -178,7 +188,7 @@ def _stands_still(progress: Progress) -> bool:
     since = progress.step - progress.level_start
     if since < WINDOW * CHUNK:
         return False
-    recent = np.concatenate(progress.losses)[-max(WINDOW * CHUNK, since // 2) :]
+    recent = progress.all_losses()[-max(WINDOW * CHUNK, since // 2) :]
     verdict = judge(recent[np.isfinite(recent)])
     if not verdict.standing:
         return False

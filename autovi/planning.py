@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
-
-import numpy as np
 
 from autovi import registry
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
+from autovi.matching import guide_nodes
+from autovi.overrides import as_estimator, as_family, check_arguments, overrides_of
 from autovi.plan import Block, Choice, Plan
 from autovi.sites import Site, Sites
 from autovi.structure import Structure
@@ -98,10 +97,10 @@ def make_plan(
     """
     check_arguments(families, estimators, num_particles)
     nodes = sites.latents if guide_sites is None else guide_nodes(sites, guide_sites)
-    asked_families = _asked(families, nodes, "family", "families")
-    asked_estimators = _asked(estimators, nodes, "estimator", "estimators")
+    asked_families = overrides_of(families, nodes, "family", "families")
+    asked_estimators = overrides_of(estimators, nodes, "estimator", "estimators")
     if guide_sites is not None and asked_families:
-        raise ValueError(f"families={dict(families or {})}: a guide function brings its own distributions")
+        raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
     families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, jumps or {})
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, jumps or {}, guide_sites, sites)
     blocks = _blocks(rows)
@@ -122,71 +121,6 @@ class _Row:
     lonely: bool  # the site must have a block of its own
 
 
-# --- what the user asked for ---------------------------------------------------------------------------------------
-
-
-def check_arguments(families: Any, estimators: Any, num_particles: Any) -> None:
-    """What can be said of these arguments before the model is known.
-
-    Raises:
-        TypeError: `families` or `estimators` is no dict of names.
-        ValueError: `num_particles` is no integer of at least 1.
-    """
-    for argument, given in (("families", families), ("estimators", estimators)):
-        if given is not None and not (isinstance(given, Mapping) and all(isinstance(key, str) for key in given)):
-            raise TypeError(
-                f"{argument}: expected a dict such as {{site name or glob: name}}, got {given!r}; for all sites say "
-                "{'*': name}"
-            )
-    if num_particles is None:
-        return
-    if isinstance(num_particles, bool) or not isinstance(num_particles, int | np.integer) or num_particles < 1:
-        raise ValueError(f"num_particles: expected an integer of at least 1 or None, got {num_particles!r}")
-
-
-def _asked(overrides: Mapping[str, Any] | None, nodes: Mapping[str, Site], key: str, argument: str) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
-    for name, site in nodes.items():
-        said = dict(site.infer)
-        unknown = set(said) - {"family", "estimator", "baseline"}
-        if unknown:
-            raise ValueError(
-                f"site {name!r}: infer={{'autovi': ...}} has unknown keys {sorted(unknown)}; valid: family, estimator, baseline"
-            )
-        if key in said or (key == "estimator" and "baseline" in said):
-            asked[name] = said.get(key) if key == "family" else {k: said[k] for k in said if k != "family"}
-    patterns = sorted((overrides or {}).items(), key=lambda item: (item[0] in nodes, len(item[0])))
-    for pattern, what in patterns:
-        matched = [n for n in nodes if n == pattern or fnmatchcase(n, pattern)]
-        if not matched:
-            raise ValueError(f"{argument}: no latent site matches {pattern!r}; the latent sites are {sorted(nodes)}")
-        asked.update(dict.fromkeys(matched, what))
-    return asked
-
-
-def _as_family(site: str, what: Any) -> Family:
-    if isinstance(what, Family):
-        return what
-    if not isinstance(what, str) or what not in FAMILIES:
-        raise ValueError(f"site {site!r}: unknown family {what!r}; expected one of {sorted(FAMILIES)} or a Family")
-    return FAMILIES[what]()
-
-
-def _as_estimator(site: str, what: Any) -> Estimator:
-    if isinstance(what, Estimator):
-        return what
-    options = dict(what) if isinstance(what, Mapping) else {"estimator": what}
-    name = options.pop("estimator", "score" if "baseline" in options else None)
-    if not isinstance(name, str) or name not in ESTIMATORS:
-        raise ValueError(
-            f"site {site!r}: unknown estimator {name!r}; expected one of {sorted(ESTIMATORS)} or an Estimator"
-        )
-    try:
-        return ESTIMATORS[name](**options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"site {site!r}: estimator {name!r} does not take {options}: {error}") from None
-
-
 # --- families ------------------------------------------------------------------------------------------------------
 
 
@@ -197,17 +131,25 @@ def _choose_families(
         raise ValueError(
             f"guide: unknown name {guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
-    apart = {*asked, *jumps}
-    free = sum(s.size for n, s in nodes.items() if n not in apart and not s.discrete and not s.subsampled)
-    context = Context(guide, free, jumps)
+    could = [s for n, s in nodes.items() if n not in asked and _rule(s, Context(guide, 0, jumps))[1] == "full_rank"]
+    context = Context(guide, sum(s.size for s in could), jumps)
     return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
 
 
+def _rule(site: Site, context: Context) -> FamilyRule:
+    return next(r for r in FAMILY_RULES if r[0](site, context))
+
+
 def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
+    if site.distribution == "Delta":
+        raise ValueError(
+            f"site {site.name!r} (Delta): it has one value only, so there is nothing to fit; write it as "
+            "numpyro.deterministic"
+        )
     if asked is not None:
-        family, why = _as_family(site.name, asked), "asked for"
+        family, why = as_family(site.name, asked), "asked for"
     else:
-        rule = next(r for r in FAMILY_RULES if r[0](site, context))
+        rule = _rule(site, context)
         name = OWN_FAMILY[site.distribution] if rule[1] == "own" else rule[1]
         family, why = FAMILIES[name](), rule[2]
     reason = family.refuses(site)
@@ -215,9 +157,12 @@ def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
         reason = "it is in a subsampled plate, which a joint family cannot follow"
     if reason is not None:
         valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and site.subsampled)]
+        remedy = "none, so write a guide function"
+        if site.discrete and site.event_shape and site.support == "integer interval":
+            remedy = "none; a numpyro.plate in place of to_event would make its elements sites of finite support"
         raise ValueError(
             f"site {site.name!r} ({site.distribution}): family {family.name!r} does not fit, since {reason}; "
-            f"valid: {valid or 'none, so write a guide function'}"
+            f"valid: {valid or remedy}"
         )
     return family, why
 
@@ -234,7 +179,7 @@ def _choose_estimators(
     guide_sites: Sites | None,
     sites: Sites,
 ) -> list[_Row]:
-    wanted = {n: _as_estimator(n, what) for n, what in asked.items()}
+    wanted = {n: as_estimator(n, what) for n, what in asked.items()}
     facts = {n: _facts(n, nodes, families, structure, wanted, jumps, sites) for n in nodes}
     rows = []
     for n, site in nodes.items():
@@ -337,7 +282,10 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
             return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
         return f"its {facts.num_values} values are enumerated exactly, without noise"
     if name == "score":
-        because = facts.jumps or facts.entangled
+        because = facts.jumps
+        if facts.gradients.discrete:
+            dear = "going through its values for all its elements would hold too many numbers"
+            because = ESTIMATORS["enumerate"]().refuses(facts) or dear
         return f"the score function with a leave-one-out baseline{f', since {because}' if because else ''}"
     if name == "implicit":
         return "implicit reparameterization, since the cost is smooth in it"
@@ -362,8 +310,15 @@ def _blocks(rows: list[_Row]) -> tuple[Block, ...]:
     for (family, estimator), members in flat.items():
         names = tuple(r.site for r in members)
         name = names[0] if len(names) == 1 else (JOINT if len(flat) == 1 else f"{JOINT}_{family.name}")
-        blocks.append(Block(name, names, family, estimator, flat=True))
+        taken = {b.name for b in blocks} | ({r.site for r in rows} if len(names) > 1 else set())
+        blocks.append(Block(_untaken(name, taken), names, family, estimator, flat=True))
     return tuple(blocks)
+
+
+def _untaken(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _choice(site: Site, row: _Row, block: str) -> Choice:
@@ -396,55 +351,3 @@ def _particles(blocks: tuple[Block, ...], asked: int | None) -> int:
             f"{who.estimator.baseline_name!r} needs at least {needed}; set it, or baseline 'moving_average'"
         )
     return int(asked)
-
-
-def guide_nodes(sites: Sites, guide_sites: Sites) -> dict[str, Site]:
-    """The sites of a guide function that need an estimator, after the check that it fits the model.
-
-    Raises:
-        ValueError: a site that only one of the two has, or whose shape or support differs.
-    """
-    drawn = guide_sites.latents
-    for name, site in drawn.items():
-        auxiliary = site.auxiliary
-        if name not in sites.latents and not auxiliary:
-            where = "observed" if name in sites.samples else "no site"
-            raise ValueError(
-                f"guide: its site {name!r} is {where} in the model, whose latent sites are {sorted(sites.latents)}; "
-                "mark it infer={'is_auxiliary': True} if it belongs to the guide alone"
-            )
-        if name in sites.latents and sites.latents[name].shape != site.shape:
-            raise ValueError(
-                f"guide: site {name!r} has shape {site.shape} there and {sites.latents[name].shape} in the model; "
-                "a missing plate or to_event in one of them would explain it"
-            )
-        if name in sites.latents and _leaves_support(site, sites.latents[name]):
-            raise ValueError(
-                f"guide: site {name!r} is drawn from {site.distribution} ({site.support}), which gives values outside "
-                f"the model's support ({sites.latents[name].support}); draw it from a distribution on that support, or "
-                "through dist.TransformedDistribution with biject_to(support)"
-            )
-    missing = [n for n, s in sites.latents.items() if n not in drawn and s.values is None]
-    if missing:
-        raise ValueError(f"guide: it does not draw the model's latent site(s) {missing}; add them")
-    absent = {n: s for n, s in sites.latents.items() if n not in drawn}
-    kept = {n: s for n, s in drawn.items() if s.distribution != "Delta"}
-    return {**kept, **absent}
-
-
-WHOLE = ("real", "real vector")
-BOUNDED = ("positive", "nonnegative", "softplus positive", "unit interval", "simplex", "interval", "greater than")
-
-
-def _leaves_support(drawn: Site, site: Site) -> bool:
-    """Whether a guide's draws are known to fall outside the support of the model's site.
-
-    Deltas are not asked: their support says nothing of where their value lies.
-    """
-    if drawn.distribution == "Delta":
-        return False
-    if drawn.discrete or site.discrete:
-        listed = drawn.values is not None and site.values is not None and set(drawn.values) <= set(site.values)
-        counts = drawn.discrete and site.discrete and site.values is None
-        return not (listed or counts)
-    return drawn.support in WHOLE and site.support in BOUNDED

@@ -152,9 +152,10 @@ class Fit:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
         Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
-        observed_data, constant_data. Plates are dims; pandas and xarray labels of the data are coords. The plan, the
-        ELBO and k-hat are attributes. `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`)
-        in the same variables, those in which each site was fitted, and their difference `log_weight`.
+        observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
+        dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
+        `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`) in the same variables, those in
+        which each site was fitted, and their difference `log_weight`.
         """
         draws = self.draws
         predictive = {n: v for n, v in self.predict().items() if n in self.engine.full.sites.observed}
@@ -165,7 +166,7 @@ class Fit:
             "log_likelihood": _chain(draws.log_likelihoods),
             "sample_stats": _chain(stats),
             "observed_data": self._observed,
-            "constant_data": self._constant,
+            "constant_data": {self._variable(n): a for n, a in self._constant.items()},
         }
         dims = self._dims()
         coords = {**self._column_coords(dims), **self._coords}
@@ -178,10 +179,16 @@ class Fit:
     @cached_property
     def _constant(self) -> dict[str, np.ndarray]:
         """The model's array arguments that are not observations, keys of random numbers apart."""
-        numbers = {n: a for n, a in self.inputs.arrays.items() if not _is_key(a)}
-        return {n: np.asarray(a) for n, a in numbers.items() if not _among(a, self._observed.values())}
+        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not _is_key(a)}
+        return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
 
-    @property
+    def _variable(self, argument: str) -> str:
+        """The name of a data array in ArviZ: names of sites and plates are theirs alone."""
+        sites = self.engine.full.sites
+        taken = {*sites.samples, *sites.deterministics, *sites.plates}
+        return self._variable(f"{argument}_data") if argument in taken else argument
+
+    @cached_property
     def _plate_sizes(self) -> dict[str, int]:
         return {p.name: p.size for p in self.engine.full.sites.plates.values()}
 
@@ -194,10 +201,7 @@ class Fit:
         sites = self.engine.full.sites
         dims = {name: _plate_names(site) for name, site in sites.samples.items()}
         dims |= {name: list(plates) for name, plates in sites.deterministics.items()}
-        for name, array in self._constant.items():
-            own = self._constant_dims(name, array)
-            # A variable has the same names in every group; where an argument is called like a site, both must agree.
-            dims[name] = [a if a == b else None for a, b in zip(own, dims.get(name, own), strict=False)]
+        dims |= {self._variable(n): self._constant_dims(n, array) for n, array in self._constant.items()}
         return dims
 
     def _constant_dims(self, name: str, array: np.ndarray) -> list[str | None]:
@@ -215,12 +219,12 @@ class Fit:
 
     def _column_coords(self, dims: Mapping[str, list[str | None]]) -> dict[str, Any]:
         """Labels of the axes of data arrays that are no plates."""
-        labelled = ((n, self.inputs.labels[n]) for n in self._constant if n in self.inputs.labels)
+        labels = {self._variable(n): self.inputs.labels[n] for n in self._constant if n in self.inputs.labels}
         return {
             f"{n}_dim_{axis}": values
-            for n, label in labelled
+            for n, label in labels.items()
             for axis, values in enumerate(label.coords)
-            if values is not None and dims[n][axis] is None and n not in self.engine.full.sites.samples
+            if values is not None and dims[n][axis] is None
         }
 
     def _attrs(self) -> dict[str, Any]:
@@ -290,5 +294,6 @@ def _same(values: np.ndarray, other: np.ndarray | None) -> bool:
     return other is not None and np.array_equal(values, other)
 
 
-def _among(array: Any, others: Any) -> bool:
-    return any(np.shape(array) == np.shape(o) and np.array_equal(np.asarray(array), o) for o in others)
+def _same_numbers(array: np.ndarray, other: np.ndarray) -> bool:
+    """Equal at the precision of `other`: JAX makes 32 bits of the user's 64."""
+    return array.shape == other.shape and np.array_equal(array.astype(other.dtype), other)

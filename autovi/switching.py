@@ -45,16 +45,17 @@ def find_jumps(
         return {}
     evaluate = cost_terms(model, guide, inputs, sites)
     key = jax.random.key(0)
-    values = _values(guide, inputs, sites, guide_sites, key)
+    arrays = jax.device_put(inputs.traced())  # a model may index them by traced plate indices, which NumPy's cannot be
+    values = _values(guide, inputs, arrays, sites, guide_sites, key)
     found = {}
     for node, terms in suspects.items():
-        said = _try(node, terms, evaluate, values, inputs.traced(), key, structure)
+        said = _try(node, terms, evaluate, values, arrays, key, structure)
         if said is not None and not jax.config.read("jax_enable_x64"):
             # In single precision the rounding of large terms that cancel makes steps of its own.
             with jax.enable_x64(True):
                 doubled = {n: _as_double(v) for n, v in values.items()}
-                arrays = {n: _as_double(a) for n, a in inputs.traced().items()}
-                said = _try(node, terms, evaluate, doubled, arrays, key, structure)
+                double_arrays = {n: _as_double(a) for n, a in arrays.items()}
+                said = _try(node, terms, evaluate, doubled, double_arrays, key, structure)
         if said is not None:
             found[node] = said
     return found
@@ -87,14 +88,16 @@ def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any,
     return f"the term {term!r} jumps by {jumps.size[worst]:.2g} nats in it, by {', '.join(sorted(suspects[term]))}"
 
 
-def _values(guide: Callable | None, inputs: Inputs, sites: Sites, guide_sites: Sites | None, key: jax.Array) -> Any:
+def _values(
+    guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, guide_sites: Sites | None, key: jax.Array
+) -> Any:
     """Values of every node, `2 MAX_PAIRS` each."""
     keys = jax.random.split(key, 2 * MAX_PAIRS)
     if guide is None:
         return jax.jit(jax.vmap(lambda k: _own_values(sites, k)))(keys)
 
     def draw(k: jax.Array) -> dict[str, Any]:
-        args, kwargs = inputs.rebuild(inputs.traced())
+        args, kwargs = inputs.rebuild(arrays)
         records = execute(guide, args, kwargs, k)
         drawn = {r.name: r.value for r in records.values() if r.kind == "sample" and not r.observed}
         absent = {n: v for n, v in _own_values(sites, k).items() if n not in drawn}

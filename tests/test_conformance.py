@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gradient_checks import assert_unbiased, batched, flat
-from oracles import ORACLES
 
 from autovi.baselines import BASELINES
 from autovi.estimators import ESTIMATORS, Score
-from autovi.fitting import Options, prepare
+from autovi.preparation import Options, prepare
+from oracles import ORACLES
 
 BY_NAME = {o.name: o for o in ORACLES}
 

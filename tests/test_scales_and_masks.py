@@ -19,11 +19,11 @@ import numpyro.distributions as dist
 import pytest
 from gradient_checks import assert_unbiased, batched, flat
 from numpyro import handlers
-from oracles.base import bernoulli_log_pmf, expected_normal, logit, normal_entropy, standard_normal_nodes
 
 from autovi.estimators import Enumerate, Marginalize, Score
-from autovi.fitting import Options, prepare
+from autovi.preparation import Options, prepare
 from autovi.surrogate import estimate
+from oracles.base import bernoulli_log_pmf, expected_normal, logit, normal_entropy, standard_normal_nodes
 
 X = np.array([0.4, 2.9, 1.7, 3.6], np.float32)
 PRIOR = 0.3
@@ -44,7 +44,7 @@ def data(r=1.0, z=1.0, x=1.0, mask_z=ALL, mask_x=ALL):
 
 # Around one latent, around the likelihood, around everything; a masked latent that drives an unmasked observation, the
 # reverse, both alike, and masks that overlap in part.
-SCALES = [data(**{site: s for site in sites}) for s in (0.1, 10.0) for sites in ("r", "z", "x", "rzx")]
+SCALES = [data(**dict.fromkeys(sites, s)) for s in (0.1, 10.0) for sites in ("r", "z", "x", "rzx")]
 MASKS = [
     data(mask_z=SOME),
     data(mask_x=SOME),
@@ -88,7 +88,8 @@ def exact_elbo(params, case, marginal=False):
     mask_z = case["mask_z"][:, None].astype(float)
     log_p = case["scale_z"] * mask_z * bernoulli_log_pmf(logit(PRIOR))
     means = r[:, None, None] + 1.5 * np.array([0.0, 1.0])
-    log_lik = case["scale_x"] * case["mask_x"][:, None] * expected_normal(X[:, None], means, 1.0)  # node, element, value
+    # Axes: node, element, value.
+    log_lik = case["scale_x"] * case["mask_x"][:, None] * expected_normal(X[:, None], means, 1.0)
     if marginal:
         return outer + weights @ jax.nn.logsumexp(log_p + log_lik, axis=-1).sum(-1)
     log_q = bernoulli_log_pmf(guide["z"]["logits"])

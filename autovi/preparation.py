@@ -1,0 +1,154 @@
+"""Everything before the first step: from model, data and options to an engine, kept for the next fit like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from autovi.checks import check_count
+from autovi.engine import Cache, Engine
+from autovi.fingerprint import fingerprint
+from autovi.guides import as_guide_function
+from autovi.inputs import Inputs, bind
+from autovi.optimize import Optimizer
+from autovi.planning import GUIDES, make_plan
+from autovi.program import Program
+from autovi.sites import Sites, trace_sites
+from autovi.structure import analyse_structure
+from autovi.switching import find_jumps
+
+_CACHE = Cache()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a plan is made of besides model and data."""
+
+    guide: Any = "auto"
+    families: Mapping[str, Any] | None = None
+    estimators: Mapping[str, Any] | None = None
+    num_particles: int | None = None
+    batch_size: int | Mapping[str, int] | None = None
+    optimizer: optax.GradientTransformation | None = None
+
+
+def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
+    """Everything before the first step, nothing run: the engine (kept from an earlier fit of the same program) and the
+    checked inputs."""
+    inputs = data if isinstance(data, Inputs) else bind(model, data)
+    if isinstance(options.guide, str) and options.guide not in GUIDES:
+        raise ValueError(
+            f"guide: unknown name {options.guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
+        )
+    sites, inputs = trace_sites(model, inputs)
+    lengths = _lengths(sites, options.batch_size)
+    if lengths:
+        sites, inputs = trace_sites(model, inputs, lengths)
+    if not sites.latents:
+        raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
+    guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
+    guide_sites = None if guide is None else trace_sites(guide, inputs, lengths)[0]
+    key = _cache_key(inputs, sites, guide_sites, options)
+    return _CACHE.get(key, lambda: _make(model, guide, inputs, sites, guide_sites, options)), inputs
+
+
+def _make(
+    model: Callable,
+    guide: Callable | None,
+    inputs: Inputs,
+    sites: Sites,
+    guide_sites: Sites | None,
+    options: Options,
+) -> Engine:
+    structure = analyse_structure(model, guide, inputs, sites, guide_sites)
+    jumps = find_jumps(model, guide, inputs, sites, guide_sites, structure)
+    chosen = make_plan(
+        sites,
+        structure,
+        guide=options.guide if guide is None else "function",
+        guide_sites=guide_sites,
+        families=options.families,
+        estimators=options.estimators,
+        num_particles=options.num_particles,
+        jumps=jumps,
+    )
+    program = Program(model, guide, inputs, sites, guide_sites, chosen)
+    full = program
+    if sites.subsampled or (guide_sites is not None and guide_sites.subsampled):
+        sizes = {p.name: p.size for p in sites.plates.values()}
+        full_guide = None if guide is None else trace_sites(guide, inputs, sizes)[0]
+        full = Program(model, guide, inputs, trace_sites(model, inputs, sizes)[0], full_guide, chosen)
+    return Engine(program, full, structure, Optimizer(options.optimizer))
+
+
+def _cache_key(inputs: Inputs, sites: Sites, guide_sites: Sites | None, options: Options) -> Any:
+    """Equal keys mean the same compiled program. The fingerprints hold what the functions close over."""
+    constants = tuple(np.asarray(a).tobytes() for a in inputs.arrays.values()) if inputs.concrete else ()
+    asked = tuple(
+        tuple(sorted((k, _hashable(v)) for k, v in (d or {}).items())) for d in (options.families, options.estimators)
+    )
+    batch = tuple(sorted(options.batch_size.items())) if isinstance(options.batch_size, Mapping) else options.batch_size
+    return (
+        inputs.signature(),
+        constants,
+        sites.fingerprint,
+        None if guide_sites is None else guide_sites.fingerprint,
+        options.guide if isinstance(options.guide, str) else None,
+        asked,
+        options.num_particles,
+        batch,
+        None if options.optimizer is None else optimizer_fingerprint(options.optimizer),
+        bool(jax.config.read("jax_enable_x64")),
+    )
+
+
+def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
+    """A digest of what an optimizer does, so that `optax.adam(0.1)` made twice is the same.
+
+    Raises:
+        TypeError: not an Optax transformation, or one that needs more than gradients, state and parameters.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer: expected an optax.GradientTransformation, got {type(optimizer).__name__}")
+    probe = {"a": jax.ShapeDtypeStruct((2,), float), "b": jax.ShapeDtypeStruct((), float)}
+    try:
+        return fingerprint(jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe))
+    except TypeError as error:
+        raise TypeError(
+            f"optimizer: its update needs more than gradients, state and parameters ({error}); line searches and the "
+            "like do not fit a stochastic loss"
+        ) from error
+
+
+def _hashable(value: Any) -> Any:
+    return str(sorted(value.items())) if isinstance(value, Mapping) else str(value)
+
+
+def _lengths(sites: Sites, batch_size: int | Mapping[str, int] | None) -> dict[str, int]:
+    if batch_size is None:
+        return {}
+    if isinstance(batch_size, Mapping):
+        unknown = sorted(set(batch_size) - set(sites.plates))
+        if unknown:
+            raise ValueError(f"batch_size: no plate is called {unknown}; the plates are {sorted(sites.plates)}")
+        lengths = dict(batch_size)
+    else:
+        names = list(sites.subsampled) or (list(sites.plates) if len(sites.plates) == 1 else [])
+        if not names:
+            raise ValueError(
+                "batch_size: which plate is to be subsampled? Say {plate: size}; the plates are "
+                f"{sorted(sites.plates)}, none of which has a subsample_size"
+            )
+        lengths = dict.fromkeys(names, batch_size)
+    for name, length in lengths.items():
+        check_count(f"batch_size[{name!r}]", length)
+        if length > sites.plates[name].size:
+            raise ValueError(
+                f"batch_size: {length} is more than plate {name!r} has elements ({sites.plates[name].size})"
+            )
+    return {n: int(length) for n, length in lengths.items()}
