@@ -23,7 +23,7 @@ from autovi.execution import Drawn, Record, execute, mask_of, plate_scale, site_
 from autovi.families.base import Layout
 from autovi.inputs import Inputs
 from autovi.plan import Block, Plan
-from autovi.sites import Sites, feasible, trace_sites
+from autovi.sites import Site, Sites, feasible, trace_sites
 from autovi.structure import sum_rightmost
 
 FAST_SUPPORTS = (
@@ -286,6 +286,11 @@ class Program:
                 r = records[block.name]
                 terms[f"q:{block.name}"] = _weighted(-log_q, plate_scale(r.frames, sizes), mask_of(r.fn))
 
+    def _drawn_inside(self, site: Site) -> bool:
+        """Are all draws of a latent site in its support? Those of the engine's own families are."""
+        drawn = None if self.guide_sites is None else self.guide_sites.samples.get(site.name)
+        return drawn is None or drawn.support == site.support
+
     def _unconstrained_sites(self) -> frozenset[str]:
         if self.guide is not None:
             return frozenset()
@@ -297,7 +302,7 @@ class Program:
         fn = r.fn
         assert fn is not None
         site = self.sites.samples[r.name]
-        fast = r.observed and site.support in FAST_SUPPORTS
+        fast = site.support in FAST_SUPPORTS and (r.observed or self._drawn_inside(site))
         fn = fn if self.guide is not None or r.observed else unvalidated(fn)  # own blocks never leave a support
         log_prob = log_density(fn, r.value) if fast else fn.log_prob(r.value)
         term = log_prob if r.scale is None else r.scale * log_prob
@@ -328,7 +333,7 @@ class _Lookup:
 
 
 def _log_q(q: Distribution, draw: Draw) -> jax.Array:
-    return q.log_prob(draw.value, draw.aux) if draw.aux else q.log_prob(draw.value)
+    return q.log_prob(draw.value, draw.aux) if draw.aux else log_density(q, draw.value)
 
 
 def _weighted(term: jax.Array, scale: Any, mask: Any) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.costs import Aligned, to_site
+from autovi.densities import log_density
 from autovi.estimators.base import Branches, Cost, Density
 from autovi.execution import site_key
 from autovi.plan import Block
@@ -172,44 +173,48 @@ def _integrated(step: Step, main: Run) -> tuple[dict[str, Term], jax.Array]:
 def _site_surrogate(
     step: Step, block: Block, main: Run, terms: Mapping[str, Term], own: Any
 ) -> tuple[jax.Array, jax.Array]:
+    """What an estimator adds at one block: see `Estimator.surrogate`."""
     node = main.nodes[block.name]
-    density = Density(lambda value: jax.vmap(lambda q, v: q.log_prob(v))(node.q, value))
-    value = _downstream_cost(step.structure, block.name, main, terms)
+    density = Density(lambda value: jax.vmap(log_density)(node.q, value))
+    # The elements of a flat block have one density between them, so their costs count together.
+    aligned = {t: () if block.flat else a for t, a in step.structure.downstream[block.name].items()}
+    value = _downstream_cost(step.structure, block.name, aligned, main, terms)
 
     def at(forced: Any) -> jax.Array:
         def one(key: jax.Array, value: Any) -> dict[str, jax.Array]:
             run = step.rerun(stop(step.params), {block.name: value}, key)
-            return {t: run.terms[t] for t in step.structure.downstream[block.name]}
+            return {t: run.terms[t] for t in aligned}
 
         again = step.over_particles(one, forced)
-        aligned = step.structure.downstream[block.name]
         return jnp.asarray(sum(to_site(v, aligned[t], lead=1) for t, v in again.items()))
 
     return block.estimator.surrogate(density, node.draw, Cost(stop(value), at), own)
 
 
-def _downstream_cost(structure: Structure, node: str, main: Run, terms: Mapping[str, Term]) -> jax.Array:
+def _downstream_cost(
+    structure: Structure, node: str, aligned: Mapping[str, Aligned], main: Run, terms: Mapping[str, Term]
+) -> jax.Array:
     """The cost of each element of a node. A term that an integrated site above the node replaced is taken as sampled:
     its branches drew the node again."""
-    downstream, total = structure.downstream[node], jnp.zeros(())
+    total = jnp.zeros(())
     for term in terms.values():
-        mine = [t for t in term.sources if t in downstream]
+        mine = [t for t in term.sources if t in aligned]
         if not mine:
             continue
         if term.by is not None and structure.below(node, term.by):
-            total = total + sum(to_site(stop(main.terms[t]), downstream[t], lead=1) for t in mine)
+            total = total + sum(to_site(stop(main.terms[t]), aligned[t], lead=1) for t in mine)
         else:
-            aligned = downstream[mine[0]] if term.owned is None else _through(structure, node, term, mine)
-            total = total + to_site(stop(term.value), aligned, lead=1)
+            onto = aligned[mine[0]] if term.owned is None else _through(structure, aligned, term, mine)
+            total = total + to_site(stop(term.value), onto, lead=1)
     return total
 
 
-def _through(structure: Structure, node: str, term: Term, mine: list[str]) -> Aligned:
+def _through(structure: Structure, aligned: Mapping[str, Aligned], term: Term, mine: list[str]) -> Aligned:
     """How a combined term's dimensions, those of the site that integrated it, belong to the node's."""
     assert term.by is not None and term.owned is not None
     owner = structure.downstream[term.by]
     onto = [
-        tuple(owner[t].index(e) if e is not None and e in owner[t] else None for e in structure.downstream[node][t])
+        tuple(owner[t].index(e) if e is not None and e in owner[t] else None for e in aligned[t])
         for t in mine
     ]
     return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*onto, strict=True))

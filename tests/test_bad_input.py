@@ -1,0 +1,570 @@
+"""What cannot be right is said before any optimization, with the argument or the site and what to do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pandas as pd
+import pytest
+from numpyro import handlers
+from numpyro.infer.autoguide import AutoNormal
+
+import autovi
+from autovi.families import FAMILIES
+
+Y = np.array([0.5, -0.2, 1.0, 0.3])
+DATA = {"y": Y}
+
+
+def fit(model, data=None, num_steps=100, **options):
+    return autovi.fit(model, data, num_steps=num_steps, num_draws=10, progress_bar=False, **options)
+
+
+def finite(tree):
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+def normal(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    with numpyro.plate("n", 4):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=jnp.asarray(y))
+
+
+def of_scalars(y, scale):
+    mu = numpyro.sample("mu", dist.Normal())
+    numpyro.sample("y", dist.Normal(mu, scale), obs=y)
+
+
+def of_a_tree(d):
+    normal(d["obs"]["y"])
+
+
+# --- the data ------------------------------------------------------------------------------------------------------
+
+NAN = np.array([0.5, np.nan, 1.0, 0.3])
+NOT_FINITE = {
+    "numpy": (normal, {"y": NAN}, r"data\['y'\] has 1 NaN or infinite values, the first at \(1,\)"),
+    "infinite": (normal, {"y": jnp.array([1.0, 2.0, jnp.inf, -jnp.inf])}, r"data\['y'\] has 2 .* first at \(2,\)"),
+    "float16": (normal, {"y": jnp.asarray(NAN, jnp.bfloat16)}, r"data\['y'\] has 1 .*\(1,\)"),
+    "complex": (normal, {"y": NAN + 1j}, r"data\['y'\] has 1 .*\(1,\)"),
+    "pandas": (normal, {"y": pd.Series(NAN, index=list("abcd"))}, r"data\['y'\] has 1 .*\(1,\)"),
+    "pandas NA": (normal, {"y": pd.Series([1, pd.NA], dtype="Int64")}, r"data\['y'\] has 1 .*\(1,\)"),
+    "nested list": (normal, {"y": [[0.5], [float("nan")]]}, r"data\['y'\] has 1 .*\(1, 0\)"),
+    "tuple": (normal, (NAN,), r"data\['y'\] has 1 .*\(1,\)"),
+    "tree": (of_a_tree, {"d": {"obs": {"y": NAN}}}, r"data\[\"d\['obs'\]\['y'\]\"\] has 1 .*\(1,\)"),
+    "list of arrays": (of_a_tree, {"d": [Y, NAN]}, r"data\['d\[1\]'\] has 1 .*\(1,\)"),
+    "scalar": (of_scalars, {"y": 1.0, "scale": float("nan")}, r"data\['scale'\] is NaN"),
+    "numpy scalar": (of_scalars, {"y": np.float32(np.inf), "scale": 1.0}, r"data\['y'\] has 1 .*\(\)"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_FINITE)
+def test_nan_and_infinite_data(case):
+    model, data, said = NOT_FINITE[case]
+    with pytest.raises(ValueError, match=said):
+        fit(model, data)
+
+
+def test_nan_says_what_to_do():
+    with pytest.raises(ValueError, match="drop them, or put any valid number in their place .* obs_mask"):
+        autovi.plan(normal, {"y": NAN})
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "said"),
+    [
+        ({"y": Y, "x": Y}, ValueError, r"data.*'x'; the model takes \['y'\]"),
+        ({}, ValueError, r"data.*missing a required argument: 'y'"),
+        (None, ValueError, r"data.*missing a required argument: 'y'"),
+        ((), ValueError, r"data.*missing a required argument: 'y'"),
+        ((Y, Y), ValueError, r"data.*too many positional arguments; the model takes \['y'\]"),
+        ({1: Y}, ValueError, "data.*keywords must be strings"),
+        (Y, TypeError, r"data: expected a dict .* got ndarray; a single array is data=\(array,\)"),
+        ([Y], TypeError, "data: expected a dict .* got list"),
+        ("y", TypeError, "data: expected a dict .* got str"),
+        (pd.Series(Y), TypeError, "data: expected a dict .* got Series"),
+        ({"y": np.array(["a", "b"])}, TypeError, "y: expected numbers.*integer codes"),
+        ({"y": pd.Series(["a", "b"], dtype="category")}, TypeError, "y: expected numbers.*integer codes"),
+        ({"y": pd.Series([None, 1.0], dtype=object)}, ValueError, "y: missing values"),
+        ({"y": [[1.0], [1.0, 2.0]]}, ValueError, "y: expected nested lists of equal lengths"),
+    ],
+)
+def test_data_that_do_not_fit_the_model(data, error, said):
+    with pytest.raises(error, match=said):
+        fit(normal, data)
+
+
+def test_whole_numbers_and_lists_are_data_too():
+    for y in ([1, 2, 3, 4], np.arange(4), [True, False, True, True], (1.0, 2.0, 3.0, 4.0)):
+        assert autovi.plan(normal, {"y": y})["mu"].family == "full_rank"
+
+
+def test_the_model_is_a_function():
+    with pytest.raises(TypeError, match="model: expected a NumPyro model function, got Predictive"):
+        fit(type("Predictive", (), {})(), DATA)
+
+
+# --- observations and supports -------------------------------------------------------------------------------------
+
+GOOD = {
+    "bernoulli": [0, 1, 1],
+    "poisson": [0, 3, 2],
+    "beta": [0.5, 0.1, 0.9],
+    "gamma": [0.5, 1.5, 2.0],
+    "categorical": [0, 2, 1],
+    "binomial": [0, 5, 1],
+}
+BAD = {
+    "bernoulli": [0, 2, 1],
+    "poisson": [0, -1, 2],
+    "beta": [0.5, 1.5, 0.9],
+    "gamma": [0.5, -1.5, 2.0],
+    "categorical": [0, 3, 1],
+    "binomial": [0, 6, 1],
+}
+
+
+def likelihoods(bernoulli, poisson, beta, gamma, categorical, binomial):
+    x = numpyro.sample("x", dist.Normal())
+    with numpyro.plate("n", 3):
+        numpyro.sample("bernoulli", dist.Bernoulli(logits=x), obs=bernoulli)
+        numpyro.sample("poisson", dist.Poisson(jnp.exp(x)), obs=poisson)
+        numpyro.sample("beta", dist.Beta(jnp.exp(x), 1.0), obs=beta)
+        numpyro.sample("gamma", dist.Gamma(1.0, jnp.exp(x)), obs=gamma)
+        numpyro.sample("categorical", dist.Categorical(logits=x * jnp.arange(3.0)), obs=categorical)
+        numpyro.sample("binomial", dist.Binomial(5, logits=x), obs=binomial)
+
+
+def test_observations_inside_their_support():
+    assert fit(likelihoods, GOOD).status == "max_steps"
+
+
+@pytest.mark.parametrize("site", BAD)
+def test_observations_outside_their_support(site):
+    with pytest.raises(ValueError, match=f"site '{site}': observations lie outside the support of .*; check the data"):
+        fit(likelihoods, GOOD | {site: BAD[site]})
+
+
+def test_what_is_masked_may_lie_anywhere():
+    def model(bernoulli, poisson, gamma, seen):
+        x = numpyro.sample("x", dist.Normal())
+        with numpyro.plate("n", 3):
+            numpyro.sample("bernoulli", dist.Bernoulli(logits=x), obs=bernoulli, obs_mask=seen)
+            with handlers.mask(mask=seen):
+                numpyro.sample("poisson", dist.Poisson(jnp.exp(x)), obs=poisson)
+                numpyro.sample("gamma", dist.Gamma(1.0, jnp.exp(x)), obs=gamma)
+
+    bad = {name: BAD[name] for name in ("bernoulli", "poisson", "gamma")}
+    result = fit(model, bad | {"seen": np.array([True, False, True])})
+    assert result.status == "max_steps" and result.skipped_steps == 0
+    assert np.isfinite(result.losses).all() and finite(result.params)
+    with pytest.raises(ValueError, match="site 'poisson': observations lie outside"):
+        fit(model, bad | {"seen": np.ones(3, bool)})
+    with pytest.raises(ValueError, match=r"data\['gamma'\] has 1 NaN"):
+        fit(model, bad | {"gamma": [0.5, np.nan, 2.0], "seen": np.array([True, False, True])})
+
+
+def test_a_latent_support_that_another_site_moves():
+    def model(y):
+        theta = numpyro.sample("theta", dist.LogNormal())
+        z = numpyro.sample("z", dist.Uniform(0.0, theta))
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    result = fit(model, {"y": 0.5})
+    assert result.status == "max_steps" and result.skipped_steps == 0 and finite(result.params)
+    draws = result.sample(50)
+    assert ((draws["z"] >= 0) & (draws["z"] <= draws["theta"])).all()
+
+
+def below(y):
+    theta = numpyro.sample("theta", dist.LogNormal())
+    with numpyro.plate("n", 3):
+        numpyro.sample("y", dist.Uniform(0.0, theta), obs=y)
+
+
+def test_a_likelihood_whose_support_moves_is_never_silently_wrong():
+    # A guide over all positive theta gives weight to theta < max(y), where the density is zero: its ELBO is -inf.
+    result = fit(below, {"y": np.array([0.5, 1.0, 2.0])})
+    assert result.status == "failed" and result.skipped_steps > 50
+    assert "'y'" in result.message and "minus infinity" in result.message
+    assert finite(result.params)
+
+
+def test_a_likelihood_whose_support_never_holds_the_data():
+    with pytest.raises(ValueError, match="site 'y': observations lie outside .* at all 10 starting points tried"):
+        fit(below, {"y": np.array([-0.5, 1.0, 2.0])})
+
+
+# --- densities that are not finite ---------------------------------------------------------------------------------
+
+
+def test_no_latent_site():
+    def model(y):
+        numpyro.sample("y", dist.Normal(), obs=y[0])
+
+    with pytest.raises(ValueError, match="no latent site: nothing to fit. Is every numpyro.sample given obs"):
+        fit(model, DATA)
+    with pytest.raises(ValueError, match="no latent site"):
+        fit(lambda: None)
+
+
+def test_a_density_finite_nowhere_names_the_site():
+    def model(limit):
+        mu = numpyro.sample("mu", dist.Normal())
+        b = numpyro.sample("b", dist.Normal(mu, 1.0))
+        numpyro.factor("bad", jnp.log(limit - mu**2))
+        numpyro.sample("y", dist.Normal(b, 1.0), obs=0.5)
+
+    with pytest.raises(
+        ValueError, match=r"not finite at any of the 10 starting points.*\['bad'\].*check their parameters"
+    ):
+        fit(model, {"limit": np.array(-1.0)})
+    assert fit(model, {"limit": np.array(1e3)}, num_steps=5).status == "max_steps"
+
+
+def test_invalid_parameters_are_the_distribution_s_own_error():
+    with pytest.raises(ValueError, match="cannot be run on this data .*'mu'.*Normal distribution got invalid scale"):
+        fit(of_scalars, {"y": 1.0, "scale": -1.0})
+
+
+def test_a_term_that_becomes_nan_fails_the_fit_and_is_named():
+    def model():
+        x = numpyro.sample("x", dist.Normal(3.0, 0.5))
+        numpyro.factor("root", jnp.sqrt(1.0 - x))
+
+    result = fit(model)
+    assert result.status == "failed"
+    assert "steps had a non-finite ELBO or gradient" in result.message and "'root'" in result.message
+    assert finite(result.params) and finite(result.sample(10))
+
+
+def test_a_gradient_that_becomes_nan_fails_the_fit_and_is_named():
+    def model():
+        x = numpyro.sample("x", dist.Normal(3.0, 0.5))
+        # The value is finite everywhere; the gradient of the branch not taken is 0 times infinity.
+        numpyro.factor("root", jnp.where(x < 1.0, jnp.sqrt(jnp.maximum(1.0 - x, 0.0)), 0.0))
+
+    result = fit(model)
+    assert result.status == "failed" and "'x'" in result.message
+    assert finite(result.params)
+
+
+# --- guides --------------------------------------------------------------------------------------------------------
+
+
+def extra(y):
+    numpyro.sample("mu", dist.Normal())
+    numpyro.sample("nu", dist.Normal())
+
+
+def none(y):
+    pass
+
+
+def vector(y):
+    numpyro.sample("mu", dist.Normal().expand([3]).to_event(1))
+
+
+def plated(y):
+    with numpyro.plate("n", 4):
+        numpyro.sample("mu", dist.Normal())
+
+
+def observed(y):
+    numpyro.sample("mu", dist.Normal())
+    numpyro.sample("y", dist.Normal().expand([4]))
+
+
+def discrete(y):
+    numpyro.sample("mu", dist.Poisson(3.0))
+
+
+def of_others(y):
+    nu = numpyro.sample("nu", dist.Normal())
+    numpyro.sample("y", dist.Normal(nu, 1.0).expand([4]).to_event(1), obs=y)
+
+
+def no_argument():
+    numpyro.sample("mu", dist.Normal())
+
+
+@pytest.mark.parametrize(
+    ("guide", "error", "said"),
+    [
+        (extra, ValueError, "guide: its site 'nu' is no site in the model.*'mu'.*is_auxiliary"),
+        (none, ValueError, r"guide: it does not draw the model's latent site\(s\) \['mu'\]; add them"),
+        (vector, ValueError, r"guide: site 'mu' has shape \(3,\) there and \(\) in the model; a missing plate"),
+        (plated, ValueError, r"guide: site 'mu' has shape \(4,\) there and \(\) in the model; a missing plate"),
+        (observed, ValueError, "guide: its site 'y' is observed in the model"),
+        (discrete, ValueError, r"guide: site 'mu' is drawn from Poisson .* outside the model's support \(real\)"),
+        (no_argument, ValueError, "data does not fit the guide: .*'y'"),
+        (AutoNormal(of_others), ValueError, "guide: its site 'nu' is no site in the model"),
+        (3, TypeError, "guide: expected a name, a NumPyro guide function or an AutoGuide, got int"),
+        ("meanfield", ValueError, "guide: unknown name 'meanfield'; expected one of .*'mean_field'"),
+    ],
+)
+def test_guides_that_do_not_fit_the_model(guide, error, said):
+    with pytest.raises(error, match=said):
+        autovi.plan(normal, DATA, guide=guide)
+
+
+@pytest.mark.parametrize(
+    ("prior", "drawn"),
+    [
+        (dist.HalfNormal(), dist.Normal()),
+        (dist.Beta(2.0, 2.0), dist.Normal()),
+        (dist.Dirichlet(jnp.ones(3)), dist.Normal(jnp.zeros(3), 1.0).to_event(1)),
+        (dist.Categorical(jnp.ones(3) / 3), dist.Categorical(jnp.ones(4) / 4)),
+        (dist.Bernoulli(0.5), dist.Poisson(1.0)),
+        (dist.Bernoulli(0.5), dist.Beta(1.0, 1.0)),
+    ],
+)
+def test_guides_that_leave_the_support(prior, drawn):
+    def model():
+        z = numpyro.sample("z", prior)
+        numpyro.sample("y", dist.Normal(jnp.sum(z), 1.0), obs=0.5)
+
+    def guide():
+        numpyro.sample("z", drawn)
+
+    with pytest.raises(ValueError, match="guide: site 'z' is drawn from .* outside the model's support"):
+        autovi.plan(model, guide=guide)
+
+
+# --- shapes --------------------------------------------------------------------------------------------------------
+
+
+def column_against_row(y):
+    mu = numpyro.sample("mu", dist.Normal(jnp.zeros((4, 1)), 1.0).to_event(2))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def column_in_a_plate(y):
+    mu = numpyro.sample("mu", dist.Normal(jnp.zeros(4), 1.0).to_event(1))
+    with numpyro.plate("n", 4):
+        numpyro.sample("y", dist.Normal(mu[:, None], 1.0), obs=y)
+
+
+def data_as_column(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    with numpyro.plate("n", 4):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[:, None])
+
+
+def plate_of_wrong_size(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    with numpyro.plate("n", 5):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def batch_unlike_its_plate(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    with numpyro.plate("n", 5):
+        numpyro.sample("y", dist.Normal(mu * jnp.ones(4), 1.0), obs=y)
+
+
+def without_plate(y):
+    mu = numpyro.sample("mu", dist.Normal().expand([3]).to_event(1))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def of_other_length(y):
+    numpyro.sample("mu", dist.Normal())
+    numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)), obs=y)
+
+
+def not_indexed(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    with numpyro.plate("n", 4, subsample_size=2):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (column_against_row, r"site 'y': its value has shape \(4,\), its distribution \(4, 1\)"),
+        (column_in_a_plate, r"site 'y': its value has shape \(4,\), its distribution \(4, 4\)"),
+        (data_as_column, r"site 'y': its value has shape \(4, 1\), its distribution \(4,\)"),
+        (plate_of_wrong_size, r"site 'y': its value has shape \(4,\), its distribution \(5,\) .*'n': 5"),
+        (batch_unlike_its_plate, r"'mu'.*shapes=\[\(5,\), \(4,\)\]"),
+        (without_plate, r"site 'y': its value has shape \(4,\), its distribution \(3,\)"),
+        (of_other_length, r"site 'y': its value has shape \(4,\), its distribution \(3,\)"),
+        (not_indexed, r"site 'y': its value has shape \(4,\), its distribution \(2,\) .*subsampled plate"),
+    ],
+)
+def test_shapes_that_a_plate_would_explain(model, said):
+    with pytest.raises(ValueError, match=f"{said}.*numpyro.plate"):
+        autovi.plan(model, DATA)
+
+
+def test_one_number_may_stand_for_all_elements():
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal())
+        with numpyro.plate("n", 4):
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    for y in (0.0, np.float32(0.0), np.zeros(1), np.zeros(4)):
+        autovi.plan(model, {"y": y})
+
+
+# --- numbers, names and kinds of arguments -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "10"])
+@pytest.mark.parametrize("name", ["num_steps", "max_steps", "num_draws", "num_restarts", "num_particles", "batch_size"])
+def test_counts(name, value):
+    with pytest.raises(ValueError, match=f"{name}.*: expected an integer of at least 1.*, got {value!r}"):
+        autovi.fit(normal, DATA, **{name: value}, progress_bar=False)
+
+
+def test_objectives():
+    with pytest.raises(ValueError, match="objective: unknown name 'elbow'; expected one of .*'elbo'"):
+        fit(normal, DATA, objective="elbow")
+
+
+def test_counts_are_checked_although_they_equal_one_that_is_right():
+    autovi.plan(normal, DATA, num_particles=1)
+    for value in (True, 1.0):
+        with pytest.raises(ValueError, match="num_particles: expected an integer"):
+            autovi.plan(normal, DATA, num_particles=value)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "said"),
+    [
+        ({"m": 2}, r"no plate is called \['m'\]; the plates are \['n'\]"),
+        ({"n": 9}, r"9 is more than plate 'n' has elements \(4\)"),
+        (9, r"9 is more than plate 'n' has elements \(4\)"),
+        ({"n": 0}, "expected an integer of at least 1, got 0"),
+    ],
+)
+def test_batch_sizes(batch_size, said):
+    with pytest.raises(ValueError, match=f"batch_size.*: {said}"):
+        autovi.plan(normal, DATA, batch_size=batch_size)
+
+
+def test_a_batch_size_needs_a_plate():
+    with pytest.raises(ValueError, match="batch_size: which plate is to be subsampled"):
+        autovi.plan(of_scalars, {"y": 1.0, "scale": 1.0}, batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"families": {"mu": "gaussian"}},
+            ValueError,
+            "site 'mu': unknown family 'gaussian'; expected one of .*'normal'",
+        ),
+        ({"families": {"mu": FAMILIES["normal"]}}, ValueError, "site 'mu': unknown family .*expected one of"),
+        (
+            {"families": {"mu": "gamma"}},
+            ValueError,
+            "site 'mu'.*'gamma' does not fit.*real, not positive; valid: .'normal'",
+        ),
+        ({"families": {"mu": "bernoulli"}}, ValueError, "site 'mu'.*'bernoulli' does not fit.*valid: .'normal'"),
+        ({"families": {"nu": "normal"}}, ValueError, r"families: no latent site matches 'nu'; .* are \['mu'\]"),
+        ({"families": {"nu*": "normal"}}, ValueError, r"families: no latent site matches 'nu\*'; .* are \['mu'\]"),
+        ({"families": {"y": "normal"}}, ValueError, r"families: no latent site matches 'y'; .* are \['mu'\]"),
+        ({"families": "normal"}, TypeError, "families: expected a dict .* got 'normal'; for all sites"),
+        ({"estimators": "score"}, TypeError, "estimators: expected a dict .* got 'score'; for all sites"),
+        ({"estimators": ["score"]}, TypeError, "estimators: expected a dict"),
+        ({"estimators": {1: "score"}}, TypeError, "estimators: expected a dict"),
+        ({"estimators": {"nu": "score"}}, ValueError, r"estimators: no latent site matches 'nu'; .* are \['mu'\]"),
+        ({"estimators": {"mu": "reinforce"}}, ValueError, "site 'mu': unknown estimator 'reinforce'; .*'score'"),
+        ({"estimators": {"mu": None}}, ValueError, "site 'mu': unknown estimator None; expected one of"),
+        ({"estimators": {"mu": {"baseline": "nn"}}}, ValueError, "site 'mu'.*unknown baseline 'nn'; .*'leave_one_out'"),
+        (
+            {"estimators": {"mu": {"estimator": "explicit", "baseline": "none"}}},
+            ValueError,
+            "site 'mu': estimator 'explicit' does not take .*baseline",
+        ),
+    ],
+)
+def test_names_and_kinds_of_overrides(options, error, said):
+    with pytest.raises(error, match=said):
+        autovi.plan(normal, DATA, **options)
+
+
+@pytest.mark.parametrize(
+    ("said_of_it", "said"),
+    [
+        ({"familly": "normal"}, "unknown keys .'familly'.; valid: family, estimator, baseline"),
+        ({"family": "gaussian"}, "unknown family 'gaussian'"),
+        ({"estimator": "reinforce"}, "unknown estimator 'reinforce'"),
+        ({"baseline": "nn"}, "unknown baseline 'nn'"),
+    ],
+)
+def test_names_in_infer(said_of_it, said):
+    def model():
+        mu = numpyro.sample("mu", dist.Normal(), infer={"autovi": said_of_it})
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=0.5)
+
+    with pytest.raises(ValueError, match=f"site 'mu': .*{said}"):
+        autovi.plan(model)
+
+
+@pytest.mark.parametrize("rng_key", ["a", 1.5, None, True, np.array([1, 2]), np.arange(3), 2**40])
+def test_keys(rng_key):
+    with pytest.raises(ValueError, match="rng_key: expected an integer"):
+        fit(normal, DATA, rng_key=rng_key)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", 0.01, optax.adam, (1, 2)])
+def test_optimizers(optimizer):
+    with pytest.raises(TypeError, match="optimizer: expected an optax.GradientTransformation, got"):
+        fit(normal, DATA, optimizer=optimizer)
+
+
+# --- what the model itself does ------------------------------------------------------------------------------------
+
+
+def branches(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    numpyro.sample("y", dist.Normal(mu if mu > 0 else 0.0, 1.0), obs=y[0])
+
+
+def counts(y):
+    k = numpyro.sample("k", dist.Poisson(3.0))
+    numpyro.sample("y", dist.Normal(sum(range(int(k))), 1.0), obs=y[0])
+
+
+def leaves_jax(y):
+    mu = numpyro.sample("mu", dist.Normal())
+    numpyro.sample("y", dist.Normal(np.exp(mu), 1.0), obs=y[0])
+
+
+@pytest.mark.parametrize("model", [branches, counts, leaves_jax])
+def test_python_control_flow_on_a_latent(model):
+    with pytest.raises(ValueError, match="concrete value of a latent site.*jnp.where or lax.cond"):
+        autovi.plan(model, DATA)
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(Broken("boom"), Broken), (KeyError("boom"), KeyError), (ValueError("boom"), ValueError)],
+)
+def test_what_the_model_raises_is_kept_and_the_place_told(error, expected):
+    def model(y):
+        numpyro.sample("mu", dist.Normal())
+        raise error
+
+    with pytest.raises(expected, match="boom"):
+        autovi.plan(model, DATA)
+    with pytest.raises(expected, match="last .*site reached was 'mu'"):
+        autovi.plan(model, DATA)
+
+
+def test_a_name_used_twice():
+    def model():
+        numpyro.sample("mu", dist.Normal())
+        numpyro.sample("mu", dist.Normal())
+
+    with pytest.raises(ValueError, match="site 'mu' appears twice"):
+        autovi.plan(model)
