@@ -42,7 +42,7 @@ class Record:
 class _Bind(Messenger):
     """Gives latent sites, parameters and plates their values and records every site."""
 
-    def __init__(self, fn: Callable, latent: Lookup, params: Mapping[str, Any], indices: Mapping[str, Any]):
+    def __init__(self, fn: Callable, latent: Lookup, params: Mapping[str, Any] | Lookup, indices: Mapping[str, Any]):
         super().__init__(fn)
         self.latent, self.params, self.indices = latent, params, indices
         self.records: dict[str, Record] = {}
@@ -60,6 +60,8 @@ class _Bind(Messenger):
         elif kind == "param":
             if msg["value"] is not None:
                 self.given.add(msg["name"])
+            elif callable(self.params):
+                msg["value"] = self.params(msg)
             elif msg["name"] in self.params:
                 msg["value"] = self.params[msg["name"]]
         elif kind == "mutable":
@@ -91,7 +93,7 @@ class _Bind(Messenger):
         given = name in self.given
         if kind not in ("sample", "param", "deterministic", "plate") or (given and kind == "param"):
             return
-        if name in self.records and kind != "plate":
+        if name in self.records and kind not in ("plate", "param"):  # a parameter may be looked up many times
             raise ValueError(f"site {name!r} appears twice; every site needs a name of its own")
         self.records[name] = Record(
             name=name,
@@ -124,7 +126,7 @@ def execute(
     rng_key: jax.Array,
     *,
     latent: Lookup = lambda msg: None,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | Lookup | None = None,
     indices: Mapping[str, Any] | None = None,
 ) -> dict[str, Record]:
     """Runs `fn(*args, **kwargs)` and returns its sites in order of execution, by name.

@@ -79,13 +79,15 @@ def bind(model: Callable, data: Any) -> Inputs:
     check_signature(model, args, kwargs)
     names = _positional_names(model, len(args))
     paths, leaves, tree = [], [], None
-    flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=_is_leaf)
+    flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda v: v is not args and _is_leaf(v))
     arrays: Arrays = {}
     static: list[tuple[str, Any]] = []
     labels: dict[str, Labels] = {}
     for path, leaf in flat:
         name = _path_name(path, names)
         value, label = split(leaf, name)
+        # A copy: draws and predictions are computed when asked for, when the user may have changed the array in place.
+        value = value.copy() if isinstance(value, np.ndarray) else value
         paths.append(name)
         leaves.append(value)
         _check_finite(name, value)

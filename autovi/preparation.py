@@ -126,7 +126,13 @@ def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
 
 
 def _hashable(value: Any) -> Any:
-    return str(sorted(value.items())) if isinstance(value, Mapping) else str(value)
+    if isinstance(value, Mapping):
+        return tuple(sorted((k, _hashable(v)) for k, v in value.items()))
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
 
 
 def _lengths(sites: Sites, batch_size: int | Mapping[str, int] | None) -> dict[str, int]:

@@ -311,7 +311,7 @@ class Program:
         transform = biject_to(fn.support)
         if isinstance(transform, IdentityTransform):
             return term, log_prob
-        log_det = sum_rightmost(transform.log_abs_det_jacobian(lookup.values[r.name], r.value), len(fn.batch_shape))
+        log_det = sum_rightmost(transform.log_abs_det_jacobian(lookup.values[r.name], r.value), len(site.batch_shape))
         # The Jacobian belongs to q's change of variables: handlers.scale does not scale it.
         return term + _weighted(log_det, plate_scale(r.frames, sizes), mask_of(fn)), log_prob
 

@@ -143,10 +143,11 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
     def program(arrays: dict[str, Any], rng_key: jax.Array) -> Any:
         args, kwargs = inputs.rebuild(arrays)
         indices = {name: jnp.arange(length) for name, length in lengths.items()}
-        records = execute(model, args, kwargs, rng_key, latent=latent, indices=indices)
+        records = execute(model, args, kwargs, rng_key, latent=latent, params=opaque, indices=indices)
         found.append(_describe(records))
         samples = [r for r in records.values() if r.kind == "sample"]
-        return {r.name: _log_density(r) for r in samples}, [r.value for r in records.values()]
+        scales = [1.0 if r.scale is None else r.scale for r in samples]  # models that differ in them alone are two
+        return {r.name: _log_density(r) for r in samples}, scales, [r.value for r in records.values()]
 
     try:
         jaxpr = jax.make_jaxpr(program)(inputs.traced(), ABSTRACT_KEY)
@@ -177,6 +178,12 @@ def _log_density(record: Record) -> jax.Array:
             "expected the same. A missing or misplaced numpyro.plate, or a missing [:, None], would explain it"
         )
     return record.fn.log_prob(record.value)
+
+
+def opaque(msg: dict[str, Any]) -> Any:
+    """A parameter's first value as the trace must see it: a Python number would be folded into what is computed from it,
+    and a program that uses the parameter could look like one that uses the number."""
+    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"])))
 
 
 def feasible(msg: dict[str, Any]) -> Any:
@@ -220,18 +227,19 @@ def _site(record: Record, plates: Mapping[str, Plate]) -> Site:
     assert fn is not None
     discrete = registry.is_discrete(fn)
     event_shape = tuple(fn.event_shape)
+    batch_shape = tuple(jnp.broadcast_shapes(fn.batch_shape, _batch_shape(record)))
     values = registry.support_values(fn) if discrete and not event_shape else None
     return Site(
         name=record.name,
         distribution=type(registry.strip(fn)).__name__,
         support=support_name(fn.support),
-        batch_shape=tuple(jnp.broadcast_shapes(fn.batch_shape, _batch_shape(record))),
+        batch_shape=batch_shape,
         event_shape=event_shape,
         plates=tuple(plates[f.name] for f in record.frames),
         observed=record.observed,
         discrete=discrete,
         values=None if values is None else tuple(values.tolist()),
-        unconstrained_shape=None if discrete else _unconstrained_shape(fn),
+        unconstrained_shape=None if discrete else _unconstrained_shape(fn.support, batch_shape + event_shape),
         from_scan=record.from_scan,
         masked=mask_of(fn) is not None,
         gradients=registry.lookup(fn),
@@ -245,9 +253,9 @@ def _batch_shape(record: Record) -> tuple[int, ...]:
     return shape[: len(shape) - len(record.fn.event_shape)] if record.fn is not None else ()
 
 
-def _unconstrained_shape(fn: Any) -> tuple[int, ...] | None:
+def _unconstrained_shape(support: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     try:
-        return tuple(biject_to(fn.support).inverse_shape(fn.shape()))
+        return tuple(biject_to(support).inverse_shape(shape))
     except NotImplementedError:
         return None
 

@@ -55,12 +55,13 @@ def analyse_structure(
     evaluate = cost_terms(model, guide, inputs, sites)
 
     def terms(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
-        out = evaluate(values, arrays, rng_key)
+        out, parts = evaluate(values, arrays, rng_key)
         shapes.update({name: jnp.shape(t) for name, t in out.items()})
-        return out
+        return {**out, **parts}
 
     found = analyse(terms, tracked, inputs.traced(), ABSTRACT_KEY)
-    direct = {n: {t: d[n] for t, d in found.items() if n in d} for n in nodes}
+    direct = {n: {t: d[n] for t, d in found.items() if n in d and t in shapes} for n in nodes}
+    jumps = {n: _jumps(n, found) for n in nodes}
     if own:
         for n, s in nodes.items():
             identity = tuple(range(len(s.batch_shape)))
@@ -75,35 +76,51 @@ def analyse_structure(
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
     downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in terms_.items()} for n, terms_ in direct.items()}
-    return Structure(_closed(downstream), {n: _jumps(d) for n, d in direct.items()}, shapes, plates)
+    return Structure(_closed(downstream), jumps, shapes, plates)
 
 
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:
-    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, unscaled.
+    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, and its parts.
 
-    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's.
+    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. The parts
+    of a term, named "term#0", "term#1", ..., are what it may jump through: see `_parts`.
     """
     own = guide is None
     lengths = {p.name: p.length for p in sites.plates.values()}
 
-    def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
+    def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> tuple[dict, dict]:
         out: dict[str, jax.Array] = {}
+        parts: dict[str, jax.Array] = {}
         args, kwargs = inputs.rebuild(arrays)
         indices = {name: jnp.arange(length) for name, length in lengths.items()}
         with validation_enabled(False):
             if guide is not None:
                 records = execute(guide, args, kwargs, rng_key, latent=_lookup(values, False), indices=indices)
                 drawn = {r.name: r for r in records.values() if r.kind == "sample" and not r.observed}
-                out.update({f"q:{n}": _density(r) for n, r in drawn.items()})
+                for n, r in drawn.items():
+                    out[f"q:{n}"] = _density(r)
+                    parts.update(_parts(f"q:{n}", r, out[f"q:{n}"]))
                 values = {**values, **{n: r.value for n, r in drawn.items()}}
             records = execute(model, args, kwargs, rng_key, latent=_lookup(values, own), indices=indices)
         for r in records.values():
             if r.kind == "sample":
-                transformed = own and r.name in values and not sites.samples[r.name].discrete
-                out[f"p:{r.name}"] = _density(r) + (_log_jacobian(r, values[r.name]) if transformed else 0)
-        return out
+                site, name = sites.samples[r.name], f"p:{r.name}"
+                transformed = own and r.name in values and not site.discrete
+                jacobian = _log_jacobian(r, values[r.name], len(site.batch_shape)) if transformed else 0
+                out[name] = _density(r) + jacobian
+                parts.update(_parts(name, r, out[name]))
+        return out, parts
 
     return evaluate
+
+
+def _parts(term: str, record: Record, density: jax.Array) -> dict[str, jax.Array]:
+    """The parameters of a site's distribution: NumPyro's own densities are continuous in them and in the value, so the
+    term can only jump where they do. Of a class that NumPyro does not know, the density itself."""
+    assert record.fn is not None
+    leaves = jax.tree.leaves(record.fn) if registry.is_listed(record.fn) else [density]
+    scale = [] if record.scale is None else [record.scale]
+    return {f"{term}#{i}": jnp.asarray(x) for i, x in enumerate([*leaves, *scale])}
 
 
 def _abstract(site: Site, unconstrained: bool) -> jax.ShapeDtypeStruct:
@@ -135,17 +152,18 @@ def _density(record: Record) -> jax.Array:
     base = registry.strip(record.fn)
     if isinstance(base, Delta):
         return base.log_density * jnp.ones(record.fn.batch_shape)
-    return record.fn.log_prob(record.value)
+    density = record.fn.log_prob(record.value)
+    return density if record.scale is None else record.scale * density
 
 
-def _log_jacobian(record: Record, unconstrained: Any) -> jax.Array:
+def _log_jacobian(record: Record, unconstrained: Any, batch_ndim: int) -> jax.Array:
     assert record.fn is not None
     try:
         transform = biject_to(record.fn.support)
     except NotImplementedError:
         return jnp.zeros(())
     log_det = transform.log_abs_det_jacobian(unconstrained, record.value)
-    return sum_rightmost(log_det, len(record.fn.batch_shape))
+    return sum_rightmost(log_det, batch_ndim)
 
 
 def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:
@@ -153,8 +171,14 @@ def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:
     return jnp.sum(x, axis=tuple(range(ndim, jnp.ndim(x))))
 
 
-def _jumps(direct: Mapping[str, Dependence]) -> dict[str, frozenset[str]]:
-    return {t: d.jumps for t, d in direct.items() if d.jumps}
+def _jumps(node: str, found: Mapping[str, Mapping[str, Dependence]]) -> dict[str, frozenset[str]]:
+    """The operations on the way from a node to each term's parts at which the term may jump."""
+    jumps: dict[str, frozenset[str]] = {}
+    for name, by_node in found.items():
+        term, is_part, _ = name.partition("#")
+        if is_part and node in by_node and by_node[node].jumps:
+            jumps[term] = jumps.get(term, frozenset()) | by_node[node].jumps
+    return jumps
 
 
 def _closed(direct: dict[str, dict[str, Aligned]]) -> dict[str, dict[str, Aligned]]:

@@ -71,7 +71,7 @@ def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any,
     names = sorted(suspects)
 
     def terms(value: jax.Array) -> dict[str, jax.Array]:
-        every = evaluate({**others, node: value}, arrays, key)
+        every, _ = evaluate({**others, node: value}, arrays, key)
         return {name: every[name] for name in names}
 
     size = sum(prod(s) for s in structure.shapes.values()) + 1

@@ -160,7 +160,7 @@ def test_what_is_masked_may_lie_anywhere():
     result = fit(model, bad | {"seen": np.array([True, False, True])})
     assert result.status == "max_steps" and result.skipped_steps == 0
     assert np.isfinite(result.losses).all() and finite(result.params)
-    with pytest.raises(ValueError, match="site 'poisson': observations lie outside"):
+    with pytest.raises(ValueError, match="site 'bernoulli_observed': observations lie outside"):
         fit(model, bad | {"seen": np.ones(3, bool)})
     with pytest.raises(ValueError, match=r"data\['gamma'\] has 1 NaN"):
         fit(model, bad | {"gamma": [0.5, np.nan, 2.0], "seen": np.array([True, False, True])})
@@ -391,7 +391,7 @@ def not_indexed(y):
         (batch_unlike_its_plate, r"'mu'.*shapes=\[\(5,\), \(4,\)\]"),
         (without_plate, r"site 'y': its value has shape \(4,\), its distribution \(3,\)"),
         (of_other_length, r"site 'y': its value has shape \(4,\), its distribution \(3,\)"),
-        (not_indexed, r"site 'y': its value has shape \(4,\), its distribution \(2,\) .*subsampled plate"),
+        (not_indexed, r"site 'y': its value has shape \(4,\), its distribution \(2,\) .*'n': 2"),
     ],
 )
 def test_shapes_that_a_plate_would_explain(model, said):
