@@ -31,8 +31,8 @@ def fingerprint(jaxpr: ClosedJaxpr, *static: Any) -> str:
 def _constants(item: Any) -> Iterator[Any]:
     if isinstance(item, ClosedJaxpr):
         yield from item.consts
-        yield from _constants(item.jaxpr)
-    elif isinstance(item, Jaxpr):
+        item = item.jaxpr  # from jax 0.12 on this is the closed jaxpr itself
+    if isinstance(item, Jaxpr):
         for eqn in item.eqns:
             yield from (v.val for v in eqn.invars if isinstance(v, Literal) and np.ndim(v.val) > 0)
             for param in eqn.params.values():

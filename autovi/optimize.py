@@ -21,7 +21,9 @@ START_RATE = 0.05
 RATES = tuple(START_RATE * 10 ** (-k / 2) for k in range(4))  # until converged: lowered when the loss stands still
 ESTIMATOR_RATE = 0.05  # SGD on squared error: a moving average that forgets by a factor of 0.9 a step
 WINDOW = 8  # chunks that a verdict on the loss looks at
-TOLERANCE = 0.01  # nats per window below which the loss stands still, noise or not
+TOLERANCE = 0.01  # a fall of less, in nats over a window, is none
+PRECISION = 0.1  # standard error, in nats, with which a fall must be known before it is said to be none
+LONGEST = 5000  # steps: a window of so many is judged whatever its noise
 
 
 class Carry(NamedTuple):
@@ -166,12 +168,14 @@ class Verdict(NamedTuple):
 
     fall: float
     se: float
+    num_steps: int
 
     @property
     def standing(self) -> bool:
-        """No fall that is worth waiting for: below two standard errors, which must themselves be small, or below the
-        tolerance."""
-        return self.fall < max(2.0 * self.se, TOLERANCE)
+        """Nothing is left that is worth waiting for: no fall beyond two standard errors, and these small enough to see one
+        (or the window as long as is worth looking at)."""
+        seen = self.se < PRECISION or self.num_steps >= LONGEST
+        return self.fall < max(2.0 * self.se, TOLERANCE) and seen
 
 
 def judge(losses: np.ndarray) -> Verdict:
@@ -180,7 +184,7 @@ def judge(losses: np.ndarray) -> Verdict:
     batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
     first, second = np.array_split(batches, 2)
     se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
-    return Verdict(float(first.mean() - second.mean()), float(se))
+    return Verdict(float(first.mean() - second.mean()), float(se), batches.size * (CHUNK // 2))
 
 
 def _stands_still(progress: Progress) -> bool:
@@ -188,7 +192,8 @@ def _stands_still(progress: Progress) -> bool:
     since = progress.step - progress.level_start
     if since < WINDOW * CHUNK:
         return False
-    recent = progress.all_losses()[-max(WINDOW * CHUNK, since // 2) :]
+    length = min(max(WINDOW * CHUNK, since // 2), LONGEST)
+    recent = progress.all_losses()[-length:]
     verdict = judge(recent[np.isfinite(recent)])
     if not verdict.standing:
         return False
@@ -196,7 +201,7 @@ def _stands_still(progress: Progress) -> bool:
         progress.level, progress.level_start = progress.level + 1, progress.step
         return False
     progress.message = (
-        f"the loss stands still at the lowest learning rate: it fell by {verdict.fall:.3g} nats, standard error "
+        f"the loss stands still at the lowest learning rate: it fell by {verdict.fall:.2g} nats, standard error "
         f"{verdict.se:.2g}, between the halves of the last {recent.size} steps"
     )
     return True
