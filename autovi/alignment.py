@@ -61,7 +61,7 @@ def _each_to_its_output(eqn: Any) -> Maps:
 
 
 def _broadcast_in_dim(eqn: Any) -> Maps:
-    out, operand, *dynamic = shape_of(eqn.outvars[0]), *eqn.invars
+    out, operand, dynamic = shape_of(eqn.outvars[0]), eqn.invars[0], eqn.invars[1:]
     dims = eqn.params["broadcast_dimensions"]
     kept = tuple(int(e) if n == out[e] else None for n, e in zip(shape_of(operand), dims, strict=True))
     return _every_output(eqn, [kept, *map(_lost, dynamic)])

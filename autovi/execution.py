@@ -89,7 +89,7 @@ class _Bind(Messenger):
         return self.latent(msg)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
-        kind, name = msg["type"], msg.get("name")
+        kind, name = msg["type"], str(msg.get("name"))
         given = name in self.given
         if kind not in ("sample", "param", "deterministic", "plate") or (given and kind == "param"):
             return

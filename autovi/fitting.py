@@ -155,6 +155,6 @@ def as_key(rng_key: int | jax.Array) -> int | jax.Array:
         return int(rng_key)
     if isinstance(rng_key, jax.Array) and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         return rng_key
-    if hasattr(rng_key, "dtype") and np.shape(rng_key) == (2,):
-        return jax.random.wrap_key_data(rng_key)
+    if isinstance(rng_key, jax.Array | np.ndarray) and np.shape(rng_key) == (2,):
+        return jax.random.wrap_key_data(jax.numpy.asarray(rng_key))
     raise ValueError(f"rng_key: expected an integer or a jax key, got {type(rng_key).__name__}")

@@ -5,8 +5,18 @@ from __future__ import annotations
 from autovi.sites import Site, Sites
 
 WHOLE = ("real", "real vector")
-BOUNDED = ("positive", "nonnegative", "softplus positive", "unit interval", "simplex", "interval", "greater than")
-BOUNDED += ("less than", "ordered vector", "positive ordered vector")
+BOUNDED = (
+    "positive",
+    "nonnegative",
+    "softplus positive",
+    "unit interval",
+    "simplex",
+    "interval",
+    "greater than",
+    "less than",
+    "ordered vector",
+    "positive ordered vector",
+)
 
 
 def guide_nodes(sites: Sites, guide_sites: Sites) -> dict[str, Site]:

@@ -82,7 +82,7 @@ def init_carry(params: Any, estimator_params: Any, optimizer: Optimizer, rng_key
     )
 
 
-def make_chunk(estimate: Callable, optimizer: Optimizer) -> Callable:
+def make_chunk(estimate: Callable, optimizer: Optimizer) -> jax.stages.Wrapped:
     """`chunk(carry, arrays, schedule) -> (carry, losses)`: one compiled scan, its carry donated.
 
     `estimate(params, estimator_params, arrays, rng_key)` is the loss with the ELBO and the terms' means.
@@ -103,14 +103,12 @@ def make_chunk(estimate: Callable, optimizer: Optimizer) -> Callable:
         moved = (params, state, optax.apply_updates(carry.estimator_params, own_updates), own_state, average)
         stayed = carry[:5]
         kept = jax.tree.map(lambda a, b: jnp.where(good & active, a, b), moved, stayed)
-        bad = active & ~good
-        return Carry(
-            *kept,
-            rng_key,
-            carry.skipped + bad,
-            carry.bad_terms + (active & ~jnp.isfinite(jnp.stack(list(info.terms.values())))),
-            jax.tree.map(lambda n, f: n + (active & ~f), carry.bad_params, finite[0]),
-        ), -info.elbo
+        counts = {
+            "skipped": carry.skipped + (active & ~good),
+            "bad_terms": carry.bad_terms + (active & ~jnp.isfinite(jnp.stack(list(info.terms.values())))),
+            "bad_params": jax.tree.map(lambda n, f: n + (active & ~f), carry.bad_params, finite[0]),
+        }
+        return carry._replace(**dict(zip(Carry._fields, kept, strict=False)), rng_key=rng_key, **counts), -info.elbo
 
     @partial(jax.jit, donate_argnums=0)
     def chunk(carry: Carry, arrays: Any, schedule: Schedule) -> tuple[Carry, jax.Array]:
@@ -172,8 +170,8 @@ class Verdict(NamedTuple):
 
     @property
     def standing(self) -> bool:
-        """Nothing is left that is worth waiting for: no fall beyond two standard errors, and these small enough to see one
-        (or the window as long as is worth looking at)."""
+        """Nothing is left to wait for: no fall beyond two standard errors, and these small enough to see one (or the
+        window as long as is worth looking at)."""
         seen = self.se < PRECISION or self.num_steps >= LONGEST
         return self.fall < max(2.0 * self.se, TOLERANCE) and seen
 

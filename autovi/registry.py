@@ -216,8 +216,10 @@ def is_listed(fn: dist.Distribution) -> bool:
     """Are `fn` and all distributions inside it NumPyro's own classes, as they are in the table?"""
     inside = jax.tree.leaves(vars(fn), is_leaf=lambda x: isinstance(x, dist.Distribution))
     inner = [x for x in inside if isinstance(x, dist.Distribution)]
-    return GRADIENTS.get(type(fn).__name__) is not None and getattr(dist, type(fn).__name__, None) is type(fn) and all(
-        is_listed(x) for x in inner
+    return (
+        GRADIENTS.get(type(fn).__name__) is not None
+        and getattr(dist, type(fn).__name__, None) is type(fn)
+        and all(is_listed(x) for x in inner)
     )
 
 

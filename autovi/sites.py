@@ -181,8 +181,8 @@ def _log_density(record: Record) -> jax.Array:
 
 
 def opaque(msg: dict[str, Any]) -> Any:
-    """A parameter's first value as the trace must see it: a Python number would be folded into what is computed from it,
-    and a program that uses the parameter could look like one that uses the number."""
+    """A parameter's first value as the trace must see it: a Python number would be folded into what is computed from
+    it, and a program that uses the parameter could look like one that uses the number."""
     return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"])))
 
 

@@ -26,8 +26,8 @@ from autovi.sites import ABSTRACT_KEY, Plate, Site, Sites
 
 @dataclass(frozen=True)
 class Structure:
-    """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]` names
-    the operations on the way at which the term may be discontinuous in the node's value."""
+    """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]`
+    names the operations on the way at which the term may be discontinuous in the node's value."""
 
     downstream: Mapping[str, Mapping[str, Aligned]]
     jumps: Mapping[str, Mapping[str, frozenset[str]]]
@@ -82,8 +82,8 @@ def analyse_structure(
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:
     """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, and its parts.
 
-    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. The parts
-    of a term, named "term#0", "term#1", ..., are what it may jump through: see `_parts`.
+    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. The
+    parts of a term, named "term#0", "term#1", ..., are what it may jump through: see `_parts`.
     """
     own = guide is None
     lengths = {p.name: p.length for p in sites.plates.values()}

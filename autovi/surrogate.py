@@ -50,7 +50,7 @@ def estimate(
     num_particles: int,
     indices: Mapping[str, Any] | None = None,
 ) -> tuple[jax.Array, Estimate]:
-    """A scalar whose gradient with respect to `params` estimates that of -ELBO, and to `estimator_params` trains those."""
+    """A scalar whose gradient in `params` is an estimate of that of -ELBO, and in `estimator_params` trains those."""
     if indices is None:
         indices = draw_indices(site_key(rng_key, "autovi:plates"), program.sites.subsampled)
     keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
@@ -72,8 +72,8 @@ def estimate(
 def draw_indices(rng_key: jax.Array, plates: Mapping[str, Plate]) -> dict[str, jax.Array]:
     """Elements of every subsampled plate for one step, shared by model, guide and particles.
 
-    One element from each of `length` equal stretches of the plate, which start at a random element: no two are the same,
-    every element is as likely as any other, and the work does not grow with the plate.
+    One element from each of `length` equal stretches of the plate, which start at a random element: no two are the
+    same, every element is as likely as any other, and the work does not grow with the plate.
     """
     drawn = {}
     for name, plate in plates.items():
@@ -148,7 +148,7 @@ class Step:
 
 
 def _integrated(step: Step, main: Run) -> tuple[dict[str, Term], jax.Array]:
-    """The terms with those downstream of integrated sites replaced, and the surrogate of terms that two of them share."""
+    """The terms, those downstream of an integrated site replaced, and the surrogate of terms that two of them share."""
     terms = {name: Term(value, (name,)) for name, value in main.terms.items()}
     plan, surrogate = step.program.plan, jnp.zeros(())
     nodes = [b.name for b in [*plan.blocks, *plan.marginal.values()] if b.estimator.integrates]
@@ -213,8 +213,5 @@ def _through(structure: Structure, aligned: Mapping[str, Aligned], term: Term, m
     """How a combined term's dimensions, those of the site that integrated it, belong to the node's."""
     assert term.by is not None and term.owned is not None
     owner = structure.downstream[term.by]
-    onto = [
-        tuple(owner[t].index(e) if e is not None and e in owner[t] else None for e in aligned[t])
-        for t in mine
-    ]
+    onto = [tuple(owner[t].index(e) if e is not None and e in owner[t] else None for e in aligned[t]) for t in mine]
     return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*onto, strict=True))

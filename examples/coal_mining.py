@@ -116,7 +116,5 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=Path("demo_output"), help="folder for plot and posterior"
-    )
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for plot and posterior")
     main(parser.parse_args().output)

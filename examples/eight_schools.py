@@ -51,9 +51,7 @@ def main(
     }
 
     start = time.perf_counter()
-    fit = autovi.fit(
-        model, data, rng_key=rng_key, num_steps=num_steps, num_draws=num_draws, progress_bar=progress_bar
-    )
+    fit = autovi.fit(model, data, rng_key=rng_key, num_steps=num_steps, num_draws=num_draws, progress_bar=progress_bar)
     seconds = time.perf_counter() - start
 
     print("\nEight schools, non-centred\n")
@@ -72,7 +70,5 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=Path("demo_output"), help="folder for plot and posterior"
-    )
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for plot and posterior")
     main(parser.parse_args().output)

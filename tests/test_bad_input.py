@@ -47,7 +47,7 @@ NAN = np.array([0.5, np.nan, 1.0, 0.3])
 NOT_FINITE = {
     "numpy": (normal, {"y": NAN}, r"data\['y'\] has 1 NaN or infinite values, the first at \(1,\)"),
     "infinite": (normal, {"y": jnp.array([1.0, 2.0, jnp.inf, -jnp.inf])}, r"data\['y'\] has 2 .* first at \(2,\)"),
-    "float16": (normal, {"y": jnp.asarray(NAN, jnp.bfloat16)}, r"data\['y'\] has 1 .*\(1,\)"),
+    "bfloat16": (normal, {"y": jnp.asarray(NAN, jnp.bfloat16)}, r"data\['y'\] has 1 .*\(1,\)"),
     "complex": (normal, {"y": NAN + 1j}, r"data\['y'\] has 1 .*\(1,\)"),
     "pandas": (normal, {"y": pd.Series(NAN, index=list("abcd"))}, r"data\['y'\] has 1 .*\(1,\)"),
     "pandas NA": (normal, {"y": pd.Series([1, pd.NA], dtype="Int64")}, r"data\['y'\] has 1 .*\(1,\)"),

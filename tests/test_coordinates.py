@@ -21,9 +21,7 @@ def axis(values, dim=None):
     return Labels((dim,), (values,))
 
 
-@pytest.mark.parametrize(
-    "value", [1, 2.5, True, "text", None, len, {"a": 1}, (1, "a"), [jnp.ones(2)], range(3)]
-)
+@pytest.mark.parametrize("value", [1, 2.5, True, "text", None, len, {"a": 1}, (1, "a"), [jnp.ones(2)], range(3)])
 def test_what_is_no_data_passes_untouched(value):
     assert split(value) == (value, None)
 
@@ -141,9 +139,7 @@ def test_no_foreign_library_is_imported():
         pytest.param({"g": 2}, {"y": axis(AB), "x": axis(CD, "g")}, {"g": CD}, id="name wins"),
         pytest.param({"g": 2}, {"y": axis(AB, "g"), "x": axis(CD, "g")}, {}, id="names disagree"),
         pytest.param({"g": 2, "h": 2}, {"y": axis(AB)}, {}, id="two plates of one size"),
-        pytest.param(
-            {"g": 2, "h": 2}, {"y": axis(AB, "h"), "x": axis(CD)}, {"h": AB}, id="one of them named"
-        ),
+        pytest.param({"g": 2, "h": 2}, {"y": axis(AB, "h"), "x": axis(CD)}, {"h": AB}, id="one of them named"),
         pytest.param({"g": 2, "h": 3}, {"y": axis(AB, "h")}, {}, id="named after another plate"),
         pytest.param({"g": 3}, {"y": axis(AB, "g")}, {}, id="named, of another size"),
         pytest.param(

@@ -235,9 +235,7 @@ def test_summary_is_of_independent_draws(either):
     table = summary(either, var_names=["mu", "theta", "switch"])
     assert list(table.index) == ["mu", *(f"theta[{s}]" for s in SCHOOLS), "switch"]
     assert "r_hat" not in table.columns and not table.isna().any().any()
-    assert float(table["mean"]["switch"]) == pytest.approx(
-        eight_schools()["posterior"]["switch"].mean(), abs=1e-2
-    )
+    assert float(table["mean"]["switch"]) == pytest.approx(eight_schools()["posterior"]["switch"].mean(), abs=1e-2)
 
 
 def test_summary_passes_arguments_on(idata):

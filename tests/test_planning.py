@@ -300,11 +300,10 @@ def test_arguments_win_over_infer():
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_globs_and_the_exact_name_that_wins(reverse):
-    families = {"beta_*": "normal", "beta_1": "low_rank", "*": "delta"}
+    families = {"beta_*": "normal", "beta_1": "low_rank", "*": "delta", "k": "bernoulli"}
     if reverse:
         families = dict(reversed(families.items()))
-    del_k = {"k": "bernoulli"}
-    plan = autovi.plan(regression, {"y": Y}, families=families | del_k)
+    plan = autovi.plan(regression, {"y": Y}, families=families)
     assert (plan["beta_0"].family, plan["beta_1"].family, plan["k"].family) == ("normal", "low_rank", "bernoulli")
 
 

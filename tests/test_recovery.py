@@ -5,11 +5,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from examples import coal_mining
 from scipy import stats
 from scipy.special import digamma
 
 import autovi
+from examples import coal_mining
 
 DRAWS = 200_000  # the Monte Carlo error of a standard deviation is then 0.16 %
 

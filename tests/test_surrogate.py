@@ -64,8 +64,8 @@ def plate_model(y, entangled):
 
 
 def test_costs_of_plate_elements_are_told_apart():
-    """With 30 elements, each with a cost of its own, an element's gradient does not see the noise of the 29 others. A sum
-    over the plate that changes nothing hides this, and the costs must then be summed: right, but noisy."""
+    """With 30 elements, each with a cost of its own, an element's gradient does not see the noise of the 29 others. A
+    sum over the plate that changes nothing hides this, and the costs must then be summed: right, but noisy."""
     y = np.linspace(-2.0, 3.0, 30)
     gradients = {}
     for entangled in (False, True):

@@ -24,7 +24,7 @@ class Draw(NamedTuple):
 
 
 class Density(NamedTuple):
-    """q over particles: `log_prob` of values with a leading particle axis is `[particles, *batch]`, unscaled, unmasked."""
+    """q over particles: `log_prob` of values with a leading particle axis, `[particles, *batch]`, unscaled, unmasked."""
 
     log_prob: Callable[[Any], jax.Array]
 
