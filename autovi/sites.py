@@ -17,6 +17,7 @@ from autovi import registry
 from autovi.execution import Record, execute, mask_of
 from autovi.fingerprint import fingerprint
 from autovi.inputs import Inputs
+from autovi.supports import support_values
 
 ABSTRACT_KEY = jax.eval_shape(jax.random.key, 0)
 CONCRETE_ERRORS = (
@@ -228,7 +229,7 @@ def _site(record: Record, plates: Mapping[str, Plate]) -> Site:
     discrete = registry.is_discrete(fn)
     event_shape = tuple(fn.event_shape)
     batch_shape = tuple(jnp.broadcast_shapes(fn.batch_shape, _batch_shape(record)))
-    values = registry.support_values(fn) if discrete and not event_shape else None
+    values = support_values(fn) if discrete and not event_shape else None
     return Site(
         name=record.name,
         distribution=type(registry.strip(fn)).__name__,

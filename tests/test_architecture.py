@@ -13,6 +13,7 @@ ORDER = [
     "storage",
     "coordinates",
     "registry",
+    "supports",
     "densities",
     "alignment",
     "baselines",

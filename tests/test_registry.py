@@ -8,7 +8,8 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints, transforms
 
-from autovi.registry import GRADIENTS, is_discrete, lookup, strip, support_size, support_values
+from autovi.registry import GRADIENTS, is_discrete, lookup, strip
+from autovi.supports import support_size, support_values
 
 EXPORTED = {
     name
