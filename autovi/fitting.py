@@ -40,6 +40,9 @@ def fit(
 ) -> Fit:
     """Fits a variational posterior to a NumPyro model by maximizing the ELBO, E_q[log p(x, z) - log q(z)].
 
+    Stochastic gradients of it are followed as in Kucukelbir et al. (2017), "Automatic Differentiation Variational
+    Inference", with the estimator of each site as `plan` says.
+
     Args:
         model: a NumPyro model function.
         data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers, pandas
@@ -54,7 +57,8 @@ def fit(
         objective: "elbo".
         num_particles: draws per step; None: chosen.
         num_steps: how many steps; None: until the loss stands still, at most `max_steps`.
-        max_steps: the bound when `num_steps` is None.
+        max_steps: the bound when `num_steps` is None, and the number of steps then with one's own optimizer, whose
+            learning rate autovi does not lower.
         optimizer: an Optax transformation; None: Adam, its learning rate lowered as the fit goes.
         num_draws: posterior draws in the ArviZ object.
         num_restarts: fits from different starting points; the one with the lowest final loss is returned.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
+from weakref import WeakSet
 
 import jax
 from numpyro import handlers
@@ -11,19 +13,25 @@ from numpyro.infer.autoguide import AutoGuide
 
 from autovi.inputs import Inputs
 
+_SET_UP: WeakSet[Any] = WeakSet()
+
 
 def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
     """The guide as a NumPyro function of the model's arguments.
 
-    An AutoGuide that has not run yet finds its prototype and its starting point here, on the data.
+    A guide not seen before is run once on the data: an AutoGuide, also one that a guide function calls, finds its
+    prototype and its starting point in its first run, and keeps them. That run must not be a trace.
 
     Raises:
         TypeError: not a callable.
     """
     if not callable(guide):
         raise TypeError(f"guide: expected a name, a NumPyro guide function or an AutoGuide, got {type(guide).__name__}")
-    if isinstance(guide, AutoGuide) and guide.prototype_trace is None:
-        args, kwargs = inputs.rebuild(inputs.arrays)
-        with handlers.seed(rng_seed=jax.random.key(0)):
-            guide(*args, **kwargs)
+    if guide not in _SET_UP:
+        args, kwargs = inputs.rebuild(inputs.arrays if inputs.concrete else jax.device_put(inputs.arrays))
+        # What is wrong with a guide function is said when it is traced, with the site's name.
+        with nullcontext() if isinstance(guide, AutoGuide) else suppress(Exception):
+            with handlers.seed(rng_seed=jax.random.key(0)):
+                guide(*args, **kwargs)
+        _SET_UP.add(guide)
     return guide

@@ -177,8 +177,8 @@ class Verdict(NamedTuple):
 
 
 def judge(losses: np.ndarray) -> Verdict:
-    """Compares the halves of a window of losses. The standard error comes from means of batches of half a chunk, so that
-    the correlation between steps is in it."""
+    """Compares the halves of a window of losses. The standard error comes from means of batches of half a chunk, so
+    that the correlation between steps is in it."""
     batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
     first, second = np.array_split(batches, 2)
     se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -115,7 +116,8 @@ def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
     """
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer: expected an optax.GradientTransformation, got {type(optimizer).__name__}")
-    probe = {"a": jax.ShapeDtypeStruct((2,), float), "b": jax.ShapeDtypeStruct((), float)}
+    number = jnp.result_type(float)
+    probe = {"a": jax.ShapeDtypeStruct((2,), number), "b": jax.ShapeDtypeStruct((), number)}
     try:
         return fingerprint(jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe))
     except TypeError as error:

@@ -9,6 +9,7 @@ import pytest
 
 import autovi
 from autovi.engine import Cache
+from autovi.families import Normal
 
 
 class Counted:
@@ -115,6 +116,20 @@ def test_other_names_are_other_programs():
 
     assert list(quick(one, np.array(0.5)).sample(2)) == ["one"]
     assert list(quick(two, np.array(0.5)).sample(2)) == ["two"]
+
+
+def test_classes_that_print_alike_are_other_programs():
+    """A family of the user's own, its cell run again after a change."""
+
+    def family(width):
+        class Own(Normal):
+            def init(self, start, layout):
+                return {**super().init(start, layout), "log_scale": jnp.full_like(start, width)}
+
+        return Own()
+
+    fits = [quick(Counted(), np.zeros(2), families={"mu": family(w)}, num_steps=1) for w in (0.0, 1.0)]
+    assert abs(fits[1].params["mu.log_scale"] - fits[0].params["mu.log_scale"]) > 0.5
 
 
 def test_the_cache_is_bounded_and_drops_the_least_recently_used():

@@ -1,6 +1,6 @@
 """Fits of models whose posteriors are known: closed forms, linear algebra, enumeration, quadrature.
 
-Means are held to 5 % of a posterior sd and sds to 4 %: 20,000 draws leave an error under 1 %, the rest is the
+Means are held to 6 % of a posterior sd and sds to 4 %: 20,000 draws leave an error under 1 %, the rest is the
 optimizer's. Several independent parts share a fit, since compiling costs more than running.
 """
 
@@ -14,18 +14,19 @@ from numpyro.contrib.control_flow import scan
 from numpyro.infer.reparam import LocScaleReparam
 
 import autovi
+from autovi.preparation import Options, prepare
 
 Y = np.array([0.5, -1.2, 2.0, 0.3], np.float32)
 
 
-def fitted(model, data=None, num_steps=1500, **options):
-    return autovi.fit(model, data, num_steps=num_steps, progress_bar=False, **options)
+def fitted(model, data=None, **options):
+    return autovi.fit(model, data, num_steps=3000, num_particles=16, progress_bar=False, **options)
 
 
 def check_moments(draws, mean, sd):
     mean, sd = np.broadcast_arrays(np.asarray(mean), np.asarray(sd))
     assert draws.shape[1:] == mean.shape
-    np.testing.assert_allclose(draws.mean(0), mean, atol=0.05 * sd.min(), rtol=0)
+    np.testing.assert_allclose(draws.mean(0), mean, atol=0.06 * sd.min(), rtol=0)
     np.testing.assert_allclose(draws.std(0), sd, rtol=0.04)
 
 
@@ -132,7 +133,7 @@ def test_local_latents_of_a_subsampled_plate():
     mean, sd = np.array(best).T
     weights = np.exp(-0.5 * ((grid[:, None] - mean) / sd) ** 2)
     probability = (weights * given).sum(0) / weights.sum(0)
-    fit = fitted(model, {"x": x}, num_steps=3000)
+    fit = fitted(model, {"x": x})
     draws = fit.sample(20_000)
     check_moments(draws["w"], mean, sd)
     np.testing.assert_allclose(draws["z"].mean(0), probability, atol=0.02)
@@ -169,8 +170,8 @@ def test_missing_observations_are_imputed():
     np.testing.assert_array_equal(draws["y"][:, seen], np.broadcast_to(Y[seen], (20_000, 3)))
 
 
-def test_discrete_chain_by_enumeration():
-    """a -> b -> y, one of the two summed out and the other enumerated: the posterior is exact."""
+def test_two_discrete_sites():
+    """a -> b -> y, both enumerated: mean field, by coordinate ascent on the joint posterior's table."""
     prior_a, prior_b = np.array([0.3, 0.7]), np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 
     def model(y):
@@ -201,8 +202,6 @@ def mean_field(joint):
 
 def test_support_that_depends_on_a_discrete_site():
     """z ~ Uniform(0, 1 + k), k summed out: the ELBO at fixed parameters against a quadrature over z's own scale."""
-    from autovi.preparation import Options, prepare
-
     prior = np.array([0.2, 0.3, 0.5])
 
     def model():
@@ -257,7 +256,7 @@ def test_double_precision():
         numpyro.sample("y", dist.Normal(m + 2.0 * z, 1.0), obs=y)
 
     with jax.enable_x64(True):
-        fit = fitted(model, {"y": np.float64(1.8)}, estimators={"z": "score"}, num_steps=2000)
+        fit = fitted(model, {"y": np.float64(1.8)}, estimators={"z": "score"})
         draws = fit.sample(20_000)
     assert {v.dtype for v in jax.tree.leaves(fit.params)} == {np.dtype(np.float64)}
     assert draws["m"].dtype == np.float64

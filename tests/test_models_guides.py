@@ -23,7 +23,7 @@ def model(y):
 
 def with_discrete(y):
     m = numpyro.sample("m", dist.Normal(0.0, 2.0))
-    z = numpyro.sample("z", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+    z = numpyro.sample("z", dist.Bernoulli(0.3))
     with numpyro.plate("n", 4):
         numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
 
@@ -74,18 +74,25 @@ def test_point_estimate_beside_a_normal():
         squares = ((Y - mean) ** 2).sum() + 4 * var
         log_prior = -np.log(grid) - 0.5 * (np.log(grid) / 0.5) ** 2
         s = grid[np.argmax(log_prior - 4 * np.log(grid) - squares / (2 * grid**2))]
-    fit = autovi.fit(model, {"y": Y}, guide=delta_and_normal, num_steps=1500, progress_bar=False)
+    fit = autovi.fit(model, {"y": Y}, guide=delta_and_normal, num_steps=3000, num_particles=16, progress_bar=False)
     np.testing.assert_allclose(fit.params["point"], s, rtol=0.02)
     np.testing.assert_allclose(fit.params["loc"], mean, atol=0.03)
     np.testing.assert_allclose(np.exp(fit.params["log_scale"]), np.sqrt(var), rtol=0.03)
 
 
-def test_guide_list_with_a_discrete_part():
-    """AutoNormal for m and a guide function for z. Mean field by coordinate ascent."""
-    guide = autoguide.AutoGuideList(with_discrete)
-    guide.append(autoguide.AutoNormal(handlers.block(with_discrete, hide=["z"])))
-    guide.append(discrete_part)
-    fit = autovi.fit(with_discrete, {"y": Y}, guide=guide, num_steps=1500, progress_bar=False)
+def test_autoguide_beside_a_discrete_part():
+    """AutoNormal for m and a guide function for z. Mean field by coordinate ascent.
+
+    In a function of both: NumPyro's AutoGuideList enumerates the discrete sites of its own model, for which it needs
+    another package.
+    """
+    continuous = autoguide.AutoNormal(handlers.block(with_discrete, hide=["z"]))
+
+    def guide(y):
+        continuous(y)
+        discrete_part(y)
+
+    fit = autovi.fit(with_discrete, {"y": Y}, guide=guide, num_steps=3000, num_particles=16, progress_bar=False)
     assert fit.plan["z"].estimator == "enumerate"
     precision = 4 + 1 / 4
     r = 0.3
@@ -99,16 +106,17 @@ def test_guide_list_with_a_discrete_part():
 
 
 def test_site_left_out_of_the_guide_is_summed_out():
-    """AutoNormal over m alone: z leaves, and its posterior is that given m."""
-    guide = autoguide.AutoNormal(handlers.block(with_discrete, hide=["z"]))
-    engine = check_terms_without_z(guide)
+    """z leaves, and the terms are those of one of its values."""
+
+    def without_z(y):
+        numpyro.sample("m", dist.Normal(numpyro.param("loc", 0.2), 0.5))
+
+    engine = check_terms(with_discrete, {"y": Y}, guide=without_z)
     assert engine.program.plan["z"].estimator == "marginalize"
 
 
-def check_terms_without_z(guide):
-    def left_out(y):
-        loc = numpyro.param("loc", 0.2)
-        numpyro.sample("m", dist.Normal(loc, 0.5))
-
-    del guide
-    return check_terms(with_discrete, {"y": Y}, guide=left_out)
+def test_list_of_autoguides():
+    guide = autoguide.AutoGuideList(model)
+    guide.append(autoguide.AutoNormal(handlers.block(model, hide=["s"])))
+    guide.append(autoguide.AutoDelta(handlers.block(model, hide=["m"])))
+    check_terms(model, {"y": Y}, guide=guide)

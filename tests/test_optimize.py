@@ -12,7 +12,19 @@ import optax
 import pytest
 
 import autovi
-from autovi.optimize import CHUNK, TOLERANCE, WINDOW, Optimizer, Progress, init_carry, judge, make_chunk, optimize
+from autovi.optimize import (
+    CHUNK,
+    LONGEST,
+    PRECISION,
+    TOLERANCE,
+    WINDOW,
+    Optimizer,
+    Progress,
+    init_carry,
+    judge,
+    make_chunk,
+    optimize,
+)
 from autovi.surrogate import Estimate
 
 Y = np.array([0.5, 1.0, 1.5, 3.0])
@@ -266,10 +278,14 @@ def autoregressive(rng, size, correlation, sd=1.0):
     return noise
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_a_flat_loss_stands_still_most_of_the_time(correlation):
+# Noise of single steps under which a window of steps without correlation tells the fall to half of PRECISION.
+QUIET = PRECISION / 4 * (WINDOW * CHUNK) ** 0.5
+
+
+@pytest.mark.parametrize(("correlation", "sd"), [(0.0, QUIET), (0.5, QUIET / 2), (0.9, QUIET / 5)])
+def test_a_flat_loss_stands_still_most_of_the_time(correlation, sd):
     rng = np.random.default_rng(0)
-    verdicts = [judge(100 + autoregressive(rng, WINDOW * CHUNK, correlation)) for _ in range(200)]
+    verdicts = [judge(100 + autoregressive(rng, WINDOW * CHUNK, correlation, sd)) for _ in range(200)]
     assert np.mean([v.standing for v in verdicts]) > 0.9
     # The standard error is that of the fall.
     assert 0.7 < np.mean([v.se for v in verdicts]) / np.std([v.fall for v in verdicts]) < 1.2
@@ -277,7 +293,7 @@ def test_a_flat_loss_stands_still_most_of_the_time(correlation):
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_a_trend_above_the_noise_does_not_stand_still(correlation):
-    """Slow against single steps, whose noise is five times the whole fall, and clear on average."""
+    """Slow against single steps, whose noise is about the whole fall or more, and clear on average."""
     rng = np.random.default_rng(1)
     size = 4 * WINDOW * CHUNK
     fall = 0.4 if correlation == 0.0 else 1.6
@@ -287,6 +303,15 @@ def test_a_trend_above_the_noise_does_not_stand_still(correlation):
     assert np.mean([v.fall for v in verdicts]) == pytest.approx(fall / 2, rel=0.1)
 
 
+def test_noise_that_hides_a_trend_is_waited_out():
+    """A standard error too large to see a fall is no verdict, until the window is as long as is worth looking at."""
+    rng = np.random.default_rng(2)
+    loud = 20 * QUIET * rng.normal(size=WINDOW * CHUNK)
+    assert judge(loud).se > PRECISION and not judge(loud).standing
+    verdicts = [judge(1e3 * rng.normal(size=LONGEST)) for _ in range(50)]
+    assert np.mean([v.standing for v in verdicts]) > 0.85
+
+
 def test_a_fall_below_the_tolerance_is_not_waited_for():
     trend = np.linspace(1.9 * TOLERANCE, 0.0, WINDOW * CHUNK)
     assert judge(100 + trend).standing
@@ -294,4 +319,4 @@ def test_a_fall_below_the_tolerance_is_not_waited_for():
 
 
 def test_a_rising_loss_stands_still():
-    assert judge(np.linspace(0.0, 10.0, WINDOW * CHUNK)).standing
+    assert judge(np.linspace(0.0, 10 * TOLERANCE, WINDOW * CHUNK)).standing

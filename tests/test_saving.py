@@ -170,7 +170,7 @@ def test_arguments_of_many_kinds(tmp_path):
     data = {
         "key": jax.random.key(5),
         "table": {1: np.ones(2), 2: jnp.zeros(3)},
-        "pair": (np.float32(0.5), 2.0),
+        "pair": (np.float32(0.5), np.ones(3)),
         "weights": jnp.ones(2, jnp.bfloat16),
         "label": "text",
         "flag": True,

@@ -24,7 +24,8 @@ class Draw(NamedTuple):
 
 
 class Density(NamedTuple):
-    """q over particles: `log_prob` of values with a leading particle axis, `[particles, *batch]`, unscaled, unmasked."""
+    """q over particles: the log density of values with a leading particle axis, `[particles, *batch]`, unscaled and
+    unmasked."""
 
     log_prob: Callable[[Any], jax.Array]
 
@@ -74,7 +75,7 @@ class Estimator(ABC):
 
     A `pathwise` estimator lets the gradient flow through the draw. One that `integrates` replaces the terms downstream
     of the site by their integral over it (`integrate`). Every other one adds a `surrogate`, a term whose gradient is an
-    estimate of the missing one and whose value does not count.
+    estimate of the missing one and whose value does not count. A complete example of a new one is in docs/extending.md.
     """
 
     name: ClassVar[str]

@@ -15,7 +15,12 @@ from autovi.estimators.base import Draw, Estimator, Facts, sample_with_intermedi
 class Explicit(Estimator):
     """z = t(eps; theta): the gradient flows through the draw, d/dtheta E f(z) = E f'(z) dt/dtheta.
 
-    Unbiased for costs that are continuous in z. Kingma and Welling (2014), "Auto-Encoding Variational Bayes".
+    Unbiased for costs that are continuous in z; one evaluation of the cost and of its derivative. Refuses discrete
+    sites, costs that jump, and distributions whose draws lack a derivative in some parameter. Kingma and Welling
+    (2014), "Auto-Encoding Variational Bayes", section 2.4.
+
+    Example:
+        >>> autovi.fit(model, data, estimators={"w": "explicit"})
     """
 
     name: ClassVar[str] = "explicit"

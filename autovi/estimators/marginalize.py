@@ -19,7 +19,11 @@ class Marginalize(Estimator):
 
     Valid when everything downstream belongs to single elements of the site and no other discrete site shares it. The
     site's posterior given the others is exact, p(z = k | ...) = softmax_k of the downstream terms, and is drawn from at
-    the end.
+    the end. The objective is then the ELBO with z summed out, at least as large as any with a q(z). Also refuses a site
+    with a subsampled plate below it, and one that the guide draws another site from.
+
+    Example:
+        >>> autovi.fit(model, data, estimators={"z": "marginalize"})
     """
 
     name: ClassVar[str] = "marginalize"

@@ -17,12 +17,22 @@ from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts
 class Score(Estimator):
     """d/dtheta E f(z) = E (f(z) - b) d/dtheta log q(z; theta), b the baseline.
 
-    Needs no derivative of the cost and no differentiable draw, only a support that does not move with theta. `cost`
-    holds the terms downstream of the site alone, element by element; log q is unscaled and unmasked.
-    Williams (1992), "Simple statistical gradient-following algorithms"; Ranganath, Gerrish and Blei (2014).
+    Needs no derivative of the cost and no differentiable draw, only a support that does not move with theta. The cost
+    f holds the terms downstream of the site alone, element by element: log q, unscaled and unmasked, and f are
+    `[particles, *batch]` (f of size 1 where elements cannot be told apart), and the surrogate is the sum over elements,
+    mean over particles, of log q(z) stop(f - b). Unbiased for every baseline, since none holds the particle's own cost.
+    Williams (1992), "Simple statistical gradient-following algorithms"; Ranganath, Gerrish and Blei (2014), "Black Box
+    Variational Inference", section 3; Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for
+    Free!", for leave-one-out.
 
     Args:
         baseline: "none", "moving_average" (of past costs) or "leave_one_out" (mean of the other particles).
+
+    Raises:
+        ValueError: an unknown baseline.
+
+    Example:
+        >>> autovi.fit(model, data, estimators={"z": {"estimator": "score", "baseline": "moving_average"}})
     """
 
     baseline: str = "leave_one_out"

@@ -33,13 +33,11 @@ class Family(ABC):
     the others draw the value itself. A `joint` family ties all elements of a block, which it takes as one flat vector.
 
     Parameters are unconstrained arrays whose leading axes are the layout's batch shape, so that the rows of a
-    subsampled plate can be taken out of them.
+    subsampled plate can be taken out of them. A complete example of a new family is in docs/extending.md.
     """
 
     name: ClassVar[str]
-    law: ClassVar[
-        str
-    ]  # NumPyro's distribution that its draws come from: its row in the registry says how they differentiate
+    law: ClassVar[str]  # NumPyro's distribution of its draws, whose row in the registry says how they differentiate
     unconstrained: ClassVar[bool] = False
     support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
     joint: ClassVar[bool] = False

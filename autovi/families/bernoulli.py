@@ -17,6 +17,8 @@ from autovi.sites import Site
 class Bernoulli(Family):
     """q(z) = prod_i Bernoulli(z_i; sigmoid(logits_i)).
 
+    Parameters: `logits`, of the site's shape.
+
     Example:
         >>> autovi.fit(model, data, families={"included": "bernoulli"})
     """

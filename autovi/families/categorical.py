@@ -18,7 +18,7 @@ class Categorical(Family):
     """q(z = v_k) = softmax(logits)_k over the values v_0 < v_1 < ... of a finite support.
 
     Serves Categorical, DiscreteUniform, Binomial of known size, OrderedLogistic and every other distribution that can
-    list its support. Draws are indices into the support.
+    list its support. Draws are indices into the support. Parameters: `logits`, `[*batch, K]`.
 
     Example:
         >>> autovi.fit(model, data, families={"switchpoint": "categorical"})

@@ -17,6 +17,8 @@ from autovi.sites import Site
 class Poisson(Family):
     """q(z) = prod_i Poisson(z_i; exp(log_rate_i)) for non-negative integers.
 
+    Parameters: `log_rate`, of the site's shape. Its one estimator is the score.
+
     Example:
         >>> autovi.fit(model, data, families={"births": "poisson"})
     """
