@@ -19,7 +19,8 @@ from autovi.estimators.marginalize import log_joint
 from autovi.execution import site_key
 from autovi.inputs import Inputs
 from autovi.optimize import Carry, Optimizer, Progress, init_carry, make_chunk
-from autovi.program import Program, predict
+from autovi.predictive import predict
+from autovi.program import Program
 from autovi.structure import Structure
 from autovi.surrogate import Estimate, Step, draw_indices, estimate
 
@@ -101,17 +102,15 @@ class Engine:
 
     def initial_params(self, arrays: Mapping[str, Any]) -> Any:
         """Parameters at the origin: their structure and shapes are those of every fit."""
-        size = sum(self.program.start_size(b) for b in self.program.plan.blocks if b.family is not None)
-        return self.program.init(jax.random.key(0), arrays, jnp.zeros(size))
+        return self.program.init(jax.random.key(0), arrays, jnp.zeros(self.program.start_size))
 
     def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[Carry, Start, jax.Array]:
         """State before the first step at the best of the tried starting points; the last key is for the result."""
         rng_key = jax.random.key(rng_key) if jnp.issubdtype(jnp.result_type(rng_key), jnp.integer) else rng_key
         start_key, run_key, carry_key, result_key = jax.random.split(rng_key, 4)
         program = self.program
-        size = sum(program.start_size(b) for b in program.plan.blocks if b.family is not None)
         radii = START_RADIUS * jnp.linspace(0.0, 1.0, NUM_STARTS)[:, None]
-        points = radii * jax.random.uniform(start_key, (NUM_STARTS, size), minval=-1.0, maxval=1.0)
+        points = radii * jax.random.uniform(start_key, (NUM_STARTS, program.start_size), minval=-1.0, maxval=1.0)
         indices = draw_indices(site_key(run_key, "autovi:plates"), program.sites.subsampled)
 
         def attempt(point: jax.Array, key: jax.Array) -> Any:

@@ -228,6 +228,8 @@ def _facts(
         None,
     )
     upstream = next((n for n in nodes if n != name and f"q:{n}" in structure.downstream[name]), None)
+    if name in sites.latents and sites.latents[name].masked:
+        nested = "it is masked, and a masked element has no density to sum"
     if nested is None and upstream is not None:
         nested = f"the guide draws {upstream!r} given it, so it cannot leave the guide"
     return Facts(gradients, num_values, entangled, shared, nested, jumps.get(name))

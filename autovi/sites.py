@@ -128,8 +128,9 @@ def trace_sites(model: Callable, inputs: Inputs, lengths: Mapping[str, int] | No
         return _trace(model, constant, lengths or {}), constant
     except CONCRETE_ERRORS as error:
         raise ValueError(
-            "the model needs the concrete value of a latent site, which a compiled program does not have: write "
-            f"`if` on a latent as jnp.where or lax.cond. JAX says: {error}"
+            "the model needs the concrete value of a latent site or of a plate's indices, which a compiled program does "
+            "not have: write `if` on a latent as jnp.where or lax.cond, and index data by a plate as "
+            f"jnp.asarray(data)[indices]. JAX says: {error}"
         ) from error
 
 

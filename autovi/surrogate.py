@@ -60,7 +60,7 @@ def estimate(
     for block in program.plan.blocks:
         if not (block.estimator.pathwise or block.estimator.integrates):
             own = estimator_params.get(block.name, ())
-            own = own if block.family is None else program.gather(block, own, indices)
+            own = own if block.family is None else program.blocks.gather(block, own, indices)
             extra, loss = _site_surrogate(step, block, main, terms, own)
             surrogate, losses = surrogate + extra, losses + loss
     means = {name: jnp.sum(terms[name].value) / num_particles for name in sorted(terms)}

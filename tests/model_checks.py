@@ -24,7 +24,7 @@ from autovi.preparation import Options, prepare
 def moved_params(engine: Engine, arrays: Any) -> Any:
     """Parameters that are not those of any start, different in every entry."""
     program = engine.program
-    size = sum(program.start_size(b) for b in program.plan.blocks if b.family is not None)
+    size = program.start_size
     params = program.init(jax.random.key(0), arrays, jnp.sin(1.0 + jnp.arange(size)))
     return {
         "guide": jax.tree.map(lambda x: x + 0.2 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params["guide"]),

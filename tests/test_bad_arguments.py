@@ -118,7 +118,7 @@ def test_guides_that_leave_the_support(prior, drawn):
 @pytest.mark.parametrize("name", ["num_steps", "max_steps", "num_draws", "num_restarts", "num_particles", "batch_size"])
 def test_counts(name, value):
     with pytest.raises(ValueError, match=f"{name}.*: expected an integer of at least 1.*, got {value!r}"):
-        autovi.fit(**{name: value}, progress_bar=False)
+        autovi.fit(normal, DATA, **{name: value}, progress_bar=False)
 
 
 def test_objectives():

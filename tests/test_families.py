@@ -164,7 +164,7 @@ def check_sum_of_terms(model, family, subsample_size=None):
     engine, inputs = prepare(model, {"y": y}, Options(families={"z": family}, estimators=score))
     program = engine.program
     arrays = jax.device_put(inputs.traced())
-    size = sum(program.start_size(b) for b in program.plan.blocks)
+    size = program.start_size
     params = program.init(jax.random.key(0), arrays, jnp.linspace(-0.5, 0.5, size))
     indices = {} if subsample_size is None else {"p": jnp.array([3, 1])}
     run = program.run(params, arrays, jax.random.key(2), indices)

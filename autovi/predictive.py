@@ -1,0 +1,47 @@
+"""Draws from a model given draws of its latent sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from autovi.execution import execute, unobserved
+from autovi.inputs import Inputs
+from autovi.sites import trace_sites
+
+
+def predict(
+    model: Callable,
+    inputs: Inputs,
+    arrays: Mapping[str, Any],
+    params: Mapping[str, Any],
+    values: Mapping[str, Any],
+    rng_key: jax.Array,
+) -> dict[str, Any]:
+    """One draw of everything in the model that `values` does not hold: observed sites anew, deterministics, and latent
+    sites whose shape is not that of their value (new elements of a plate), from their prior given the rest."""
+    taken: set[str] = set()
+
+    def latent(msg: dict[str, Any]) -> Any:
+        fn, name = msg["fn"], msg["name"]
+        observed = msg["infer"].get("obs")
+        if observed is not None and jnp.shape(observed) != fn.shape():
+            ndim = jnp.ndim(observed) - fn.event_dim
+            return fn.expand(jnp.shape(observed)[:ndim])(rng_key=msg["kwargs"]["rng_key"])
+        index = msg["infer"].get("_scan_current_index")
+        if name not in values:
+            return None
+        value = values[name] if index is None else values[name][index]
+        if jnp.shape(value) != fn.shape():
+            return None
+        taken.add(name)
+        return value
+
+    args, kwargs = inputs.rebuild(dict(arrays))
+    lengths = {n: jnp.arange(p.size) for n, p in trace_sites(model, inputs)[0].subsampled.items()}
+    records = execute(unobserved(model), args, kwargs, rng_key, latent=latent, params=params, indices=lengths)
+    kept = [r for r in records.values() if r.kind in ("sample", "deterministic") and not r.infer.get("is_auxiliary")]
+    return {r.name: r.value for r in kept if r.name not in taken}
