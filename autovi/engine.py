@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.estimators.base import Branches
-from autovi.estimators.marginalize import log_joint
+from autovi.estimators.marginalize import log_conditional
 from autovi.execution import site_key
 from autovi.inputs import Inputs
 from autovi.optimize import Carry, Optimizer, Progress, init_carry, make_chunk
@@ -157,7 +156,7 @@ class Engine:
         step = Step(self.full, self.structure, params, arrays, indices, key[None])
         forced, log_q = {}, jnp.zeros(())
         for node in self.full.plan.marginal:
-            logits = _conditional(step.branches(node))
+            logits = jnp.moveaxis(log_conditional(step.branches(node))[:, 0], 0, -1)
             forced[node] = jax.random.categorical(site_key(key, node), logits)
             log_q += jnp.sum(jnp.take_along_axis(logits, forced[node][..., None], axis=-1))
         run = self.full.run(params, arrays, key, indices, forced)
@@ -194,11 +193,6 @@ class Engine:
     def observed(self) -> Callable[[Any], dict[str, jax.Array]]:
         """`observed(arrays)`: the observed values at full plates."""
         return jax.jit(self.full.observed_values, compiler_options=_compiler_options(1))
-
-
-def _conditional(branches: Branches) -> jax.Array:
-    """log p(z = k | everything else) `[*batch, K]` of one particle."""
-    return jax.nn.log_softmax(jnp.moveaxis(log_joint(branches)[:, 0], 0, -1), axis=-1)
 
 
 def _compiler_options(work: int) -> dict[str, Any]:

@@ -156,9 +156,11 @@ def plan(
 def as_key(rng_key: int | jax.Array) -> int | jax.Array:
     """The seed as it is, or a typed JAX key from a typed key or an old-style key array."""
     if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
+        if not -(2**31) <= rng_key < 2**31:
+            raise ValueError(f"rng_key: expected an integer of 32 bits or a jax key, got {rng_key}")
         return int(rng_key)
     if isinstance(rng_key, jax.Array) and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         return rng_key
-    if isinstance(rng_key, jax.Array | np.ndarray) and np.shape(rng_key) == (2,):
+    if isinstance(rng_key, jax.Array | np.ndarray) and (rng_key.shape, rng_key.dtype) == ((2,), np.uint32):
         return jax.random.wrap_key_data(jax.numpy.asarray(rng_key))
     raise ValueError(f"rng_key: expected an integer or a jax key, got {type(rng_key).__name__}")

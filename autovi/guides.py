@@ -11,7 +11,7 @@ import jax
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 
-from autovi.inputs import Inputs
+from autovi.inputs import Inputs, check_signature
 
 _SET_UP: WeakSet[Any] = WeakSet()
 
@@ -27,6 +27,7 @@ def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
     """
     if not callable(guide):
         raise TypeError(f"guide: expected a name, a NumPyro guide function or an AutoGuide, got {type(guide).__name__}")
+    check_signature(guide, *inputs.rebuild(inputs.arrays), "guide")
     if guide not in _SET_UP:
         args, kwargs = inputs.rebuild(inputs.arrays if inputs.concrete else jax.device_put(inputs.arrays))
         # What is wrong with a guide function is said when it is traced, with the site's name.

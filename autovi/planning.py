@@ -10,6 +10,7 @@ from typing import Any
 from autovi import registry
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
+from autovi.facts import facts_of
 from autovi.families import FAMILIES, Family
 from autovi.matching import guide_nodes
 from autovi.overrides import as_estimator, as_family, check_arguments, overrides_of
@@ -180,67 +181,18 @@ def _choose_estimators(
     sites: Sites,
 ) -> list[_Row]:
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
-    facts = {n: _facts(n, nodes, families, structure, wanted, jumps, sites) for n in nodes}
+    sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
     rows = []
     for n, site in nodes.items():
-        family, family_why = families.get(n, (None, "as the guide function draws it"))
         absent = guide_sites is not None and n not in guide_sites.latents
-        candidates = _candidates(family, facts[n], absent)
-        estimator, why = _estimator(site, wanted.get(n), candidates, facts[n])
+        said = "not in the guide function" if absent else "as the guide function draws it"
+        family, family_why = families.get(n, (None, said))
+        gradients = site.gradients if family is None else registry.GRADIENTS[family.law]
+        facts = facts_of(site, gradients, nodes, structure, sampled, jumps.get(n))
+        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts)
         lonely = site.masked or site.subsampled or estimator.name == "score"
         rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely))
     return rows
-
-
-def _facts(
-    name: str,
-    nodes: Mapping[str, Site],
-    families: Mapping[str, tuple[Family, str]],
-    structure: Structure,
-    wanted: Mapping[str, Estimator],
-    jumps: Mapping[str, str],
-    sites: Sites,
-) -> Facts:
-    site = nodes[name]
-    if name in families:
-        gradients = registry.GRADIENTS[families[name][0].law]
-    else:
-        gradients = site.gradients
-    num_values = None if site.values is None else len(site.values)
-    entangled = _entangled(site, structure)
-    integrable = {
-        n
-        for n, s in nodes.items()
-        if s.values is not None and _entangled(s, structure) is None and getattr(wanted.get(n), "name", "") != "score"
-    }
-    shared = tuple(
-        n
-        for n in sorted(integrable - {name})
-        if set(structure.downstream[n]) & set(structure.downstream[name]) - {f"q:{n}"}
-    )
-    nested = next(
-        (
-            f"the term {t!r} is in the subsampled plate {p.name!r}, and the logarithm of a sum cannot be subsampled"
-            for t in structure.downstream[name]
-            for p in structure.plates[t]
-            if p.subsampled and p not in site.plates
-        ),
-        None,
-    )
-    upstream = next((n for n in nodes if n != name and f"q:{n}" in structure.downstream[name]), None)
-    if name in sites.latents and sites.latents[name].masked:
-        nested = "it is masked, and a masked element has no density to sum"
-    if nested is None and upstream is not None:
-        nested = f"the guide draws {upstream!r} given it, so it cannot leave the guide"
-    return Facts(gradients, num_values, entangled, shared, nested, jumps.get(name))
-
-
-def _entangled(site: Site, structure: Structure) -> str | None:
-    for term, aligned in structure.downstream[site.name].items():
-        for d, e in enumerate(aligned):
-            if e is None and site.batch_shape[d] > 1:
-                return f"the term {term!r} mixes its elements, which then cannot be set all at once"
-    return None
 
 
 def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ from autovi.engine import Cache, Engine
 from autovi.fingerprint import fingerprint
 from autovi.guides import as_guide_function
 from autovi.inputs import Inputs, bind
+from autovi.matching import guide_nodes
 from autovi.optimize import Optimizer
+from autovi.overrides import check_arguments
 from autovi.planning import GUIDES, make_plan
 from autovi.program import Program
 from autovi.sites import Sites, trace_sites
@@ -41,6 +43,7 @@ class Options:
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     """Everything before the first step, nothing run: the engine (kept from an earlier fit of the same program) and the
     checked inputs."""
+    check_arguments(options.families, options.estimators, options.num_particles)
     inputs = data if isinstance(data, Inputs) else bind(model, data)
     if isinstance(options.guide, str) and options.guide not in GUIDES:
         raise ValueError(
@@ -54,6 +57,8 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
         raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
     guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
     guide_sites = None if guide is None else trace_sites(guide, inputs, lengths)[0]
+    if guide_sites is not None:
+        guide_nodes(sites, guide_sites)
     key = _cache_key(inputs, sites, guide_sites, options)
     return _CACHE.get(key, lambda: _make(model, guide, inputs, sites, guide_sites, options)), inputs
 

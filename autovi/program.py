@@ -41,6 +41,7 @@ class Run(NamedTuple):
     values: dict[str, Any]
     log_likelihoods: dict[str, jax.Array]
     inside: dict[str, jax.Array]
+    masks: dict[str, jax.Array]  # of marginalized sites that have one
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class Program:
         model_terms, likelihoods = self._model_terms(records, lookup, sizes)
         inside = {n: _inside(records[n]) for n in self.sites.observed if check}
         drawn = {n: records[n].value for n in [*self.sites.latents, *self.sites.deterministics] if n in records}
-        return Run(nodes, {**terms, **model_terms}, drawn, likelihoods, inside)
+        masks = {n: _full_mask(records[n]) for n in self.plan.marginal if mask_of(records[n].fn) is not None}
+        return Run(nodes, {**terms, **model_terms}, drawn, likelihoods, inside, masks)
 
     def _model_terms(
         self, records: Mapping[str, Record], lookup: _Lookup, sizes: Mapping[str, int]
@@ -214,3 +216,8 @@ def _inside(record: Record) -> jax.Array:
     assert record.fn is not None
     mask, inside = mask_of(record.fn), record.fn.support(record.value)
     return jnp.all(inside if mask is None else inside | ~jnp.asarray(mask))
+
+
+def _full_mask(record: Record) -> jax.Array:
+    assert record.fn is not None
+    return jnp.broadcast_to(jnp.asarray(mask_of(record.fn)), record.fn.batch_shape)

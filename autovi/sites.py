@@ -128,10 +128,14 @@ def trace_sites(model: Callable, inputs: Inputs, lengths: Mapping[str, int] | No
         return _trace(model, constant, lengths or {}), constant
     except CONCRETE_ERRORS as error:
         raise ValueError(
-            "the model needs the concrete value of a latent site or of a plate's indices, which a compiled program does "
-            "not have: write `if` on a latent as jnp.where or lax.cond, and index data by a plate as "
+            "the model needs the concrete value of a latent site or of a plate's indices, which a compiled program "
+            "does not have: write `if` on a latent as jnp.where or lax.cond, and index data by a plate as "
             f"jnp.asarray(data)[indices]. JAX says: {error}"
         ) from error
+
+
+class SiteError(ValueError):
+    """A fault of one site, whose message is complete."""
 
 
 def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites:
@@ -146,21 +150,29 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
         args, kwargs = inputs.rebuild(arrays)
         indices = {name: jnp.arange(length) for name, length in lengths.items()}
         records = execute(model, args, kwargs, rng_key, latent=latent, params=opaque, indices=indices)
-        found.append(_describe(records))
         samples = [r for r in records.values() if r.kind == "sample"]
         scales = [1.0 if r.scale is None else r.scale for r in samples]  # models that differ in them alone are two
-        return {r.name: _log_density(r) for r in samples}, scales, [r.value for r in records.values()]
+        densities = {r.name: _log_density(r) for r in samples}  # checks the shapes, before they are described
+        found.append(_describe(records))
+        return densities, scales, [r.value for r in records.values()]
 
     try:
         jaxpr = jax.make_jaxpr(program)(inputs.traced(), ABSTRACT_KEY)
     except CONCRETE_ERRORS:
         raise
+    except SiteError as error:
+        raise ValueError(str(error)) from error
     except (TypeError, ValueError, AssertionError, IndexError) as error:
         after = f" (the last site reached was {seen[-1]!r})" if seen else ""
+        plates = f" that indexes its data (batch_size makes {dict(lengths)} of the plates)" if lengths else ""
         raise ValueError(
-            f"the model cannot be run on this data{after}: {error}. If shapes do not fit, a numpyro.plate of the right "
-            "size around the site is the usual remedy"
+            f"the model cannot be run on this data{after}: {str(error).rstrip('.')}. If shapes do not fit, a "
+            f"numpyro.plate of the right size{plates} around the site is the usual remedy"
         ) from error
+    except Exception as error:
+        where = f"the last site reached was {seen[-1]!r}" if seen else "before any latent site"
+        error.add_note(f"raised by the model; {where}")
+        raise
     samples, params, deterministics, plates = found[-1]
     return Sites(samples, params, deterministics, plates, fingerprint(jaxpr, found[-1]))
 
@@ -173,11 +185,14 @@ def _log_density(record: Record) -> jax.Array:
         together = jnp.broadcast_shapes(value, expected)
     except ValueError:
         together = None
-    if together is None or together not in (value, expected):
+    # One number may stand for all elements; data that are repeated along a dimension are a mistake.
+    repeated = record.observed and prod(value) > 1 and prod(value) != prod(expected) and together == expected
+    if together is None or together not in (value, expected) or repeated:
         frames = {f.name: f.size for f in record.frames}
-        raise ValueError(
+        raise SiteError(
             f"site {record.name!r}: its value has shape {value}, its distribution {expected} (plates {frames}); "
-            "expected the same. A missing or misplaced numpyro.plate, or a missing [:, None], would explain it"
+            "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
+            "subsampled plate would explain it"
         )
     return record.fn.log_prob(record.value)
 

@@ -127,12 +127,12 @@ class Step:
         def branch(key: jax.Array, value: jax.Array) -> Any:
             run = self.rerun(self.params, {node: jnp.full(shape, value)}, key)
             log_q = None if marginal else run.nodes[node].log_q
-            return log_q, {t: run.terms[t] for t in aligned if t in run.terms}
+            return log_q, {t: run.terms[t] for t in aligned if t in run.terms}, run.masks.get(node)
 
         values = jnp.asarray(self.program.branch_values(node))
         particles = lambda value: self.over_particles(lambda key: branch(key, value))  # noqa: E731
-        log_q, terms = jax.vmap(particles)(values)
-        return Branches(log_q, terms, aligned, self._scale(node))
+        log_q, terms, mask = jax.vmap(particles)(values)
+        return Branches(log_q, terms, aligned, self._scale(node), None if mask is None else mask[0])
 
     def _node_shape(self, node: str) -> tuple[int, ...]:
         sites = self.program.guide_sites if self.program.guide is not None else self.program.sites

@@ -30,6 +30,7 @@ ORDER = [
     "structure",
     "plan",
     "switching",
+    "facts",
     "overrides",
     "matching",
     "planning",

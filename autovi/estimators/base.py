@@ -48,13 +48,14 @@ class Branches(NamedTuple):
 
     `log_q` is `[K, particles, *batch]` (None when the site is not in the guide), `terms[name]` `[K, particles, *term]`,
     `aligned[name]` says how the term's dimensions belong to the site's, `scale` is the site's plate scale, which all
-    these terms contain.
+    these terms contain, `mask` `[particles, *batch]` says which elements count (None: all).
     """
 
     log_q: jax.Array | None
     terms: Mapping[str, jax.Array]
     aligned: Mapping[str, Aligned]
     scale: float
+    mask: jax.Array | None = None
 
 
 @dataclass(frozen=True)

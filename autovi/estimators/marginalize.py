@@ -39,11 +39,24 @@ class Marginalize(Estimator):
 
     def integrate(self, branches: Branches) -> dict[str, tuple[jax.Array, Aligned | None]]:
         joint = log_joint(branches)
-        aligned = tuple(range(joint.ndim - 2))
-        return {"marginal": (branches.scale * jax.nn.logsumexp(joint, axis=0), aligned)}
+        total = jax.nn.logsumexp(joint, axis=0)
+        if branches.mask is not None:
+            # Without its log p and log q, all that is left of an element is the best of its values.
+            total = jnp.where(branches.mask, total, jnp.max(joint, axis=0))
+        return {"marginal": (branches.scale * total, tuple(range(joint.ndim - 2)))}
 
 
 def log_joint(branches: Branches) -> jax.Array:
     """log p(z = k, downstream) `[K, particles, *batch]`, without the plate scale, which stands outside the sum."""
     terms = [to_site(t, branches.aligned[n], lead=2) for n, t in branches.terms.items()]
     return jnp.asarray(sum(terms)) / branches.scale
+
+
+def log_conditional(branches: Branches) -> jax.Array:
+    """log p(z = k | everything else) `[K, particles, *batch]`; of masked elements, the best value for certain."""
+    joint = log_joint(branches)
+    conditional = jax.nn.log_softmax(joint, axis=0)
+    if branches.mask is None:
+        return conditional
+    best = jnp.argmax(joint, axis=0) == jnp.arange(joint.shape[0]).reshape(-1, *[1] * (joint.ndim - 1))
+    return jnp.where(branches.mask, conditional, jnp.where(best, 0.0, -jnp.inf))
