@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from autovi.engine import Engine, Start
-from autovi.optimize import Carry, Progress
+from autovi.optimize import Carry
 from autovi.sites import Sites
+from autovi.stopping import Progress
 
 
 def check_start(sites: Sites, start: Start) -> None:

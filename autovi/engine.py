@@ -17,9 +17,11 @@ import numpy as np
 from autovi.estimators.marginalize import log_conditional
 from autovi.execution import site_key
 from autovi.inputs import Inputs
-from autovi.optimize import Carry, Optimizer, Progress, init_carry, make_chunk
+from autovi.optimize import Carry, Optimizer, init_carry, make_chunk
 from autovi.predictive import predict
 from autovi.program import Program
+from autovi.sites import trace_sites
+from autovi.stopping import Progress
 from autovi.structure import Structure
 from autovi.surrogate import Estimate, Step, draw_indices, estimate
 
@@ -57,8 +59,7 @@ class Engine:
     structure: Structure
     optimizer: Optimizer
     term_names: tuple[str, ...] = ()  # known once the start has been traced
-    _starts: dict[bool, Callable] = field(default_factory=dict)  # by whether the key is an integer
-    _chunk: Callable | None = None
+    _starts: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)  # with the chunk, by the kind of key
     _jitted: dict[Any, Callable] = field(default_factory=dict)
 
     @property
@@ -86,18 +87,19 @@ class Engine:
 
         Compiled once, both at the same time. The start runs once, so little is spent on optimizing its code.
         """
-        kind = type(rng_key) is int
+        kind = "int" if isinstance(rng_key, int) else str(rng_key.dtype)
         if kind not in self._starts:
             lowered = jax.jit(self._start).lower(arrays, rng_key)
+            carry = jax.tree.map(_abstract, lowered.out_info[0])
             with ThreadPoolExecutor(1) as pool:
                 start = pool.submit(lowered.compile, _compiler_options(1))
-                if self._chunk is None:
-                    carry = jax.tree.map(_abstract, lowered.out_info[0])
-                    schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
-                    self._chunk = make_chunk(self.estimate, self.optimizer).lower(carry, arrays, schedule).compile()
-                self._starts[kind] = start.result()
-        assert self._chunk is not None
-        return self._starts[kind], self._chunk
+                chunk = self._kept(("chunk", str(carry.rng_key.dtype)), lambda: self._compile_chunk(carry, arrays))
+                self._starts[kind] = start.result(), chunk
+        return self._starts[kind]
+
+    def _compile_chunk(self, carry: Carry, arrays: Any) -> Callable:
+        schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
+        return make_chunk(self.estimate, self.optimizer).lower(carry, arrays, schedule).compile()
 
     def initial_params(self, arrays: Mapping[str, Any]) -> Any:
         """Parameters at the origin: their structure and shapes are those of every fit."""
@@ -180,14 +182,18 @@ class Engine:
     ) -> dict[str, np.ndarray]:
         """Posterior predictive draws for the data in `inputs`, one for each draw of the latent sites in `values`."""
         count = next(iter(values.values())).shape[0]
+        sites, _ = trace_sites(model, inputs)
+        lengths = {n: p.size for n, p in sites.subsampled.items()}
 
-        @partial(jax.jit, compiler_options=_compiler_options(count * self._numbers_per_draw))
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
-            one = lambda pair: predict(model, inputs, arrays, params, *pair)  # noqa: E731
+            one = lambda pair: predict(model, inputs, lengths, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
-        keys = jax.random.split(rng_key, count)
-        return {n: np.asarray(v) for n, v in all_predictions(inputs.traced(), params, dict(values), keys).items()}
+        options = _compiler_options(count * self._numbers_per_draw)
+        key = ("predict", sites.fingerprint, inputs.signature(), count)
+        run = self._kept(key, lambda: jax.jit(all_predictions, compiler_options=options))
+        drawn = run(inputs.traced(), params, dict(values), jax.random.split(rng_key, count))
+        return {n: np.asarray(v) for n, v in drawn.items()}
 
     @cached_property
     def observed(self) -> Callable[[Any], dict[str, jax.Array]]:

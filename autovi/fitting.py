@@ -12,10 +12,11 @@ import optax
 
 from autovi.checks import check_count, check_end, check_start
 from autovi.engine import Engine
-from autovi.optimize import MAX_STEPS, Carry, Progress, optimize
+from autovi.optimize import MAX_STEPS, Carry, optimize
 from autovi.plan import Plan
 from autovi.preparation import Options, prepare
 from autovi.result import Fit
+from autovi.stopping import OWN_RATE, RATES, Progress
 
 OBJECTIVES = ("elbo",)
 
@@ -57,9 +58,9 @@ def fit(
         objective: "elbo".
         num_particles: draws per step; None: chosen.
         num_steps: how many steps; None: until the loss stands still, at most `max_steps`.
-        max_steps: the bound when `num_steps` is None, and the number of steps then with one's own optimizer, whose
-            learning rate autovi does not lower.
-        optimizer: an Optax transformation; None: Adam, its learning rate lowered as the fit goes.
+        max_steps: the bound when `num_steps` is None.
+        optimizer: an Optax transformation, whose learning rate is its own; None: Adam, its learning rate lowered as
+            the fit goes.
         num_draws: posterior draws in the ArviZ object.
         num_restarts: fits from different starting points; the one with the lowest final loss is returned.
         batch_size: elements of the subsampled plates per step, one number or by plate name; None: as the model says.
@@ -87,9 +88,10 @@ def fit(
     options = Options(guide, families, estimators, num_particles, batch_size, optimizer)
     engine, inputs = prepare(model, data, options)
     arrays = jax.device_put(inputs.traced())
+    rates = RATES if optimizer is None else OWN_RATE
     runs = []
     for restart in range(num_restarts):
-        progress = Progress(num_steps, max_steps)
+        progress = Progress(num_steps, max_steps, rates)
         runs.append(_run(engine, arrays, _restart_key(as_key(rng_key), restart), progress, progress_bar))
         if progress.status == "stopped":
             break
@@ -120,8 +122,7 @@ def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progre
     run_start, chunk = engine.compile(arrays, rng_key)
     carry, start, result_key = run_start(arrays, rng_key)
     check_start(engine.program.sites, jax.tree.map(np.asarray, start))
-    adaptive = engine.optimizer.transform is None
-    carry = optimize(chunk, carry, arrays, progress, progress_bar=progress_bar, adaptive=adaptive)
+    carry = optimize(chunk, carry, arrays, progress, progress_bar=progress_bar)
     check_end(engine, progress, carry)
     return _Run(carry, progress, result_key)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,16 +14,10 @@ import optax
 from tqdm.auto import tqdm
 
 from autovi.interruption import Interruption
+from autovi.stopping import CHUNK, HOPELESS, Progress, Schedule
 
-CHUNK = 100  # steps between two looks of the host
 MAX_STEPS = 100_000
-START_RATE = 0.05
-RATES = tuple(START_RATE * 10 ** (-k / 2) for k in range(4))  # until converged: lowered when the loss stands still
 ESTIMATOR_RATE = 0.05  # SGD on squared error: a moving average that forgets by a factor of 0.9 a step
-WINDOW = 8  # chunks that a verdict on the loss looks at
-TOLERANCE = 0.01  # a fall of less, in nats over a window, is none
-PRECISION = 0.1  # standard error, in nats, with which a fall must be known before it is said to be none
-LONGEST = 5000  # steps: a window of so many is judged whatever its noise
 
 
 class Carry(NamedTuple):
@@ -39,14 +33,6 @@ class Carry(NamedTuple):
     skipped: jax.Array
     bad_terms: jax.Array  # in the order of the terms' names
     bad_params: Any
-
-
-class Schedule(NamedTuple):
-    """What the host decides for each step of a chunk: the learning rate (0 or less: no step), and the weight of the
-    step's parameters in their running mean."""
-
-    rate: np.ndarray
-    weight: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -117,97 +103,7 @@ def make_chunk(estimate: Callable, optimizer: Optimizer) -> jax.stages.Wrapped:
     return chunk
 
 
-@dataclass
-class Progress:
-    """What the host knows of a running fit."""
-
-    num_steps: int | None
-    max_steps: int
-    losses: list[np.ndarray] = field(default_factory=list)
-    step: int = 0
-    level: int = 0  # which of RATES
-    level_start: int = 0
-    status: str = "max_steps"
-    message: str = ""
-
-    @property
-    def limit(self) -> int:
-        return self.max_steps if self.num_steps is None else self.num_steps
-
-    def all_losses(self) -> np.ndarray:
-        """The loss of every step so far."""
-        return np.concatenate([*self.losses, np.zeros(0, np.float32)])
-
-    def final_loss(self) -> float:
-        """The mean over the last tenth of the steps (infinite when none is finite): what restarts are compared by."""
-        losses = self.all_losses()
-        last = losses[-max(1, losses.size // 10) :]
-        return float(last[np.isfinite(last)].mean()) if np.isfinite(last).any() else np.inf
-
-    def schedule(self, start: int) -> Schedule:
-        """The next chunk's, beginning at step `start`."""
-        steps = np.arange(start, start + CHUNK)
-        if self.num_steps is not None:
-            rate = START_RATE * 0.5 * (1 + np.cos(np.pi * np.minimum(steps / self.num_steps, 1.0)))
-            rate = np.maximum(rate, 1e-3 * START_RATE)
-            weight = np.ones(CHUNK)
-            tail = int(0.75 * self.num_steps)
-            weight = np.where(steps < tail, 1.0, 1.0 / np.maximum(steps - tail + 1, 1))
-        else:
-            rate = np.full(CHUNK, RATES[self.level])
-            settled = self.level_start + CHUNK  # the first chunk after a change of rate is not averaged
-            weight = np.where(steps < settled, 1.0, 1.0 / np.maximum(steps - settled + 1, 1))
-        rate = np.where(steps < self.limit, rate, 0.0)
-        return Schedule(rate.astype(np.float32), weight.astype(np.float32))
-
-
-class Verdict(NamedTuple):
-    """How much the loss fell from the first to the second half of a window, and its standard error, in nats."""
-
-    fall: float
-    se: float
-    num_steps: int
-
-    @property
-    def standing(self) -> bool:
-        """Nothing is left to wait for: no fall beyond two standard errors, and these small enough to see one (or the
-        window as long as is worth looking at)."""
-        seen = self.se < PRECISION or self.num_steps >= LONGEST
-        return self.fall < max(2.0 * self.se, TOLERANCE) and seen
-
-
-def judge(losses: np.ndarray) -> Verdict:
-    """Compares the halves of a window of losses. The standard error comes from means of batches of half a chunk, so
-    that the correlation between steps is in it."""
-    batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
-    first, second = np.array_split(batches, 2)
-    se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
-    return Verdict(float(first.mean() - second.mean()), float(se), batches.size * (CHUNK // 2))
-
-
-def _stands_still(progress: Progress) -> bool:
-    """Lowers the learning rate once the loss stands still; True when it does at the lowest."""
-    since = progress.step - progress.level_start
-    if since < WINDOW * CHUNK:
-        return False
-    length = min(max(WINDOW * CHUNK, since // 2), LONGEST)
-    recent = progress.all_losses()[-length:]
-    verdict = judge(recent[np.isfinite(recent)])
-    if not verdict.standing:
-        return False
-    if progress.level + 1 < len(RATES):
-        progress.level, progress.level_start = progress.level + 1, progress.step
-        return False
-    progress.message = (
-        f"the loss stands still at the lowest learning rate: it fell by {verdict.fall:.2g} nats, standard error "
-        f"{verdict.se:.2g}, between the halves of the last {recent.size} steps"
-    )
-    return True
-
-
-def optimize(
-    chunk: Callable, carry: Carry, arrays: Any, progress: Progress, *, progress_bar: bool, adaptive: bool
-) -> Carry:
+def optimize(chunk: Callable, carry: Carry, arrays: Any, progress: Progress, *, progress_bar: bool) -> Carry:
     """Runs chunks until `num_steps`, convergence, or Ctrl-C, which ends the fit with what there is.
 
     With a fixed number of steps the next chunk is on its way before the last one's losses are read.
@@ -225,8 +121,12 @@ def optimize(
             launched += pending[-1][1]
             if len(pending) > ahead:
                 _collect(progress, *pending.pop(0), bar)
-            if not ahead and adaptive and _stands_still(progress):
+            if ahead:
+                continue
+            if progress.stands_still():
                 progress.status = "converged"
+                break
+            if launched == HOPELESS * CHUNK and int(carry.skipped) == launched:
                 break
         for losses, count in pending:
             _collect(progress, losses, count, bar)

@@ -10,19 +10,22 @@ import jax.numpy as jnp
 
 from autovi.execution import execute, unobserved
 from autovi.inputs import Inputs
-from autovi.sites import trace_sites
 
 
 def predict(
     model: Callable,
     inputs: Inputs,
+    lengths: Mapping[str, int],
     arrays: Mapping[str, Any],
     params: Mapping[str, Any],
     values: Mapping[str, Any],
     rng_key: jax.Array,
 ) -> dict[str, Any]:
     """One draw of everything in the model that `values` does not hold: observed sites anew, deterministics, and latent
-    sites whose shape is not that of their value (new elements of a plate), from their prior given the rest."""
+    sites whose shape is not that of their value (new elements of a plate), from their prior given the rest.
+
+    `lengths` are those of subsampled plates, here at full size.
+    """
     taken: set[str] = set()
 
     def latent(msg: dict[str, Any]) -> Any:
@@ -41,7 +44,7 @@ def predict(
         return value
 
     args, kwargs = inputs.rebuild(dict(arrays))
-    lengths = {n: jnp.arange(p.size) for n, p in trace_sites(model, inputs)[0].subsampled.items()}
-    records = execute(unobserved(model), args, kwargs, rng_key, latent=latent, params=params, indices=lengths)
+    indices = {name: jnp.arange(length) for name, length in lengths.items()}
+    records = execute(unobserved(model), args, kwargs, rng_key, latent=latent, params=params, indices=indices)
     kept = [r for r in records.values() if r.kind in ("sample", "deterministic") and not r.infer.get("is_auxiliary")]
     return {r.name: r.value for r in kept if r.name not in taken}

@@ -130,6 +130,8 @@ def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
             f"optimizer: its update needs more than gradients, state and parameters ({error}); line searches and the "
             "like do not fit a stochastic loss"
         ) from error
+    except (ValueError, KeyError):  # it looks the parameters up by name (optax.masked, optax.multi_transform)
+        return str(id(optimizer))
 
 
 def _hashable(value: Any) -> Any:

@@ -41,6 +41,7 @@ ORDER = [
     "predictive",
     "surrogate",
     "interruption",
+    "stopping",
     "optimize",
     "engine",
     "checks",

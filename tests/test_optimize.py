@@ -12,19 +12,8 @@ import optax
 import pytest
 
 import autovi
-from autovi.optimize import (
-    CHUNK,
-    LONGEST,
-    PRECISION,
-    TOLERANCE,
-    WINDOW,
-    Optimizer,
-    Progress,
-    init_carry,
-    judge,
-    make_chunk,
-    optimize,
-)
+from autovi.optimize import Optimizer, init_carry, make_chunk, optimize
+from autovi.stopping import CHUNK, HOPELESS, LONGEST, PRECISION, TOLERANCE, WINDOW, Progress, judge
 from autovi.surrogate import Estimate
 
 Y = np.array([0.5, 1.0, 1.5, 3.0])
@@ -63,6 +52,31 @@ def test_converged():
     assert fit.losses.size % CHUNK == 0 and fit.losses.size < 20_000
     mu = fit.sample(5000)["mu"]
     assert mu.mean() == pytest.approx(6 / 5, abs=0.04) and mu.std() == pytest.approx(0.2**0.5, rel=0.05)
+
+
+def test_converged_with_an_optimizer_of_ones_own():
+    fit = quick(model, {"y": Y}, num_steps=None, optimizer=optax.adam(0.02), num_particles=16)
+    assert fit.status == "converged" and "stands still: it fell by" in fit.message
+    mu = fit.sample(5000)["mu"]
+    assert mu.mean() == pytest.approx(6 / 5, abs=0.06) and mu.std() == pytest.approx(0.2**0.5, rel=0.1)
+
+
+def test_another_kind_of_key():
+    """A second fit of the same shapes with a key of another implementation has a state of another type."""
+    fits = [quick(model, {"y": Y}, rng_key=key) for key in (0, jax.random.key(0, impl="rbg"), jax.random.PRNGKey(0))]
+    assert all(np.isfinite(fit.losses).all() for fit in fits)
+    # Old-style and integer keys are the same stream.
+    np.testing.assert_array_equal(fits[0].losses, fits[2].losses)
+
+
+def test_restarts_keep_the_best():
+    def two_modes(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
+        numpyro.factor("modes", jnp.logaddexp(3.0 - 8.0 * (mu - 3.0) ** 2, -8.0 * (mu + 3.0) ** 2))
+
+    fits = [quick(two_modes, {"y": Y}, num_steps=600, num_restarts=n, rng_key=3) for n in (1, 8)]
+    assert fits[1].elbo >= fits[0].elbo - 0.1
+    assert fits[1].sample(100)["mu"].mean() == pytest.approx(3.0, abs=0.2)
 
 
 def test_max_steps():
@@ -152,6 +166,15 @@ def test_all_steps_bad():
     assert all(np.isfinite(value).all() for value in fit.params.values())
 
 
+def test_a_hopeless_fit_ends_early():
+    def never(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu + jnp.sqrt(0.0 * mu), 1.0), obs=y)
+
+    fit = quick(never, {"y": np.array(1.5)}, num_steps=None)
+    assert fit.status == "failed" and fit.losses.size == HOPELESS * CHUNK
+
+
 def toy(bad=lambda key: False, noise=1.0):
     """The loss |p - e|^2 / 2 with noise e around (1, -1): its minimum is there."""
 
@@ -190,9 +213,7 @@ def test_bad_steps_leave_the_good_ones_alone():
     optimizer = Optimizer(optax.sgd(0.1))
     is_bad = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1))  # noqa: E731
     progress = Progress(1000, 1000)
-    carry = optimize(
-        make_chunk(toy(is_bad), optimizer), toy_carry(optimizer), TARGET, progress, progress_bar=False, adaptive=False
-    )
+    carry = optimize(make_chunk(toy(is_bad), optimizer), toy_carry(optimizer), TARGET, progress, progress_bar=False)
     assert 400 < int(carry.skipped) == np.isnan(progress.all_losses()).sum() < 600
     np.testing.assert_allclose(carry.average["guide"]["p"], TARGET, atol=0.3)
 
@@ -232,7 +253,7 @@ def test_the_average_beats_the_last_iterate(transform):
     averages, lasts = [], []
     for seed in range(20):
         progress = Progress(1000, 1000)
-        carry = optimize(chunk, toy_carry(optimizer, seed), TARGET, progress, progress_bar=False, adaptive=False)
+        carry = optimize(chunk, toy_carry(optimizer, seed), TARGET, progress, progress_bar=False)
         averages.append(np.sum((carry.average["guide"]["p"] - TARGET) ** 2))
         lasts.append(np.sum((carry.params["guide"]["p"] - TARGET) ** 2))
     assert np.mean(averages) < 0.4 * np.mean(lasts)

@@ -1,0 +1,120 @@
+"""When a fit ends: what the host knows of it, its learning rates, and a verdict on the loss, honest about noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+CHUNK = 100  # steps between two looks of the host
+START_RATE = 0.05
+RATES = tuple(START_RATE * 10 ** (-k / 2) for k in range(4))  # until converged: lowered when the loss stands still
+OWN_RATE = (1.0,)  # with an optimizer of the user's, which has a learning rate of its own
+WINDOW = 8  # chunks that a verdict on the loss looks at
+TOLERANCE = 0.01  # a fall of less, in nats over a window, is none
+PRECISION = 0.1  # standard error, in nats, with which a fall must be known before it is said to be none
+LONGEST = 5000  # steps: a window of so many is judged whatever its noise
+HOPELESS = 10  # chunks from the start without one good step
+
+
+class Schedule(NamedTuple):
+    """What the host decides for each step of a chunk: the learning rate (0 or less: no step), and the weight of the
+    step's parameters in their running mean."""
+
+    rate: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass
+class Progress:
+    """What the host knows of a running fit."""
+
+    num_steps: int | None
+    max_steps: int
+    rates: tuple[float, ...] = RATES
+    losses: list[np.ndarray] = field(default_factory=list)
+    step: int = 0
+    level: int = 0  # which of the rates
+    level_start: int = 0
+    status: str = "max_steps"
+    message: str = ""
+
+    @property
+    def limit(self) -> int:
+        """The number of steps after which the fit ends whatever the loss does."""
+        return self.max_steps if self.num_steps is None else self.num_steps
+
+    def all_losses(self) -> np.ndarray:
+        """The loss of every step so far."""
+        return np.concatenate([*self.losses, np.zeros(0, np.float32)])
+
+    def final_loss(self) -> float:
+        """The mean over the last tenth of the steps (infinite when none is finite): what restarts are compared by."""
+        losses = self.all_losses()
+        last = losses[-max(1, losses.size // 10) :]
+        return float(last[np.isfinite(last)].mean()) if np.isfinite(last).any() else np.inf
+
+    def schedule(self, start: int) -> Schedule:
+        """The next chunk's, beginning at step `start`.
+
+        With a number of steps the rate falls along half a cosine, and the parameters of the last quarter are averaged.
+        Without one the rate is that of the level and all but its first chunk is averaged; with the user's optimizer,
+        which has one level, recent steps count more: the n-th with weight 4 / (n + 3) (Shamir and Zhang, 2013).
+        """
+        steps = np.arange(start, start + CHUNK)
+        if self.num_steps is not None:
+            rate = np.maximum(0.5 * (1 + np.cos(np.pi * np.minimum(steps / self.num_steps, 1.0))), 1e-3) * START_RATE
+            weight = 1.0 / np.maximum(steps - int(0.75 * self.num_steps) + 1, 1)
+        else:
+            rate = np.full(CHUNK, self.rates[self.level])
+            since = np.maximum(steps - self.level_start - CHUNK + 1, 1)
+            weight = 1.0 / since if len(self.rates) > 1 else 4.0 / (since + 3.0)
+        rate = np.where(steps < self.limit, rate, 0.0)
+        return Schedule(rate.astype(np.float32), weight.astype(np.float32))
+
+    def stands_still(self) -> bool:
+        """Lowers the learning rate once the loss stands still; True when it does at the lowest."""
+        since = self.step - self.level_start
+        if since < WINDOW * CHUNK:
+            return False
+        recent = self.all_losses()[-min(max(WINDOW * CHUNK, since // 2), LONGEST) :]
+        recent = recent[np.isfinite(recent)]
+        if recent.size < WINDOW * CHUNK // 2:
+            return False
+        verdict = judge(recent)
+        if not verdict.standing:
+            return False
+        if self.level + 1 < len(self.rates):
+            self.level, self.level_start = self.level + 1, self.step
+            return False
+        self.message = (
+            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: it fell by "
+            f"{verdict.fall:.2g} nats, standard error {verdict.se:.2g}, between the halves of the last {recent.size} "
+            "steps"
+        )
+        return True
+
+
+class Verdict(NamedTuple):
+    """How much the loss fell from the first to the second half of a window, and its standard error, in nats."""
+
+    fall: float
+    se: float
+    num_steps: int
+
+    @property
+    def standing(self) -> bool:
+        """Nothing is left to wait for: no fall beyond two standard errors, and these small enough to see one (or the
+        window as long as is worth looking at)."""
+        seen = self.se < PRECISION or self.num_steps >= LONGEST
+        return self.fall < max(2.0 * self.se, TOLERANCE) and seen
+
+
+def judge(losses: np.ndarray) -> Verdict:
+    """Compares the halves of a window of losses. The standard error comes from means of batches of half a chunk, so
+    that the correlation between steps is in it."""
+    batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
+    first, second = np.array_split(batches, 2)
+    se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
+    return Verdict(float(first.mean() - second.mean()), float(se), batches.size * (CHUNK // 2))
