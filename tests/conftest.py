@@ -4,9 +4,14 @@ import os
 import warnings
 
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+
+
+# The shapes that annotations promise are checked at every call of these modules.
+install_import_hook(["autovi.baselines", "autovi.estimators"], "beartype.beartype")
 
 
 def pytest_configure(config: pytest.Config) -> None:

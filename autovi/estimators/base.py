@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 
 from autovi.costs import Aligned
 from autovi.registry import Gradients
 
+Scalar = Float[Array, ""]
+PerElement = Float[Array, "particles *batch"]
+PerValue = Float[Array, "values particles *batch"]
+PerTerm = Float[Array, "values particles ..."]
+Mask = Bool[Array, "particles *batch"]
+Integrals = dict[str, tuple[Float[Array, "particles ..."], Aligned | None]]
 MAX_VALUES = 1024  # of a support that is gone through one by one
 
 
@@ -27,7 +34,7 @@ class Density(NamedTuple):
     """q over particles: the log density of values with a leading particle axis, `[particles, *batch]`, unscaled and
     unmasked."""
 
-    log_prob: Callable[[Any], jax.Array]
+    log_prob: Callable[[Any], PerElement]
 
 
 class Cost(NamedTuple):
@@ -39,8 +46,8 @@ class Cost(NamedTuple):
     same randomness; its gradient flows through `value` only.
     """
 
-    value: jax.Array
-    at: Callable[[Any], jax.Array]
+    value: PerElement
+    at: Callable[[Any], PerElement]
 
 
 class Branches(NamedTuple):
@@ -51,11 +58,11 @@ class Branches(NamedTuple):
     these terms contain, `mask` `[particles, *batch]` says which elements count (None: all).
     """
 
-    log_q: jax.Array | None
-    terms: Mapping[str, jax.Array]
+    log_q: PerValue | None
+    terms: Mapping[str, PerTerm]
     aligned: Mapping[str, Aligned]
     scale: float
-    mask: jax.Array | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,11 @@ class Estimator(ABC):
         """The estimator's own parameters for a site of this batch shape, often none."""
         return ()
 
-    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[jax.Array, jax.Array]:
+    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         """The scalar whose gradient is wanted (a mean over particles), and the scalar loss of `params`."""
         raise TypeError(f"{type(self).__name__} has no surrogate")
 
-    def integrate(self, branches: Branches) -> dict[str, tuple[jax.Array, Aligned | None]]:
+    def integrate(self, branches: Branches) -> Integrals:
         """Terms that replace the branches': name -> (`[particles, ...]`, None if it has the replaced term's dimensions,
         else how its dimensions belong to the site's)."""
         raise TypeError(f"{type(self).__name__} does not integrate")

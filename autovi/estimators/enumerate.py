@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
-from autovi.costs import Aligned, to_term
-from autovi.estimators.base import Branches, Draw, Estimator, Facts, refuses_to_list
+from autovi.costs import to_term
+from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, refuses_to_list
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Enumerate(Estimator):
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
         return Draw(jax.lax.stop_gradient(q(rng_key=rng_key)))
 
-    def integrate(self, branches: Branches) -> dict[str, tuple[jax.Array, Aligned | None]]:
+    def integrate(self, branches: Branches) -> Integrals:
         assert branches.log_q is not None
         weights = jnp.exp(branches.log_q)
-        out: dict[str, tuple[jax.Array, Aligned | None]] = {}
+        out: Integrals = {}
         for name, term in branches.terms.items():
             weight = to_term(weights, branches.aligned[name], term.ndim - 2, lead=2)
             out[name] = jnp.sum(weight * term, axis=0), None

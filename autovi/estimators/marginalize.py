@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
-from autovi.costs import Aligned, to_site
-from autovi.estimators.base import Branches, Draw, Estimator, Facts, refuses_to_list
+from autovi.costs import to_site
+from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, PerValue, refuses_to_list
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Marginalize(Estimator):
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
         raise TypeError("a marginalized site is not in the guide")
 
-    def integrate(self, branches: Branches) -> dict[str, tuple[jax.Array, Aligned | None]]:
+    def integrate(self, branches: Branches) -> Integrals:
         joint = log_joint(branches)
         total = jax.nn.logsumexp(joint, axis=0)
         if branches.mask is not None:
@@ -46,13 +46,13 @@ class Marginalize(Estimator):
         return {"marginal": (branches.scale * total, tuple(range(joint.ndim - 2)))}
 
 
-def log_joint(branches: Branches) -> jax.Array:
+def log_joint(branches: Branches) -> PerValue:
     """log p(z = k, downstream) `[K, particles, *batch]`, without the plate scale, which stands outside the sum."""
     terms = [to_site(t, branches.aligned[n], lead=2) for n, t in branches.terms.items()]
     return jnp.asarray(sum(terms)) / branches.scale
 
 
-def log_conditional(branches: Branches) -> jax.Array:
+def log_conditional(branches: Branches) -> PerValue:
     """log p(z = k | everything else) `[K, particles, *batch]`; of masked elements, the best value for certain."""
     joint = log_joint(branches)
     conditional = jax.nn.log_softmax(joint, axis=0)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.baselines import BASELINES
-from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Score(Estimator):
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
         return Draw(jax.lax.stop_gradient(q(rng_key=rng_key)))
 
-    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[jax.Array, jax.Array]:
+    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         baseline, loss = BASELINES[self.baseline].value(cost.value, params)
         signal = jax.lax.stop_gradient(cost.value - baseline)
         log_q = q.log_prob(draw.value)
