@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_architecture import ORDER, PLUGIN_FOLDERS
 
 import autovi
 from autovi.preparation import Options, prepare
@@ -141,6 +142,13 @@ def test_worked_estimator_is_unbiased(in_folder):
 def test_readme_example_is_short():
     first = next(source for language, source, _ in blocks(ROOT / "README.md") if language == "python")
     assert len([line for line in first.splitlines() if line.strip()]) <= 15
+
+
+def test_how_it_works_has_every_file_in_order():
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", (ROOT / "docs" / "how-it-works.md").read_text(), re.MULTILINE)
+    assert rows == ORDER
+    folders = re.findall(r"^\| `(\w+)/` \|", (ROOT / "docs" / "how-it-works.md").read_text(), re.MULTILINE)
+    assert folders == PLUGIN_FOLDERS
 
 
 def test_pages_name_files_that_exist():
