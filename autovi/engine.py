@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
@@ -58,6 +58,7 @@ class Engine:
     full: Program
     structure: Structure
     optimizer: Optimizer
+    lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
     term_names: tuple[str, ...] = ()  # known once the start has been traced
     _starts: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)  # with the chunk, by the kind of key
     _jitted: dict[Any, Callable] = field(default_factory=dict)
@@ -81,6 +82,26 @@ class Engine:
         guide_sites = self.program.guide_sites
         site = (guide_sites or self.program.sites).samples[block.sites[0]]
         return () if block.flat else site.full(site.batch_shape) if block.family is not None else site.batch_shape
+
+    def use(self, model: Callable, guide: Callable | None) -> None:
+        """Takes these functions, which compute the same, for what is traced from now on."""
+        self.program = replace(self.program, model=model, guide=guide)
+        self.full = replace(self.full, model=model, guide=guide)
+
+    def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs) -> None:
+        """The same after a check that they still compute what they did.
+
+        Raises:
+            ValueError: something that they read (a global, a closure) is no longer what it was.
+        """
+        for what, fn, sites in (("model", model, self.program.sites), ("guide", guide, self.program.guide_sites)):
+            if fn is not None and sites is not None:
+                if trace_sites(fn, inputs, self.lengths)[0].fingerprint != sites.fingerprint:
+                    raise ValueError(
+                        f"the {what} has changed since the fit: something that it reads besides its arguments (a "
+                        "global, a closure) is another now. Pass it as data, or fit again"
+                    )
+        self.use(model, guide)
 
     def compile(self, arrays: Any, rng_key: jax.Array | int) -> tuple[Callable, Callable]:
         """`start(arrays, rng_key)`, which gives the state before the first step, and `chunk(carry, arrays, schedule)`.

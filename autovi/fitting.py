@@ -89,15 +89,21 @@ def fit(
     engine, inputs = prepare(model, data, options)
     arrays = jax.device_put(inputs.traced())
     rates = RATES if optimizer is None else OWN_RATE
-    runs = []
+    runs: list[_Run] = []
     for restart in range(num_restarts):
         progress = Progress(num_steps, max_steps, rates)
-        runs.append(_run(engine, arrays, _restart_key(as_key(rng_key), restart), progress, progress_bar))
+        try:
+            runs.append(_run(engine, arrays, _restart_key(as_key(rng_key), restart), progress, progress_bar))
+        except ValueError:
+            # No finite starting point: of the first run that is an error, of another that run's own bad luck.
+            if not runs:
+                raise
         if progress.status == "stopped":
             break
-    best = min(runs, key=lambda run: run.progress.final_loss())
+    best = _best(runs)
     return Fit(
         model=model,
+        guide=engine.program.guide,
         engine=engine,
         inputs=inputs,
         raw_params=best.carry.average,
@@ -125,6 +131,17 @@ def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progre
     carry = optimize(chunk, carry, arrays, progress, progress_bar=progress_bar)
     check_end(engine, progress, carry)
     return _Run(carry, progress, result_key)
+
+
+def _best(runs: list[_Run]) -> _Run:
+    """The run with the lowest final loss that did not fail; it says so if Ctrl-C ended a later one."""
+    best = min(runs, key=lambda run: (run.progress.status == "failed", run.progress.final_loss()))
+    if runs[-1].progress.status == "stopped" and best is not runs[-1]:
+        best.progress.status = "stopped"
+        best.progress.message = f"{runs[-1].progress.message} of restart {len(runs)}; this is an earlier one: " + (
+            best.progress.message
+        )
+    return best
 
 
 def _restart_key(rng_key: int | jax.Array, restart: int) -> int | jax.Array:

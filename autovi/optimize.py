@@ -1,4 +1,4 @@
-"""Compiled chunks of steps over Optax: the loop, its stopping rule, and what it counts."""
+"""Compiled chunks of steps over Optax: the loop and what it counts."""
 
 from __future__ import annotations
 

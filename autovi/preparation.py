@@ -60,7 +60,9 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
     if guide_sites is not None:
         guide_nodes(sites, guide_sites)
     key = _cache_key(inputs, sites, guide_sites, options)
-    return _CACHE.get(key, lambda: _make(model, guide, inputs, sites, guide_sites, options)), inputs
+    engine = _CACHE.get(key, lambda: _make(model, guide, inputs, sites, guide_sites, options, lengths))
+    engine.use(model, guide)
+    return engine, inputs
 
 
 def _make(
@@ -70,6 +72,7 @@ def _make(
     sites: Sites,
     guide_sites: Sites | None,
     options: Options,
+    lengths: Mapping[str, int],
 ) -> Engine:
     structure = analyse_structure(model, guide, inputs, sites, guide_sites)
     jumps = find_jumps(model, guide, inputs, sites, guide_sites, structure)
@@ -89,7 +92,7 @@ def _make(
         sizes = {p.name: p.size for p in sites.plates.values()}
         full_guide = None if guide is None else trace_sites(guide, inputs, sizes)[0]
         full = Program(model, guide, inputs, trace_sites(model, inputs, sizes)[0], full_guide, chosen)
-    return Engine(program, full, structure, Optimizer(options.optimizer))
+    return Engine(program, full, structure, Optimizer(options.optimizer), lengths)
 
 
 def _cache_key(inputs: Inputs, sites: Sites, guide_sites: Sites | None, options: Options) -> Any:

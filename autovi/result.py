@@ -34,6 +34,7 @@ class Fit:
     """
 
     model: Callable
+    guide: Callable | None
     engine: Engine
     inputs: Inputs
     raw_params: Any
@@ -66,7 +67,12 @@ class Fit:
     def _arrays(self) -> Any:
         return jax.device_put(self.inputs.traced())
 
+    def _check_unchanged(self) -> None:
+        """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
+        self.engine.use_unchanged(self.model, self.guide, self.inputs)
+
     def _draw(self, num_draws: int, rng_key: jax.Array) -> Draws:
+        self._check_unchanged()
         return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws)
 
     @cached_property
@@ -104,6 +110,7 @@ class Fit:
         have no gradient.
         """
         key = jax.random.fold_in(self.rng_key, 1)
+        self._check_unchanged()
         sampled = self.engine.gradients(self.raw_params, self.estimator_params, self._arrays, key, GRADIENT_REPEATS)
         of_block = gradient_summary(sampled["guide"])
         blocks = self.engine.program.plan.blocks
@@ -174,6 +181,7 @@ class Fit:
 
     @cached_property
     def _observed(self) -> dict[str, np.ndarray]:
+        self._check_unchanged()
         return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
 
     @cached_property

@@ -78,11 +78,12 @@ class Progress:
         since = self.step - self.level_start
         if since < WINDOW * CHUNK:
             return False
-        recent = self.all_losses()[-min(max(WINDOW * CHUNK, since // 2), LONGEST) :]
+        window = min(max(WINDOW * CHUNK, since // 2), LONGEST)
+        recent = self.all_losses()[-window:]
         recent = recent[np.isfinite(recent)]
         if recent.size < WINDOW * CHUNK // 2:
             return False
-        verdict = judge(recent)
+        verdict = judge(recent, window)
         if not verdict.standing:
             return False
         if self.level + 1 < len(self.rates):
@@ -101,20 +102,20 @@ class Verdict(NamedTuple):
 
     fall: float
     se: float
-    num_steps: int
+    window: int  # steps, those without a finite loss included
 
     @property
     def standing(self) -> bool:
         """Nothing is left to wait for: no fall beyond two standard errors, and these small enough to see one (or the
         window as long as is worth looking at)."""
-        seen = self.se < PRECISION or self.num_steps >= LONGEST
+        seen = self.se < PRECISION or self.window >= LONGEST
         return self.fall < max(2.0 * self.se, TOLERANCE) and seen
 
 
-def judge(losses: np.ndarray) -> Verdict:
-    """Compares the halves of a window of losses. The standard error comes from means of batches of half a chunk, so
-    that the correlation between steps is in it."""
+def judge(losses: np.ndarray, window: int | None = None) -> Verdict:
+    """Compares the halves of a window of losses, of which the finite ones are given. The standard error comes from
+    means of batches of half a chunk, so that the correlation between steps is in it."""
     batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
     first, second = np.array_split(batches, 2)
     se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
-    return Verdict(float(first.mean() - second.mean()), float(se), batches.size * (CHUNK // 2))
+    return Verdict(float(first.mean() - second.mean()), float(se), losses.size if window is None else window)

@@ -90,14 +90,12 @@ def test_a_changed_closure_is_another_program():
             mu = numpyro.sample("mu", dist.Normal(prior["loc"], prior["sd"]))
             numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
-    y = np.zeros(2)
-    fits = [quick(model, y, num_steps=600)]
-    prior["loc"] = jnp.full(2, 4.0)
-    fits.append(quick(model, y, num_steps=600))
-    prior["sd"] = 0.1
-    fits.append(quick(model, y, num_steps=600))
+    fits, means = [], []
+    for changed in ({}, {"loc": jnp.full(2, 4.0)}, {"sd": 0.1}):
+        prior.update(changed)
+        fits.append(quick(model, np.zeros(2), num_steps=600))
+        means.append(float(fits[-1].sample(2000)["mu"].mean()))
     assert len({id(f.engine) for f in fits}) == 3
-    means = [float(f.sample(2000)["mu"].mean()) for f in fits]
     np.testing.assert_allclose(means, [0.0, 2.0, 4.0 / 1.01], atol=0.1)
 
 

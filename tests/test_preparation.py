@@ -11,6 +11,7 @@ import optax
 import pytest
 from numpyro import handlers
 
+import autovi
 from autovi.estimators import Score
 from autovi.preparation import Options, optimizer_fingerprint, prepare
 
@@ -95,3 +96,42 @@ def test_an_optimizer_that_is_none_is_refused():
         optimizer_fingerprint(0.01)
     with pytest.raises(TypeError, match="optimizer: its update needs more than gradients"):
         optimizer_fingerprint(optax.lbfgs())
+
+
+LEVEL = 1.0
+
+
+def reads_a_global(y):
+    mu = numpyro.sample("mu", dist.Normal(LEVEL, 1.0))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def test_draws_of_a_model_that_has_changed_since_the_fit_are_refused(monkeypatch):
+    """Draws are traced when they are first asked for: not another model's, then."""
+    before = autovi.fit(reads_a_global, DATA, num_steps=5, progress_bar=False)
+    monkeypatch.setattr(f"{__name__}.LEVEL", 50.0)
+    after = autovi.fit(reads_a_global, DATA, num_steps=5, progress_bar=False)
+    with pytest.raises(ValueError, match="the model has changed since the fit"):
+        _ = before.elbo
+    assert np.isfinite(after.elbo)
+    monkeypatch.undo()
+    assert before.elbo > -20 > after.elbo
+
+
+def test_a_fit_keeps_to_its_own_function():
+    """Two functions with one program share an engine; each fit looks at its own for what is traced later."""
+
+    def make(box):
+        def model(y):
+            mu = numpyro.sample("mu", dist.Normal(box[0], 1.0))
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+        return model
+
+    boxes = [1.25], [1.25]
+    fits = [autovi.fit(make(box), DATA, num_steps=5, progress_bar=False) for box in boxes]
+    assert fits[0].engine is fits[1].engine
+    boxes[1][0] = 9.0
+    assert np.isfinite(fits[0].elbo)
+    with pytest.raises(ValueError, match="the model has changed since the fit"):
+        _ = fits[1].elbo
