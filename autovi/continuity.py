@@ -42,9 +42,10 @@ class Jumps(NamedTuple):
 
 
 def jumps_between(
-    fn: Callable[[Array], Any],
+    fn: Callable[..., Any],
     starts: Array,
     ends: Array,
+    context: Any = None,
     *,
     num_points: int = 33,
     num_halvings: int = 18,
@@ -54,8 +55,9 @@ def jumps_between(
 ) -> Jumps:
     """Looks for jumps of each element of `fn` between `starts[i]` and `ends[i]`.
 
-    `fn` maps one value (a floating array of any shape) to an array, or a tree of arrays, whose elements are
-    followed one by one: a jump is found beside terms that vary by thousands if they are separate elements. Of
+    `context` is a tree of arrays with a leading pair axis, of which `fn(value, context)` gets the pair's part (None:
+    `fn(value)`). `fn` maps one value (a floating array of any shape) to an array, or a tree of arrays, whose elements
+    are followed one by one: a jump is found beside terms that vary by thousands if they are separate elements. Of
     more than `max_terms` elements, the `max_terms` that look least smooth on the grid are followed, segment
     by segment. `starts` and `ends` have shape `[pairs, *value]`; their pairs are done at once, or
     `batch_size` at a time to save memory. The cost is `num_points + terms * (5 * num_halvings + 42)`
@@ -83,20 +85,26 @@ def jumps_between(
         raise TypeError(f"expected floating-point values, got {starts.dtype} and {ends.dtype}")
     if num_points < 8:
         raise ValueError(f"expected num_points >= 8, got {num_points}")
-    one = jax.eval_shape(lambda x: _flat(fn(x)), jax.ShapeDtypeStruct(starts.shape[1:], starts.dtype))
+    first = None if context is None else jax.tree.map(lambda x: x[0], context)
+    one = jax.eval_shape(lambda x: _flat(_bound(fn, first)(x)), jax.ShapeDtypeStruct(starts.shape[1:], starts.dtype))
     count = min(max_terms, one.size)
     if count == 0 or starts.shape[0] == 0:
         none = jnp.zeros(starts.shape[0])
         return Jumps(none > 0, none, none, none.astype(int))
 
-    def one_pair(pair: tuple[Array, Array]) -> Jumps:
-        return _along_segment(fn, *pair, num_points, num_halvings, count, smallest)
+    def one_pair(pair: tuple[Array, Array, Any]) -> Jumps:
+        start, end, own = pair
+        return _along_segment(_bound(fn, own), start, end, num_points, num_halvings, count, smallest)
 
     @jax.jit
-    def all_pairs(pairs: tuple[Array, Array]) -> Jumps:
+    def all_pairs(pairs: tuple[Array, Array, Any]) -> Jumps:
         return jax.vmap(one_pair)(pairs) if batch_size is None else jax.lax.map(one_pair, pairs, batch_size=batch_size)
 
-    return all_pairs((starts, ends))
+    return all_pairs((starts, ends, context))
+
+
+def _bound(fn: Callable[..., Any], context: Any) -> Callable[[Array], Any]:
+    return fn if context is None else lambda value: fn(value, context)
 
 
 def _flat(terms: Any) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,15 @@ def unobserved(fn: Callable) -> Callable:
 def site_key(rng_key: jax.Array, name: str) -> jax.Array:
     """The key of one site: the same whatever else is executed, so that a site can be forced and all others stay."""
     return jax.random.fold_in(rng_key, zlib.crc32(name.encode()))
+
+
+def check_keys(names: Iterable[str]) -> None:
+    """Raises ValueError if two sites would draw with the same key."""
+    taken: dict[int, str] = {}
+    for name in sorted(names):
+        other = taken.setdefault(zlib.crc32(name.encode()), name)
+        if other != name:
+            raise ValueError(f"sites {other!r} and {name!r} would draw the same random numbers (one hash); rename one")
 
 
 def mask_of(fn: Distribution | None) -> Any:

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import Delta
 
 from autovi import registry
 from autovi.execution import Drawn, Record, execute, mask_of, unmasked
 from autovi.nodes import Drawer, Node, draw_node, guide_term, weighted
 from autovi.plan import Plan
+from autovi.structure import delta_value
 
 
 def run_guide(
@@ -34,9 +34,9 @@ def run_guide(
 
     def latent(msg: dict[str, Any]) -> Any:
         name, fn = msg["name"], unmasked(msg["fn"])
-        base = registry.strip(fn)
-        if isinstance(base, Delta):
-            return base.v if jnp.shape(base.v) == fn.shape() else fn.sample(None)
+        value = delta_value(fn)
+        if value is not None:
+            return value
         if name not in blocks:
             return None
         nodes[name] = draw_node(name, fn, draw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -91,6 +92,7 @@ def bind(model: Callable, data: Any) -> Inputs:
         paths.append(name)
         leaves.append(value)
         _check_finite(name, value)
+        _check_precision(name, value)
         if _is_array(value):
             arrays[name] = value
             if label is not None:
@@ -153,6 +155,31 @@ def _path_name(path: tuple, positional: list[str]) -> str:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | jax.Array)
+
+
+def _check_precision(name: str, value: Any) -> None:
+    """JAX computes with 32 bits unless told otherwise: numbers that do not fit are refused, and a warning says where
+    the differences between numbers would be lost."""
+    if not _is_array(value) or value.dtype.itemsize < 8 or jax.config.read("jax_enable_x64") or not value.size:
+        return
+    remedy = "subtract an offset, change the unit, or set jax_enable_x64"
+    array = np.asarray(value)
+    if np.issubdtype(array.dtype, np.integer):
+        limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ValueError(f"data[{name!r}] has integers that do not fit 32 bits, up to {array.max()}; {remedy}")
+    elif np.issubdtype(array.dtype, np.floating):
+        largest = float(np.abs(array).max())
+        if largest > float(np.finfo(np.float32).max):
+            raise ValueError(f"data[{name!r}] has numbers that do not fit 32 bits, up to {largest:.3g}; {remedy}")
+        spread = float(array.max() - array.min())
+        if 0 < spread < 1e3 * np.finfo(np.float32).eps * largest:
+            warnings.warn(
+                f"data[{name!r}] varies by {spread:.3g} around {largest:.6g}, of which 32 bits keep less than a "
+                f"thousand steps; {remedy}",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _check_finite(name: str, value: Any) -> None:

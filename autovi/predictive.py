@@ -31,14 +31,15 @@ def predict(
     def latent(msg: dict[str, Any]) -> Any:
         fn, name = msg["fn"], msg["name"]
         observed = msg["infer"].get("obs")
-        if observed is not None and jnp.shape(observed) != fn.shape():
-            ndim = jnp.ndim(observed) - fn.event_dim
-            return fn.expand(jnp.shape(observed)[:ndim])(rng_key=msg["kwargs"]["rng_key"])
+        if observed is not None:
+            shape = jnp.shape(observed)[: max(jnp.ndim(observed) - fn.event_dim, 0)]
+            return fn.expand(jnp.broadcast_shapes(shape, fn.batch_shape))(rng_key=msg["kwargs"]["rng_key"])
         index = msg["infer"].get("_scan_current_index")
         if name not in values:
             return None
         value = values[name] if index is None else values[name][index]
         if jnp.shape(value) != fn.shape():
+            _check_new_elements(msg, jnp.shape(value))
             return None
         taken.add(name)
         return value
@@ -48,3 +49,15 @@ def predict(
     records = execute(unobserved(model), args, kwargs, rng_key, latent=latent, params=params, indices=indices)
     kept = [r for r in records.values() if r.kind in ("sample", "deterministic") and not r.infer.get("is_auxiliary")]
     return {r.name: r.value for r in kept if r.name not in taken}
+
+
+def _check_new_elements(msg: dict[str, Any], fitted: tuple[int, ...]) -> None:
+    """A latent site may have another shape than in the fit only where a plate has other elements."""
+    shape, event_dim = tuple(msg["fn"].shape()), msg["fn"].event_dim
+    dims = {frame.dim - event_dim for frame in msg["cond_indep_stack"]}
+    same_rank = len(shape) == len(fitted)
+    if not same_rank or any(shape[d] != fitted[d] and d not in dims for d in range(-len(shape), 0)):
+        raise ValueError(
+            f"new_data: site {msg['name']!r} has shape {shape} with these data and {fitted} in the fit; only the size "
+            "of a plate may differ. Do the new data have the same columns?"
+        )

@@ -13,6 +13,7 @@ import optax
 
 from autovi.checks import check_count
 from autovi.engine import Cache, Engine
+from autovi.execution import check_keys
 from autovi.fingerprint import fingerprint
 from autovi.guides import as_guide_function
 from autovi.inputs import Inputs, bind
@@ -57,6 +58,7 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
         raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
     guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
     guide_sites = None if guide is None else trace_sites(guide, inputs, lengths)[0]
+    check_keys({*sites.samples, *(guide_sites.samples if guide_sites is not None else ())})
     if guide_sites is not None:
         guide_nodes(sites, guide_sites)
     key = _cache_key(inputs, sites, guide_sites, options)
@@ -75,7 +77,7 @@ def _make(
     lengths: Mapping[str, int],
 ) -> Engine:
     structure = analyse_structure(model, guide, inputs, sites, guide_sites)
-    jumps = find_jumps(model, guide, inputs, sites, guide_sites, structure)
+    jumps = find_jumps(model, guide, inputs, sites, structure)
     chosen = make_plan(
         sites,
         structure,
@@ -127,7 +129,7 @@ def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
     number = jnp.result_type(float)
     probe = {"a": jax.ShapeDtypeStruct((2,), number), "b": jax.ShapeDtypeStruct((), number)}
     try:
-        return fingerprint(jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe))
+        return fingerprint([jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe)])
     except TypeError as error:
         raise TypeError(
             f"optimizer: its update needs more than gradients, state and parameters ({error}); line searches and the "

@@ -157,7 +157,7 @@ class Program:
         args, kwargs = self.inputs.rebuild(dict(arrays))
         indices = {n: jnp.arange(p.size) for n, p in self.sites.plates.items()}
         records = execute(self.model, args, kwargs, jax.random.key(0), latent=feasible, indices=indices)
-        return {n: jnp.asarray(records[n].value) for n in self.sites.observed}
+        return {n: jnp.broadcast_to(records[n].value, s.shape) for n, s in self.sites.observed.items()}
 
     def num_values(self, node: str) -> int:
         """How many branches an integrated node has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -15,7 +16,7 @@ from numpyro.distributions.transforms import biject_to
 
 from autovi import registry
 from autovi.execution import Record, execute, mask_of
-from autovi.fingerprint import fingerprint
+from autovi.fingerprint import fingerprint, has_custom_derivatives
 from autovi.inputs import Inputs
 from autovi.supports import support_values
 
@@ -141,12 +142,14 @@ class SiteError(ValueError):
 def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites:
     found: list[Any] = []
     seen: list[str] = []
+    nudge: list[Any] = []  # moves every latent value, for the derivative
 
     def latent(msg: dict[str, Any]) -> Any:
         seen.append(msg["name"])
-        return feasible(msg)
+        return feasible(msg, *nudge)
 
-    def program(arrays: dict[str, Any], rng_key: jax.Array) -> Any:
+    def program(shift: Any, arrays: dict[str, Any], rng_key: jax.Array) -> Any:
+        nudge[:] = [shift]
         args, kwargs = inputs.rebuild(arrays)
         indices = {name: jnp.arange(length) for name, length in lengths.items()}
         records = execute(model, args, kwargs, rng_key, latent=latent, params=opaque, indices=indices)
@@ -154,10 +157,12 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
         scales = [1.0 if r.scale is None else r.scale for r in samples]  # models that differ in them alone are two
         densities = {r.name: _log_density(r) for r in samples}  # checks the shapes, before they are described
         found.append(_describe(records))
-        return densities, scales, [r.value for r in records.values()]
+        total = sum(jnp.sum(d) for d in densities.values())
+        bounds = jax.tree.leaves(list(found[-1][1].values()))  # of parameters' constraints
+        return jnp.asarray(total, float), (densities, scales, bounds, [r.value for r in records.values()])
 
     try:
-        jaxpr = jax.make_jaxpr(program)(inputs.traced(), ABSTRACT_KEY)
+        jaxprs = _jaxprs(program, jnp.zeros(()), inputs.traced(), ABSTRACT_KEY)
     except CONCRETE_ERRORS:
         raise
     except SiteError as error:
@@ -174,7 +179,17 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
         error.add_note(f"raised by the model; {where}")
         raise
     samples, params, deterministics, plates = found[-1]
-    return Sites(samples, params, deterministics, plates, fingerprint(jaxpr, found[-1]))
+    return Sites(samples, params, deterministics, plates, fingerprint(jaxprs, found[-1]))
+
+
+def _jaxprs(program: Callable, *arguments: Any) -> list[Any]:
+    """The traced program; also its derivative, where functions with derivatives of their own are in it."""
+    jaxpr = jax.make_jaxpr(program)(*arguments)
+    if not has_custom_derivatives(jaxpr):
+        return [jaxpr]
+    with suppress(Exception):  # what has no derivative is no concern here
+        return [jaxpr, jax.make_jaxpr(jax.grad(program, has_aux=True))(*arguments)]
+    return [jaxpr]
 
 
 def _log_density(record: Record) -> jax.Array:
@@ -203,8 +218,8 @@ def opaque(msg: dict[str, Any]) -> Any:
     return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"])))
 
 
-def feasible(msg: dict[str, Any]) -> Any:
-    """Some value inside a site's support, of the right shape."""
+def feasible(msg: dict[str, Any], shift: Any = 0.0) -> Any:
+    """Some value inside a site's support, of the right shape; `shift` moves it on the unconstrained scale."""
     fn = msg["fn"]
     shape = tuple(msg["kwargs"].get("sample_shape") or ()) + tuple(fn.shape())
     if registry.is_discrete(fn):
@@ -213,7 +228,7 @@ def feasible(msg: dict[str, Any]) -> Any:
         transform = biject_to(fn.support)
     except NotImplementedError:
         return None
-    return transform(jnp.zeros(transform.inverse_shape(shape)))
+    return transform(jnp.zeros(transform.inverse_shape(shape)) + shift)
 
 
 def _describe(records: Mapping[str, Record]) -> tuple[dict, dict, dict, dict]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from numpyro import validation_enabled
-from numpyro.distributions import Delta
+from numpyro.distributions import Delta, Distribution
 from numpyro.distributions.transforms import biject_to
 
 from autovi import registry
@@ -83,7 +83,7 @@ def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: S
     """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, and its parts.
 
     With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. The
-    parts of a term, named "term#0", "term#1", ..., are what it may jump through: see `_parts`.
+    parts of a term, named "0#term", "1#term", ..., are what it may jump through: see `_parts`.
     """
     own = guide is None
     lengths = {p.name: p.length for p in sites.plates.values()}
@@ -120,7 +120,7 @@ def _parts(term: str, record: Record, density: jax.Array) -> dict[str, jax.Array
     assert record.fn is not None
     leaves = jax.tree.leaves(record.fn) if registry.is_listed(record.fn) else [density]
     scale = [] if record.scale is None else [record.scale]
-    return {f"{term}#{i}": jnp.asarray(x) for i, x in enumerate([*leaves, *scale])}
+    return {f"{i}#{term}": jnp.asarray(x) for i, x in enumerate([*leaves, *scale])}
 
 
 def _abstract(site: Site, unconstrained: bool) -> jax.ShapeDtypeStruct:
@@ -133,7 +133,7 @@ def _abstract(site: Site, unconstrained: bool) -> jax.ShapeDtypeStruct:
 def _lookup(values: Mapping[str, Any], unconstrained: bool) -> Callable[[dict[str, Any]], Any]:
     def latent(msg: dict[str, Any]) -> Any:
         if msg["name"] not in values:
-            return msg["fn"].v if isinstance(registry.strip(msg["fn"]), Delta) else None
+            return delta_value(msg["fn"])
         value = values[msg["name"]]
         index = msg["infer"].get("_scan_current_index")
         value = value if index is None else value[index]
@@ -145,6 +145,12 @@ def _lookup(values: Mapping[str, Any], unconstrained: bool) -> Callable[[dict[st
             return value
 
     return latent
+
+
+def delta_value(fn: Distribution) -> Any:
+    """The value of a Delta, gradient and all; None for other distributions."""
+    base = registry.strip(fn)
+    return jnp.broadcast_to(base.v, fn.shape()) if isinstance(base, Delta) else None
 
 
 def _density(record: Record) -> jax.Array:
@@ -175,8 +181,8 @@ def _jumps(node: str, found: Mapping[str, Mapping[str, Dependence]]) -> dict[str
     """The operations on the way from a node to each term's parts at which the term may jump."""
     jumps: dict[str, frozenset[str]] = {}
     for name, by_node in found.items():
-        term, is_part, _ = name.partition("#")
-        if is_part and node in by_node and by_node[node].jumps:
+        number, _, term = name.partition("#")
+        if number.isdigit() and node in by_node and by_node[node].jumps:
             jumps[term] = jumps.get(term, frozenset()) | by_node[node].jumps
     return jumps
 

@@ -12,11 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions.transforms import biject_to
 
+from autovi import registry
 from autovi.continuity import jumps_between
-from autovi.execution import execute, site_key
+from autovi.execution import Record, execute, site_key
 from autovi.inputs import Inputs
-from autovi.sites import Sites
+from autovi.sites import Site, Sites, feasible
 from autovi.structure import Structure, cost_terms
 
 MAX_PAIRS = 64
@@ -24,7 +26,7 @@ MIN_PAIRS = 8
 MAX_TERMS = 4
 BUDGET = 2_000_000_000  # numbers that the evaluations of one site may produce
 BATCH = 5_000_000  # of them at once
-SPREAD = 3.0  # values are tried this far from the origin on the unconstrained scale
+RADII = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4)  # from the origin, on the unconstrained scale
 
 
 def find_jumps(
@@ -32,13 +34,11 @@ def find_jumps(
     guide: Callable | None,
     inputs: Inputs,
     sites: Sites,
-    guide_sites: Sites | None,
     structure: Structure,
 ) -> dict[str, str]:
     """Continuous site -> the cost term that jumps in it, by how much, and the operations suspected.
 
-    Costs nothing where no operation could jump. Values of a guide function's sites are tried between draws of the guide
-    as it starts, others between points up to 3 from the origin on the unconstrained scale.
+    Costs nothing where no operation could jump. See `_values` for the segments that are tried.
     """
     suspects = {n: terms for n, terms in structure.jumps.items() if terms}
     if not suspects:
@@ -46,7 +46,7 @@ def find_jumps(
     evaluate = cost_terms(model, guide, inputs, sites)
     key = jax.random.key(0)
     arrays = jax.device_put(inputs.traced())  # a model may index them by traced plate indices, which NumPy's cannot be
-    values = _values(guide, inputs, arrays, sites, guide_sites, key)
+    values = _values(model, guide, inputs, arrays, sites, key)
     found = {}
     for node, terms in suspects.items():
         said = _try(node, terms, evaluate, values, arrays, key, structure)
@@ -67,10 +67,9 @@ def _as_double(array: Any) -> Any:
 
 
 def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any, key: Any, structure: Structure) -> Any:
-    others = {n: v[0] for n, v in values.items()}
     names = sorted(suspects)
 
-    def terms(value: jax.Array) -> dict[str, jax.Array]:
+    def terms(value: jax.Array, others: dict[str, jax.Array]) -> dict[str, jax.Array]:
         every, _ = evaluate({**others, node: value}, arrays, key)
         return {name: every[name] for name in names}
 
@@ -78,8 +77,11 @@ def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any,
     evaluations = 33 + MAX_TERMS * 132
     pairs = int(np.clip(BUDGET // (size * evaluations), MIN_PAIRS, MAX_PAIRS))
     starts, ends = values[node][:pairs], values[node][MAX_PAIRS : MAX_PAIRS + pairs]
+    # A jump in one site may show at some values of another only, so these change from pair to pair.
+    others = {n: v[:pairs] for n, v in values.items() if n != node}
     batch = int(np.clip(BATCH // (size * 33), 1, pairs))
-    jumps = jax.tree.map(np.asarray, jumps_between(terms, starts, ends, max_terms=MAX_TERMS, batch_size=batch))
+    found = jumps_between(terms, starts, ends, others, max_terms=MAX_TERMS, batch_size=batch)
+    jumps = jax.tree.map(np.asarray, found)
     if not jumps.found.any():
         return None
     worst = int(np.argmax(jumps.size))
@@ -88,33 +90,50 @@ def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any,
     return f"the term {term!r} jumps by {jumps.size[worst]:.2g} nats in it, by {', '.join(sorted(suspects[term]))}"
 
 
-def _values(
-    guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, guide_sites: Sites | None, key: jax.Array
-) -> Any:
-    """Values of every node, `2 MAX_PAIRS` each."""
-    keys = jax.random.split(key, 2 * MAX_PAIRS)
-    if guide is None:
-        return jax.jit(jax.vmap(lambda k: _own_values(sites, k)))(keys)
+def _values(model: Callable, guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, key: jax.Array) -> Any:
+    """Values of every node, `2 MAX_PAIRS` each, in front those that pairs start at.
 
-    def draw(k: jax.Array) -> dict[str, Any]:
+    Every second one is a draw from the prior (of a guide function's sites, from the guide as it starts); the others are
+    on the unconstrained scale up to 1, 3, 10, ... from the origin, however far away a jump is.
+    """
+    steps = jnp.arange(2 * MAX_PAIRS) % MAX_PAIRS
+    radii = jnp.asarray(RADII)[(steps // 2) % len(RADII)]
+
+    def draw(k: jax.Array, step: jax.Array, radius: jax.Array) -> dict[str, Any]:
         args, kwargs = inputs.rebuild(arrays)
-        records = execute(guide, args, kwargs, k)
-        drawn = {r.name: r.value for r in records.values() if r.kind == "sample" and not r.observed}
-        absent = {n: v for n, v in _own_values(sites, k).items() if n not in drawn}
-        return {**absent, **drawn}
+        prior = {r.name: r for r in execute(model, args, kwargs, k, latent=_improper).values() if r.kind == "sample"}
+        guided = {} if guide is None else execute(guide, args, kwargs, k)
+        drawn = {n: r.value for n, r in guided.items() if r.fn is not None}
+        for name, site in sites.latents.items():
+            if name not in drawn:
+                far = _far(site, site_key(k, name), radius)
+                near = _as_tracked(prior[name], site, guide is None)
+                drawn[name] = jnp.where(step % 2 == 0, near, far) if guide is None else near
+        return drawn
 
-    return jax.jit(jax.vmap(draw))(keys)
+    return jax.jit(jax.vmap(draw))(jax.random.split(key, 2 * MAX_PAIRS), steps, radii)
 
 
-def _own_values(sites: Sites, key: jax.Array) -> dict[str, jax.Array]:
-    out = {}
-    for name, site in sites.latents.items():
-        k = site_key(key, name)
-        if site.values is not None:
-            out[name] = jax.random.choice(k, jnp.asarray(np.asarray(site.values).astype(int)), site.batch_shape)
-        elif site.discrete:
-            out[name] = jnp.ones(site.shape, int)
-        else:
-            shape = site.unconstrained_shape if site.unconstrained_shape is not None else site.shape
-            out[name] = jax.random.uniform(k, shape, minval=-SPREAD, maxval=SPREAD)
-    return out
+def _improper(msg: dict[str, Any]) -> Any:
+    """A site without a sampler starts at the origin; the others are drawn."""
+    return feasible(msg) if registry.lookup(msg["fn"]).observation_only else None
+
+
+def _as_tracked(record: Record, site: Site, unconstrained: bool) -> jax.Array:
+    value = jnp.asarray(record.value)
+    if site.discrete:
+        return value.astype(int)
+    if not unconstrained or site.unconstrained_shape is None:
+        return value
+    assert record.fn is not None
+    plain = biject_to(record.fn.support).inv(value)
+    return jnp.where(jnp.isfinite(plain), plain, 0.0)
+
+
+def _far(site: Site, key: jax.Array, radius: jax.Array) -> jax.Array:
+    if site.values is not None:
+        return jax.random.choice(key, jnp.asarray(np.asarray(site.values).astype(int)), site.batch_shape)
+    if site.discrete:
+        return jnp.ones(site.shape, int)
+    shape = site.unconstrained_shape if site.unconstrained_shape is not None else site.shape
+    return radius * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
