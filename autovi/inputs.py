@@ -160,10 +160,12 @@ def _is_array(value: Any) -> bool:
 def _check_precision(name: str, value: Any) -> None:
     """JAX computes with 32 bits unless told otherwise: numbers that do not fit are refused, and a warning says where
     the differences between numbers would be lost."""
-    if not _is_array(value) or value.dtype.itemsize < 8 or jax.config.read("jax_enable_x64") or not value.size:
+    if not isinstance(value, np.ndarray) or value.dtype.itemsize < 8 or not value.size:
+        return
+    if jax.config.read("jax_enable_x64"):
         return
     remedy = "subtract an offset, change the unit, or set jax_enable_x64"
-    array = np.asarray(value)
+    array = value
     if np.issubdtype(array.dtype, np.integer):
         limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
         if array.min() < limits.min or array.max() > limits.max:
