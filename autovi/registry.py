@@ -1,15 +1,12 @@
-"""How the draws of each NumPyro distribution may be differentiated, as a table of autovi's own.
+"""What is known of the gradients of a distribution: its row of the table, read for the instance at hand.
 
-`GRADIENTS` has one row for every distribution class that NumPyro exports; `lookup` reads it for an instance,
-through wrappers, transforms, mixtures and subclasses. NumPyro's `has_rsample` is not consulted: it says which
-parameters are declared reparametrized, which is neither complete (`Wishart`, `Levy`, `EulerMaruyama`) nor
-always meaningful (`ImproperUniform`), and it does not tell explicit from implicit reparametrization.
+`lookup` reads `distributions.GRADIENTS` through wrappers, transforms, mixtures and subclasses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,171 +14,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
+from autovi.distributions import GRADIENTS, Gradients
 
-@dataclass(frozen=True)
-class Gradients:
-    """What is known of the gradients of an expectation under one distribution.
-
-    Attributes:
-        pathwise: "explicit" if a draw is a differentiable function of parameter-free noise, "implicit" if its
-            derivative comes from an implicit step (the gamma family), None if a draw has no sound derivative.
-        discrete: whether the draws are integers.
-        enumerable: whether the support is a finite set of scalars that `enumerate_support` lists.
-        moving_support: real parameters that move the support, so that the score function misses a boundary
-            term and is invalid for them. Integer parameters carry no gradient and are not listed.
-        observation_only: whether it cannot be drawn from: right for observed sites, never for a guide.
-        not_pathwise: parameters whose pathwise gradient is missing or biased although `pathwise` holds for
-            the others. Attributes that are distributions themselves are named too: "mixing_distribution".
-        note: what else a person should know, one line.
-    """
-
-    pathwise: str | None
-    discrete: bool = False
-    enumerable: bool = False
-    moving_support: tuple[str, ...] = ()
-    observation_only: bool = False
-    not_pathwise: tuple[str, ...] = ()
-    note: str = ""
-
-
-def _explicit(*moving: str, missing: tuple[str, ...] = (), note: str = "") -> Gradients:
-    return Gradients("explicit", moving_support=moving, not_pathwise=missing, note=note)
-
-
-def _implicit(*moving: str, note: str = "") -> Gradients:
-    return Gradients("implicit", moving_support=moving, note=note)
-
-
-def _finite(note: str = "") -> Gradients:
-    return Gradients(None, discrete=True, enumerable=True, note=note)
-
-
-def _discrete(note: str = "") -> Gradients:
-    return Gradients(None, discrete=True, note=note)
-
-
-def _no_path(note: str) -> Gradients:
-    return Gradients(None, note=note)
-
-
-def _observed(note: str) -> Gradients:
-    return Gradients(None, observation_only=True, note=note)
-
-
-_GAMMA_RATIO = "a ratio of gammas: two noises, so noisier than the gradient of the marginal"
-_HEAVY = "heavy tails: the pathwise gradient of an unbounded cost may have infinite variance"
-_COUNTS = "finite but combinatorial support, which is not listed"
-_INFINITE = "infinite support"
-_GATED = "mixed: an atom at zero and a density; the gate needs enumeration or the score function"
-_PERIODIC = "drawn by rejection; the gradient of a location holds for periodic costs only"
-_SINE_BIVARIATE = ("phi_concentration", "psi_concentration", "correlation")
-_BISECTED = "drawn by bisection, which is slow"
-_CENSORED = "the log density is not that of a draw"
-_PER_INSTANCE = "read from the wrapped distribution"
-
-GRADIENTS: dict[str, Gradients] = {
-    "AsymmetricLaplace": _explicit(),
-    "AsymmetricLaplaceQuantile": _explicit(),
-    "BernoulliLogits": _finite(),
-    "BernoulliProbs": _finite(),
-    "Beta": _implicit(note=_GAMMA_RATIO),
-    "BetaBinomial": _finite("if the total count is concrete and the same throughout"),
-    "BetaNegativeBinomial": _discrete(_INFINITE),
-    "BetaProportion": _implicit(note=_GAMMA_RATIO),
-    "BinomialLogits": _finite("if the total count is concrete and the same throughout"),
-    "BinomialProbs": _finite("if the total count is concrete and the same throughout"),
-    "CAR": _explicit(),
-    "CategoricalLogits": _finite(),
-    "CategoricalProbs": _finite(),
-    "Cauchy": _explicit(note=_HEAVY),
-    "Chi2": _implicit(),
-    "CirculantNormal": _explicit(),
-    "Dagum": _explicit(),
-    "Delta": _explicit("v", note="a draw is the parameter itself"),
-    "Dirichlet": _implicit(),
-    "DirichletMultinomial": _discrete(_COUNTS),
-    "DiscreteUniform": _finite("if the bounds are concrete and the same throughout"),
-    "Distribution": _no_path("unknown distribution: only what its support tells"),
-    "DoublyTruncatedPowerLaw": _explicit("low", "high"),
-    "EulerMaruyama": _explicit(),
-    "ExpandedDistribution": _no_path(_PER_INSTANCE),
-    "Exponential": _explicit(),
-    "FoldedDistribution": _no_path(_PER_INSTANCE),
-    "Gamma": _implicit(),
-    "GammaPoisson": _discrete(_INFINITE),
-    "GaussianCopula": _no_path("explicit where the marginal has an explicit inverse distribution function"),
-    "GaussianCopulaBeta": _no_path("a draw inverts the incomplete beta function, which JAX cannot"),
-    "GaussianRandomWalk": _explicit(),
-    "GaussianStateSpace": _explicit(),
-    "GeometricLogits": _discrete(_INFINITE),
-    "GeometricProbs": _discrete(_INFINITE),
-    "Gompertz": _explicit(),
-    "Gumbel": _explicit(),
-    "HalfCauchy": _explicit(note=_HEAVY),
-    "HalfNormal": _explicit(),
-    "HurdleGamma": _no_path(_GATED),
-    "HurdleLogNormal": _no_path(_GATED),
-    "HurdleLogits": _discrete("discrete or mixed, as the base is"),
-    "HurdlePoisson": _discrete(_INFINITE),
-    "HurdleProbs": _discrete("discrete or mixed, as the base is"),
-    "ImproperUniform": _observed("no sampler: may be a prior, never a guide"),
-    "Independent": _no_path(_PER_INSTANCE),
-    "IntervalCensoredDistribution": _observed(_CENSORED),
-    "InverseGamma": _implicit(),
-    "InverseWishart": _implicit(),
-    "InverseWishartCholesky": _implicit(),
-    "Kumaraswamy": _explicit(),
-    "LKJ": _implicit(),
-    "LKJCholesky": _implicit(),
-    "Laplace": _explicit(note="the log density has a kink at loc"),
-    "LeftCensoredDistribution": _observed(_CENSORED),
-    "LeftTruncatedDistribution": _explicit("low"),
-    "LeftTruncatedGamma": _implicit("low", note=_BISECTED),
-    "Levy": _explicit(note=_HEAVY + "; loc moves the support, but the density vanishes at its edge"),
-    "LogNormal": _explicit(),
-    "LogUniform": _explicit("low", "high"),
-    "Logistic": _explicit(),
-    "LowRankMultivariateNormal": _explicit(),
-    "LowerTruncatedPowerLaw": _explicit("low"),
-    "MaskedDistribution": _no_path(_PER_INSTANCE),
-    "MatrixNormal": _explicit(),
-    "MixtureGeneral": _no_path(_PER_INSTANCE),
-    "MixtureSameFamily": _no_path(_PER_INSTANCE),
-    "MultinomialLogits": _discrete(_COUNTS),
-    "MultinomialProbs": _discrete(_COUNTS),
-    "MultivariateNormal": _explicit(),
-    "MultivariateStudentT": _implicit(),
-    "NegativeBinomial2": _discrete(_INFINITE),
-    "NegativeBinomialLogits": _discrete(_INFINITE),
-    "NegativeBinomialProbs": _discrete(_INFINITE),
-    "Normal": _explicit(),
-    "OrderedLogistic": _finite(),
-    "Pareto": _explicit("scale", note=_HEAVY),
-    "Poisson": _discrete(_INFINITE),
-    "ProjectedNormal": _explicit(),
-    "RelaxedBernoulliLogits": _explicit(),
-    "RightCensoredDistribution": _observed(_CENSORED),
-    "RightTruncatedDistribution": _explicit("high"),
-    "RightTruncatedGamma": _implicit("high", note=_BISECTED),
-    "SineBivariateVonMises": _explicit(missing=_SINE_BIVARIATE, note=_PERIODIC),
-    "SineSkewed": _no_path("a random sign flip, whose probability holds the skewness"),
-    "SoftLaplace": _explicit(),
-    "StudentT": _implicit(note="the gradient of df goes through a gamma draw: noisier than the marginal one"),
-    "TransformedDistribution": _no_path(_PER_INSTANCE),
-    "TruncatedPolyaGamma": _explicit(note="no parameters"),
-    "TwoSidedTruncatedDistribution": _explicit("low", "high"),
-    "TwoSidedTruncatedGamma": _implicit("low", "high", note=_BISECTED),
-    "Uniform": _explicit("low", "high"),
-    "Unit": _observed("a factor: it has no value"),
-    "VonMises": _explicit(missing=("concentration",), note=_PERIODIC),
-    "Weibull": _explicit(),
-    "Wishart": _implicit(),
-    "WishartCholesky": _implicit(),
-    "ZeroInflatedLogits": _discrete("enumerable if the base is"),
-    "ZeroInflatedPoisson": _discrete(_INFINITE),
-    "ZeroInflatedProbs": _discrete("enumerable if the base is"),
-    "ZeroSumNormal": _explicit(),
-}
+_ADDED: dict[type, Gradients] = {}  # classes that users have made known
 
 _WRAPPERS = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
 
@@ -197,18 +32,25 @@ def lookup(fn: dist.Distribution) -> Gradients:
     """What is known of the gradients of `fn`: its row of `GRADIENTS`, read for this instance.
 
     Wrappers, transforms, truncations, mixtures and gates are read through to what they wrap. A subclass of a
-    listed class has that class's row unless it overrides `sample`. Any other class is unknown: no pathwise
-    gradient, and every parameter moves the support unless the support is a constant.
+    listed class has that class's row unless it overrides `sample`. Any other class is unknown: a pathwise gradient,
+    if it is univariate, only when asked for; and every parameter moves the support unless the support is a constant.
 
     Example:
         >>> lookup(dist.Uniform(0.0, 1.0).expand([3]).to_event(1)).moving_support
         ('low', 'high')
     """
+    if type(fn) in _ADDED:
+        return _ADDED[type(fn)]
     listed = _listed_class(type(fn))
     if listed is None or type(fn).sample is not listed.sample:
         return _unlisted(fn)
     row, refine = GRADIENTS[listed.__name__], _PER_INSTANCE_ROWS.get(listed.__name__)
     return refine(fn, row) if refine else row
+
+
+def add(cls: type[dist.Distribution], row: Gradients) -> None:
+    """Gives a class that is not NumPyro's a row of its own, for `lookup`."""
+    _ADDED[cls] = row
 
 
 def is_listed(fn: dist.Distribution) -> bool:
@@ -237,13 +79,20 @@ def _unlisted(fn: dist.Distribution) -> Gradients:
         fixed = isinstance(_element(fn.support), constraints.ParameterFreeConstraint)
     except (AttributeError, NotImplementedError):
         discrete, fixed = False, False
+    univariate = not discrete and not fn.event_shape
     return Gradients(
-        None,
+        "implicit" if univariate else None,
         discrete=discrete,
         enumerable=discrete and bool(fn.has_enumerate_support),
         moving_support=() if fixed or discrete else tuple(fn.arg_constraints),
-        note=f"{type(fn).__name__} is not a distribution that autovi knows: no pathwise gradient is assumed",
+        implicit=dict.fromkeys(fn.arg_constraints, _generic_route(fn)) if univariate else {},
+        reserved="autovi does not know its class, and can only try its density on a few values" if univariate else None,
+        note=f"{type(fn).__name__} is not a distribution that autovi knows",
     )
+
+
+def _generic_route(fn: dist.Distribution) -> str:
+    return "quadrature" if type(fn).cdf is dist.Distribution.cdf else "cdf"
 
 
 def _wrapped(fn: Any, row: Gradients) -> Gradients:
@@ -279,35 +128,54 @@ def _transforms_move_support(fn: dist.TransformedDistribution) -> bool:
 
 
 def _truncated(fn: Any, row: Gradients) -> Gradients:
-    if isinstance(fn.base_dist, dist.StudentT):
-        return replace(row, not_pathwise=("df",), note="its distribution function has no derivative in df")
-    return row
+    if not isinstance(fn.base_dist, dist.StudentT):
+        return row
+    return replace(row, pathwise="implicit", implicit=dict.fromkeys(("base_dist", *row.moving_support), "analytic"))
 
 
 def _copula(fn: dist.GaussianCopula, row: Gradients) -> Gradients:
     marginal = lookup(fn.marginal_dist)
-    pathwise = "explicit" if marginal.pathwise == "explicit" else None
-    return replace(row, pathwise=pathwise, moving_support=marginal.moving_support)
+    row = replace(row, moving_support=marginal.moving_support, not_pathwise=marginal.not_pathwise)
+    if marginal.pathwise is None:
+        return row
+    return replace(row, pathwise="implicit", implicit={"marginal_dist": "analytic"}, note="")
 
 
 def _mixture(components: Iterable[dist.Distribution]) -> Gradients:
+    components = list(components)
     rows = [lookup(component) for component in components]
-    paths = [row.pathwise for row in rows]
-    pathwise = None if None in paths else "implicit" if "implicit" in paths else "explicit"
-    missing = _union([("mixing_distribution",), *(row.not_pathwise for row in rows)])
-    return Gradients(
-        pathwise,
+    common = Gradients(
+        None,
         discrete=all(row.discrete for row in rows),
         moving_support=_union(row.moving_support for row in rows),
-        not_pathwise=missing if pathwise else (),
         note="the component is a discrete choice: enumerate it, or use the score function for the weights",
     )
+    if not all(row.pathwise and _is_factorized(c) for row, c in zip(rows, components, strict=True)):
+        return common
+    route = "triangular" if components[0].event_shape else "analytic"
+    return replace(
+        common,
+        pathwise="implicit",
+        not_pathwise=_union(row.not_pathwise for row in rows),
+        periodic=any(row.periodic for row in rows),
+        implicit={"mixing_distribution": route, "components": route},
+        reserved="the implicit gradient of a mixture explodes as its components draw apart",
+        note="",
+    )
+
+
+def _is_factorized(fn: dist.Distribution) -> bool:
+    """Are the coordinates of `fn` independent, each with a distribution function of its own?"""
+    while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+    return not fn.event_shape
 
 
 def _gated(fn: dist.HurdleProbs, row: Gradients) -> Gradients:
     base = lookup(fn.base_dist)
-    note = row.note if base.discrete else _GATED
-    return replace(row, discrete=base.discrete, moving_support=base.moving_support, note=note)
+    if base.discrete or base.pathwise is None:
+        return replace(row, discrete=base.discrete, moving_support=base.moving_support)
+    return replace(GRADIENTS["HurdleLogNormal"], moving_support=base.moving_support)
 
 
 def _observed_through(fn: Any, row: Gradients) -> Gradients:

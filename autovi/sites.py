@@ -15,6 +15,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
 from autovi import registry
+from autovi.distributions import Gradients
 from autovi.execution import Record, execute, mask_of
 from autovi.fingerprint import fingerprint, has_custom_derivatives
 from autovi.inputs import Inputs
@@ -59,7 +60,7 @@ class Site:
     unconstrained_shape: tuple[int, ...] | None  # None: no bijection to the reals
     from_scan: bool
     masked: bool
-    gradients: registry.Gradients
+    gradients: Gradients
     auxiliary: bool  # a `factor`: a term of the density, not data
     infer: tuple[tuple[str, Any], ...]  # what infer={"autovi": {...}} says
 

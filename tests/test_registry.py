@@ -8,7 +8,8 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints, transforms
 
-from autovi.registry import GRADIENTS, is_discrete, lookup, strip
+from autovi.distributions import GRADIENTS, ROUTES
+from autovi.registry import is_discrete, lookup, strip
 from autovi.supports import support_size, support_values
 
 EXPORTED = {
@@ -118,6 +119,8 @@ def test_rows_are_consistent():
         assert row.discrete or not row.enumerable, name
         assert row.pathwise or not row.not_pathwise, name
         assert not (row.observation_only and (row.pathwise or row.enumerable)), name
+        assert set(row.implicit.values()) <= set(ROUTES), name
+        assert bool(row.implicit) == (row.pathwise == "implicit"), name
         parameters = getattr(dist, name).arg_constraints
         assert set(row.moving_support) | set(row.not_pathwise) <= set(parameters), name
 
@@ -181,9 +184,8 @@ def test_draws_follow_a_moving_support(name):
         (dist.Levy, {"loc": 0.3, "scale": 1.2}),
         (dist.Gamma, {"concentration": 2.0, "rate": 1.5}),
         (lambda df: dist.WishartCholesky(df, EYE), {"df": 4.0}),
-        (lambda loc: dist.VonMises(loc, 2.0), {"loc": 0.3}),
     ],
-    ids=["Normal", "Levy", "Gamma", "WishartCholesky", "VonMises"],
+    ids=["Normal", "Levy", "Gamma", "WishartCholesky"],
 )
 def test_a_pathwise_draw_has_a_derivative_in_each_parameter(make, parameters):
     # `has_rsample` is false for three of these.
@@ -228,13 +230,15 @@ def test_transformed_distributions_follow_their_base():
 def test_mixtures_follow_their_components():
     weights = dist.Categorical(jnp.ones(2) / 2)
     normal = lookup(dist.MixtureSameFamily(weights, dist.Normal(jnp.zeros(2))))
-    assert (normal.pathwise, normal.not_pathwise, normal.discrete) == (
-        "explicit",
-        ("mixing_distribution",),
-        False,
-    )
+    assert (normal.pathwise, normal.not_pathwise, normal.discrete) == ("implicit", (), False)
+    # Right, but its variance explodes: never without being asked for.
+    assert normal.reserved and set(normal.implicit) == {"mixing_distribution", "components"}
     gamma = lookup(dist.MixtureGeneral(weights, [dist.Gamma(2.0), dist.LogNormal()]))
-    assert gamma.pathwise == "implicit"
+    assert gamma.pathwise == "implicit" and not gamma.periodic
+    joint = lookup(dist.MixtureSameFamily(weights, dist.MultivariateNormal(jnp.zeros((2, 3)), jnp.eye(3))))
+    assert joint.pathwise is None
+    angles = lookup(dist.MixtureSameFamily(weights, dist.VonMises(jnp.zeros(2), 1.0)))
+    assert angles.pathwise == "implicit" and angles.periodic
     poisson = lookup(dist.MixtureSameFamily(weights, dist.Poisson(jnp.ones(2))))
     assert (poisson.pathwise, poisson.not_pathwise, poisson.discrete) == (None, (), True)
 
@@ -243,9 +247,13 @@ def test_gates_censoring_truncation_and_copulas_follow_their_base():
     assert not lookup(dist.HurdleProbs(dist.Gamma(2.0), 0.3)).discrete
     censored = dist.RightCensoredDistribution(dist.Normal(), jnp.array(True))
     assert lookup(censored).observation_only
-    assert lookup(dist.TruncatedDistribution(dist.StudentT(4.0), low=0.0)).not_pathwise == ("df",)
-    assert lookup(dist.GaussianCopula(dist.Normal(jnp.zeros(2)), EYE)).pathwise == "explicit"
-    assert lookup(dist.GaussianCopula(dist.Gamma(jnp.ones(2)), EYE)).pathwise is None
+    assert lookup(dist.TruncatedDistribution(dist.StudentT(4.0), low=0.0)).implicit == {
+        "base_dist": "analytic",
+        "low": "analytic",
+    }
+    assert lookup(dist.GaussianCopula(dist.Gamma(jnp.ones(2)), EYE)).pathwise == "implicit"
+    assert lookup(dist.GaussianCopula(dist.Poisson(jnp.ones(2)), EYE)).pathwise is None
+    assert lookup(dist.HurdleProbs(dist.Gamma(2.0), 0.3)).not_pathwise == ("gate",)
     assert lookup(dist.ImproperUniform(constraints.real, (), ())).observation_only
     assert lookup(dist.HurdleNegativeBinomial2(0.3, 2.0, 1.0).base_dist).discrete
 
@@ -278,9 +286,9 @@ class Poisson(Shifted):
 
 def test_subclasses_and_unknown_classes():
     assert lookup(Plain()) == GRADIENTS["Normal"]
-    assert lookup(Rounded()).pathwise is None
+    assert lookup(Rounded()).reserved and lookup(Rounded()).implicit == {"loc": "cdf", "scale": "cdf"}
     assert lookup(Shifted(0.0)).moving_support == ("edge",) and "Shifted" in lookup(Shifted(0.0)).note
-    assert lookup(Fixed(0.0)).moving_support == () and lookup(Fixed(0.0)).pathwise is None
+    assert lookup(Fixed(0.0)).moving_support == () and lookup(Fixed(0.0)).implicit == {"edge": "quadrature"}
     assert not lookup(Poisson(0.0)).discrete
 
 

@@ -1,0 +1,190 @@
+"""How the draws of each NumPyro distribution may be differentiated, as a table of autovi's own.
+
+`GRADIENTS` has one row for every distribution class that NumPyro exports. NumPyro's `has_rsample` is not consulted: it
+says which parameters are declared reparametrized, which is neither complete (`Wishart`, `Levy`, `EulerMaruyama`) nor
+always meaningful (`ImproperUniform`), and it does not tell explicit from implicit reparametrization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What is known of the gradients of an expectation under one distribution.
+
+    Attributes:
+        pathwise: "explicit" if a draw is a differentiable function of parameter-free noise, "implicit" if the
+            derivative in some parameter comes from an implicit step, None if a draw has no sound derivative.
+        implicit: for each parameter whose derivative is implicit, the way it is taken: one of `ROUTES`. Attributes
+            that are distributions themselves are named too. All other parameters are explicit.
+        discrete: whether the draws are integers.
+        enumerable: whether the support is a finite set of scalars that `enumerate_support` lists.
+        moving_support: real parameters that move the support, so that the score function misses a boundary
+            term and is invalid for them. Integer parameters carry no gradient and are not listed.
+        observation_only: whether it cannot be drawn from: right for observed sites, never for a guide.
+        not_pathwise: parameters whose pathwise gradient is missing or biased although `pathwise` holds for
+            the others.
+        periodic: whether its pathwise gradient is right only for costs that are periodic in its angles.
+        reserved: why a pathwise gradient, though right, is taken only when asked for: None if it may be the default.
+        note: what else a person should know, one line.
+    """
+
+    pathwise: str | None
+    discrete: bool = False
+    enumerable: bool = False
+    moving_support: tuple[str, ...] = ()
+    observation_only: bool = False
+    not_pathwise: tuple[str, ...] = ()
+    implicit: Mapping[str, str] = field(default_factory=dict)
+    periodic: bool = False
+    reserved: str | None = None
+    note: str = ""
+
+
+# How an implicit derivative is taken: in closed form, from a differentiable distribution function, by quadrature of the
+# log density, or coordinate by coordinate from the one-dimensional ones.
+ROUTES = ("analytic", "cdf", "quadrature", "triangular")
+
+
+def _explicit(*moving: str, missing: tuple[str, ...] = (), note: str = "") -> Gradients:
+    return Gradients("explicit", moving_support=moving, not_pathwise=missing, note=note)
+
+
+def _implicit(*moving: str, missing: tuple[str, ...] = (), note: str = "", **routes: str) -> Gradients:
+    return Gradients("implicit", moving_support=moving, not_pathwise=missing, implicit=routes, note=note)
+
+
+def _circular(**routes: str) -> Gradients:
+    return Gradients("implicit", implicit=routes, periodic=True)
+
+
+def _finite(note: str = "") -> Gradients:
+    return Gradients(None, discrete=True, enumerable=True, note=note)
+
+
+def _discrete(note: str = "") -> Gradients:
+    return Gradients(None, discrete=True, note=note)
+
+
+def _no_path(note: str) -> Gradients:
+    return Gradients(None, note=note)
+
+
+def _observed(note: str) -> Gradients:
+    return Gradients(None, observation_only=True, note=note)
+
+
+_HEAVY = "heavy tails: the pathwise gradient of an unbounded cost may have infinite variance"
+_COUNTS = "finite but combinatorial support, which is not listed"
+_INFINITE = "infinite support"
+_GATED = "mixed: an atom at zero and a density; the gate needs enumeration or the score function"
+_SINE_BIVARIATE = dict.fromkeys(("phi_concentration", "psi_concentration", "correlation"), "triangular")
+_CENSORED = "the log density is not that of a draw"
+_PER_INSTANCE = "read from the wrapped distribution"
+
+GRADIENTS: dict[str, Gradients] = {
+    "AsymmetricLaplace": _implicit(asymmetry="analytic"),
+    "AsymmetricLaplaceQuantile": _implicit(quantile="analytic"),
+    "BernoulliLogits": _finite(),
+    "BernoulliProbs": _finite(),
+    "Beta": _implicit(concentration1="quadrature", concentration0="quadrature"),
+    "BetaBinomial": _finite("if the total count is concrete and the same throughout"),
+    "BetaNegativeBinomial": _discrete(_INFINITE),
+    "BetaProportion": _implicit(mean="quadrature", concentration="quadrature"),
+    "BinomialLogits": _finite("if the total count is concrete and the same throughout"),
+    "BinomialProbs": _finite("if the total count is concrete and the same throughout"),
+    "CAR": _explicit(),
+    "CategoricalLogits": _finite(),
+    "CategoricalProbs": _finite(),
+    "Cauchy": _explicit(note=_HEAVY),
+    "Chi2": _implicit(df="quadrature"),
+    "CirculantNormal": _explicit(),
+    "Dagum": _explicit(),
+    "Delta": _explicit("v", note="a draw is the parameter itself"),
+    "Dirichlet": _implicit(concentration="quadrature", note="normalized gammas"),
+    "DirichletMultinomial": _discrete(_COUNTS),
+    "DiscreteUniform": _finite("if the bounds are concrete and the same throughout"),
+    "Distribution": _no_path("unknown distribution: only what its support tells"),
+    "DoublyTruncatedPowerLaw": _explicit("low", "high"),
+    "EulerMaruyama": _explicit(),
+    "ExpandedDistribution": _no_path(_PER_INSTANCE),
+    "Exponential": _explicit(),
+    "FoldedDistribution": _no_path(_PER_INSTANCE),
+    "Gamma": _implicit(concentration="quadrature"),
+    "GammaPoisson": _discrete(_INFINITE),
+    "GaussianCopula": _no_path(_PER_INSTANCE),
+    "GaussianCopulaBeta": _implicit(concentration1="analytic", concentration0="analytic"),
+    "GaussianRandomWalk": _explicit(),
+    "GaussianStateSpace": _explicit(),
+    "GeometricLogits": _discrete(_INFINITE),
+    "GeometricProbs": _discrete(_INFINITE),
+    "Gompertz": _explicit(),
+    "Gumbel": _explicit(),
+    "HalfCauchy": _explicit(note=_HEAVY),
+    "HalfNormal": _explicit(),
+    "HurdleGamma": _implicit(missing=("gate",), concentration="quadrature", note=_GATED),
+    "HurdleLogNormal": _implicit(missing=("gate",), base_dist="analytic", note=_GATED),
+    "HurdleLogits": _discrete("discrete or mixed, as the base is"),
+    "HurdlePoisson": _discrete(_INFINITE),
+    "HurdleProbs": _discrete("discrete or mixed, as the base is"),
+    "ImproperUniform": _observed("no sampler: may be a prior, never a guide"),
+    "Independent": _no_path(_PER_INSTANCE),
+    "IntervalCensoredDistribution": _observed(_CENSORED),
+    "InverseGamma": _implicit(concentration="quadrature"),
+    "InverseWishart": _implicit(concentration="triangular"),
+    "InverseWishartCholesky": _implicit(concentration="triangular"),
+    "Kumaraswamy": _explicit(),
+    "LKJ": _implicit(concentration="triangular"),
+    "LKJCholesky": _implicit(concentration="triangular"),
+    "Laplace": _explicit(note="the log density has a kink at loc"),
+    "LeftCensoredDistribution": _observed(_CENSORED),
+    "LeftTruncatedDistribution": _explicit("low"),
+    "LeftTruncatedGamma": _implicit("low", low="analytic", base_dist="analytic"),
+    "Levy": _explicit(note=_HEAVY + "; loc moves the support, but the density vanishes at its edge"),
+    "LogNormal": _explicit(),
+    "LogUniform": _explicit("low", "high"),
+    "Logistic": _explicit(),
+    "LowRankMultivariateNormal": _explicit(),
+    "LowerTruncatedPowerLaw": _explicit("low"),
+    "MaskedDistribution": _no_path(_PER_INSTANCE),
+    "MatrixNormal": _explicit(),
+    "MixtureGeneral": _no_path(_PER_INSTANCE),
+    "MixtureSameFamily": _no_path(_PER_INSTANCE),
+    "MultinomialLogits": _discrete(_COUNTS),
+    "MultinomialProbs": _discrete(_COUNTS),
+    "MultivariateNormal": _explicit(),
+    "MultivariateStudentT": _implicit(df="quadrature"),
+    "NegativeBinomial2": _discrete(_INFINITE),
+    "NegativeBinomialLogits": _discrete(_INFINITE),
+    "NegativeBinomialProbs": _discrete(_INFINITE),
+    "Normal": _explicit(),
+    "OrderedLogistic": _finite(),
+    "Pareto": _explicit("scale", note=_HEAVY),
+    "Poisson": _discrete(_INFINITE),
+    "ProjectedNormal": _explicit(),
+    "RelaxedBernoulliLogits": _explicit(),
+    "RightCensoredDistribution": _observed(_CENSORED),
+    "RightTruncatedDistribution": _explicit("high"),
+    "RightTruncatedGamma": _implicit("high", high="analytic", base_dist="analytic"),
+    "SineBivariateVonMises": _circular(**_SINE_BIVARIATE),
+    "SineSkewed": _circular(skewness="triangular", base_dist="triangular"),
+    "SoftLaplace": _explicit(),
+    "StudentT": _implicit(df="quadrature"),
+    "TransformedDistribution": _no_path(_PER_INSTANCE),
+    "TruncatedPolyaGamma": _explicit(note="no parameters"),
+    "TwoSidedTruncatedDistribution": _explicit("low", "high"),
+    "TwoSidedTruncatedGamma": _implicit("low", "high", low="analytic", high="analytic", base_dist="analytic"),
+    "Uniform": _explicit("low", "high"),
+    "Unit": _observed("a factor: it has no value"),
+    "VonMises": _circular(concentration="quadrature"),
+    "Weibull": _explicit(),
+    "Wishart": _implicit(concentration="triangular"),
+    "WishartCholesky": _implicit(concentration="triangular"),
+    "ZeroInflatedLogits": _discrete("enumerable if the base is"),
+    "ZeroInflatedPoisson": _discrete(_INFINITE),
+    "ZeroInflatedProbs": _discrete("enumerable if the base is"),
+    "ZeroSumNormal": _explicit(),
+}
