@@ -8,17 +8,18 @@ from typing import ClassVar
 import jax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Draw, Estimator, Facts, sample_with_intermediates
+from autovi import implicit
+from autovi.estimators.base import Draw, Estimator, Facts
 
 
 @dataclass(frozen=True)
 class Implicit(Estimator):
     """dz/dtheta = -(dS/dz)^-1 dS/dtheta for a standardization S(z; theta) that need not be inverted.
 
-    Uses the derivatives JAX defines for Gamma and what is built from it (Beta, Dirichlet, StudentT), which on a CPU are
-    taken one draw after the other. Unbiased for costs that are continuous in z. Refuses what `explicit` serves,
-    discrete sites, and costs that jump. Figurnov, Mohamed and Mnih (2018), "Implicit Reparameterization Gradients",
-    section 3.
+    Draws come from `autovi.implicit`, which knows Gamma, Beta, Dirichlet, StudentT, VonMises, LKJ, Wishart,
+    truncations, mixtures and more, and tries any univariate density that it does not know. Unbiased for costs that are
+    continuous in z, on a circle also across its seam. Refuses what `explicit` serves, discrete sites, and costs that
+    jump. Figurnov, Mohamed and Mnih (2018), "Implicit Reparameterization Gradients", section 3.
 
     Example:
         >>> autovi.fit(model, data, estimators={"rate": "implicit"})
@@ -35,9 +36,13 @@ class Implicit(Estimator):
             return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
         if gradients.pathwise == "explicit":
             return "its sampler is an explicit map from noise; 'explicit' is the pathwise estimator for it"
-        if gradients.pathwise is None or gradients.not_pathwise:
+        if gradients.pathwise is None:
             return f"no implicit derivative is known for it ({gradients.note or 'not reparameterizable'})"
+        if gradients.not_pathwise:
+            return f"its draws have no right derivative with respect to {', '.join(gradients.not_pathwise)}"
+        if gradients.periodic and facts.seam:
+            return f"the cost is not periodic in it ({facts.seam}), and a pathwise gradient does not see the seam"
         return None
 
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        return sample_with_intermediates(rng_key, q)
+        return Draw(implicit.sample(rng_key, q))

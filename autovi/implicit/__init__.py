@@ -1,0 +1,70 @@
+"""Implicit reparameterization: draws of any continuous distribution with the right derivative in its parameters.
+
+The two tricks, the formula of every distribution, and when implicit gradients lose: docs/implicit.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import Array
+from numpyro.distributions import Distribution
+
+import autovi.implicit.table  # noqa: F401
+from autovi.implicit.attach import attach
+from autovi.implicit.by_log_prob import unnormalized_velocity
+from autovi.implicit.checking import CheckReport
+from autovi.implicit.dispatch import draw, reparameterize
+from autovi.implicit.factorized import draw_sequential, factorized, sequential
+from autovi.implicit.gamma import loggamma
+from autovi.implicit.generic import check
+from autovi.implicit.registration import register
+from autovi.implicit.routes import routes
+
+__all__ = [
+    "CheckReport",
+    "attach",
+    "check",
+    "draw_sequential",
+    "factorized",
+    "loggamma",
+    "register",
+    "reparameterize",
+    "routes",
+    "sample",
+    "sequential",
+    "unnormalized_velocity",
+]
+
+
+def sample(rng_key: Array | int, distribution: Any, sample_shape: tuple[int, ...] = ()) -> Array:
+    """Draws that are differentiable in the parameters of the distribution, by implicit reparameterization where no
+    explicit map of noise would do.
+
+    dz/dtheta = -(dS/dz)^-1 dS/dtheta at fixed S(z; theta): Figurnov, Mohamed and Mnih (2018), "Implicit
+    Reparameterization Gradients", equation 5. `routes` says how it is taken for each parameter. Right in expectation
+    for costs that are continuous in z, and on a circle periodic; second derivatives too.
+
+    Args:
+        rng_key: a JAX key, or an integer.
+        distribution: a NumPyro distribution; wrappers, transforms and batches are read through. One that the library
+            does not know is tried on a few values first (`check`).
+        sample_shape: as for NumPyro's `sample`.
+
+    Returns:
+        Draws of shape `sample_shape + batch_shape + event_shape`.
+
+    Raises:
+        TypeError: not a distribution, or one whose draws have no derivative; or someone differentiates in a parameter
+            in which they have none, such as the gate of a hurdle distribution.
+        ValueError: discrete values, or a distribution of one's own that fails a check.
+
+    Example:
+        >>> mean = lambda a: autovi.implicit.sample(0, dist.Gamma(a, 2.0), (1000,)).mean()
+        >>> jax.grad(mean)(3.0)  # about 1/2
+    """
+    if not isinstance(distribution, Distribution):
+        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(distribution).__name__}")
+    key = jax.random.key(rng_key) if isinstance(rng_key, int) else rng_key
+    return draw(key, distribution, tuple(sample_shape) + distribution.batch_shape)

@@ -1,0 +1,67 @@
+"""Gives a draw its gradient: the value stays, the derivative is the one a velocity says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+
+# velocity(parameters, value, moving) -> d value: what a draw does as the parameters move by `moving`, a tree like
+# `parameters` that holds tangents. Linear in `moving`; made of differentiable operations, so that it may be
+# differentiated again.
+Velocity = Callable[[Any, Array, Any], Array]
+
+
+def attach(value: Array, parameters: Any, velocity: Velocity) -> Array:
+    """`value`, whose derivative in `parameters` is `velocity(parameters, value, moving)` and in nothing else.
+
+    dz = -(dS/dz)^-1 (dS/dtheta) dtheta for a standardization function S (Figurnov, Mohamed and Mnih, 2018, equation 5).
+    Forward and reverse mode; second derivatives are right because the velocity is evaluated at the attached value.
+
+    Args:
+        value: the draw, by whatever means it was drawn.
+        parameters: any tree of arrays; a NumPyro distribution is one.
+        velocity: see `Velocity`.
+    """
+    leaves, treedef = jax.tree.flatten(parameters)
+
+    def move(leaves: list[Array], value: Array, tangents: list[Array]) -> Array:
+        return velocity(jax.tree.unflatten(treedef, leaves), value, jax.tree.unflatten(treedef, tangents))
+
+    return _attach(move, jax.lax.stop_gradient(value), leaves)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _attach(move: Callable, value: Array, leaves: list[Array]) -> Array:
+    return value
+
+
+@_attach.defjvp
+def _move(move: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    value, leaves = primals
+    attached = _attach(move, value, leaves)
+    return attached, move(leaves, attached, tangents[1])
+
+
+def forbid(parameters: Any, message: str) -> Any:
+    """`parameters` unchanged, which raise a TypeError with `message` where someone differentiates in them."""
+    return jax.tree.map(lambda x: _forbidden(message, x), parameters)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _forbidden(message: str, x: Array) -> Array:
+    return x
+
+
+def _refuse(message: str, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    (x,), (tangent,) = primals, tangents
+    if not isinstance(tangent, SymbolicZero):
+        raise TypeError(message)
+    return x, tangent
+
+
+_forbidden.defjvp(_refuse, symbolic_zeros=True)

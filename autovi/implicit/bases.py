@@ -1,0 +1,205 @@
+"""The lines of NumPyro's log-concave distributions: those that truncations and copulas are built on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+
+from autovi.implicit.log_concave import FAR, LogConcave
+from autovi.implicit.quadrature import num_nodes
+
+
+def log_concave_of(fn: Any) -> LogConcave | None:
+    """The line of `fn`, an instance of one of the classes below or of a subclass that only sets its parameters."""
+    for cls, build in _BUILD.items():
+        if isinstance(fn, cls) and type(fn).log_prob is cls.log_prob:
+            return build(fn)
+    return None
+
+
+def normal_law(loc: Array, scale: Array) -> LogConcave:
+    """s = (z - loc) / scale; fall = start step + step^2 / 2."""
+    return LogConcave(
+        *_affine(loc, scale),
+        fall=lambda start, step: step * (start + step / 2),
+        stretch=_no_stretch,
+        reach=lambda start, direction, nats: _quadratic(direction * start, nats),
+    )
+
+
+def laplace_law(loc: Array, scale: Array) -> LogConcave:
+    """s = (z - loc) / scale; fall = |step|."""
+    return LogConcave(
+        *_affine(loc, scale),
+        fall=lambda start, step: jnp.abs(step),
+        stretch=_no_stretch,
+        reach=lambda start, direction, nats: nats + jnp.zeros_like(start),
+    )
+
+
+def cosh_law(power: Array, loc: Array, scale: Array, heavy: bool) -> LogConcave:
+    """p(s) proportional to cosh(s)^-power.
+
+    s = (z - loc) / scale, or asinh((z - loc) / scale) where `heavy`: Logistic (power 2, twice its scale), SoftLaplace
+    (power 1), and, heavy, Cauchy (power 1) and Student's t (power df, scale times sqrt(df)).
+    """
+
+    def reach(start: Array, direction: Array, nats: Array) -> Array:
+        # From cosh(s + t) / cosh(s) >= 1 + tanh(s) t + t^2 / 2 and >= e^t / 2.
+        quadratic = _quadratic(jnp.tanh(direction * start), jnp.expm1(jnp.minimum(nats / power, 40.0)))
+        return jnp.minimum(nats / power + jnp.log(2.0).astype(start.dtype), quadratic)
+
+    def position(value: Array) -> Array:
+        return jnp.arcsinh((value - loc) / scale) if heavy else (value - loc) / scale
+
+    def draw_at(s: Array) -> Array:
+        largest = 0.75 * jnp.log(jnp.finfo(s.dtype).max)  # beyond, gradients would be infinite
+        return loc + scale * (jnp.sinh(jnp.clip(s, -largest, largest)) if heavy else s)
+
+    return LogConcave(
+        position,
+        draw_at,
+        fall=lambda start, step: power * _log_cosh_ratio(start, step),
+        stretch=_log_cosh_ratio if heavy else _no_stretch,
+        reach=reach,
+        bend=lambda start, direction: jnp.full_like(start, 5.0 if num_nodes(start.dtype) < 20 else 12.0),
+    )
+
+
+def gamma_law(a: Array, rate: Array) -> LogConcave:
+    """s = log(z rate / a): p(s) proportional to exp(a (s - e^s))."""
+
+    def fall(start: Array, step: Array) -> Array:
+        growth = jnp.expm1(step)
+        return a * ((growth - step) + jnp.expm1(start) * growth)
+
+    def reach(start: Array, direction: Array, nats: Array) -> Array:
+        surplus = a * jnp.expm1(start)  # z rate - a
+        linear = nats + 2 * surplus
+        root = jnp.sqrt(linear * linear + 8 * a * nats)
+        leftward = jnp.where(linear > 0, (linear + root) / (2 * a), 4 * nats / (root - jnp.minimum(linear, 0.0)))
+        share = nats / (a + surplus)
+        rightward = jnp.log1p(share + jnp.sqrt(share * (share + 2)))
+        quadratic = _quadratic(surplus, (a + surplus) * nats) / (a + surplus)
+        return jnp.where(direction < 0, leftward, jnp.minimum(rightward, quadratic))
+
+    def bend(start: Array, direction: Array) -> Array:
+        # Leftward e^s is gone after some units; rightward nothing happens before z rate is about 1.
+        left = 8.0 if num_nodes(start.dtype) < 20 else 20.0
+        rightward = -(start + jnp.log(a))
+        return jnp.where(direction < 0, left, jnp.where(rightward > 0, rightward, FAR))
+
+    numbers = jnp.finfo(a.dtype)
+    highest = 0.9 * jnp.log(numbers.max)
+    position = lambda value: jnp.minimum(jnp.log(value) + jnp.log(rate / a), highest)  # noqa: E731
+    draw_at = lambda s: jnp.maximum(a / rate * jnp.exp(s), numbers.tiny)  # noqa: E731
+    limits = (position(numbers.tiny), highest)
+    return LogConcave(position, draw_at, fall, lambda start, step: step, reach, limits, 0.0, bend)
+
+
+def beta_law(a: Array, b: Array) -> LogConcave:
+    """s = logit z - log(a / b): p(s) proportional to z^a (1 - z)^b."""
+    mode = jnp.log(a) - jnp.log(b)
+
+    def toward(start: Array, right: Array) -> tuple[Array, Array]:
+        """The shape and the log-odds that shrink with such a step: to the right those of 1 - z."""
+        return jnp.where(right, b, a), jnp.where(right, -(mode + start), mode + start)
+
+    def fall(start: Array, step: Array) -> Array:
+        shape, logit = toward(start, step > 0)
+        length = jnp.abs(step)
+        # log(1 - z (1 - e^-t)) = log(1 + (1 - z) (e^t - 1)) - t; the first loses its digits where z is near 1.
+        late = (logit > 0) & (length < 20)
+        weight = jax.nn.sigmoid(jnp.where(late, -logit, logit))
+        growth = jnp.expm1(jnp.where(late, jnp.minimum(length, 20.0), -length))
+        return jnp.where(late, shape - (a + b), shape) * length + (a + b) * jnp.log1p(weight * growth)
+
+    def reach(start: Array, direction: Array, nats: Array) -> Array:
+        shape, logit = toward(start, direction > 0)
+        # Newton's method from beyond: the logarithm in `fall` is never below log(1 - z).
+        length = (nats + (a + b) * jax.nn.softplus(logit)) / shape
+        for _ in range(6):
+            slope = shape - (a + b) * jax.nn.sigmoid(logit - length)
+            fallen = fall(start, direction * length)
+            length = length - jnp.maximum(fallen - nats, 0.0) / jnp.maximum(slope, jnp.finfo(length.dtype).tiny)
+        return length
+
+    def bend(start: Array, direction: Array) -> Array:
+        short = num_nodes(start.dtype) < 20
+        return jax.nn.softplus(-direction * (mode + start)) + (8.0 if short else 20.0)
+
+    def draw_at(s: Array) -> Array:
+        limits = jnp.finfo(s.dtype)
+        return jax.nn.sigmoid(jnp.clip(mode + s, jnp.log(2 * limits.tiny), -jnp.log(limits.eps)))
+
+    def stretch(start: Array, step: Array) -> Array:
+        # log of z (1 - z) at the end over that at the start.
+        return (
+            jax.nn.softplus(-(mode + start))
+            + jax.nn.softplus(mode + start)
+            - (jax.nn.softplus(-(mode + start + step)) + jax.nn.softplus(mode + start + step))
+        )
+
+    position = lambda value: jnp.log(value) - jnp.log1p(-value) - mode  # noqa: E731
+    return LogConcave(position, draw_at, fall, stretch, reach, bend=bend)
+
+
+def _log_slope(logit: Array) -> Array:
+    """log(z (1 - z)) for a given logit z."""
+    return -jax.nn.softplus(logit) - jax.nn.softplus(-logit)
+
+
+def _affine(loc: Array, scale: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    return lambda value: (value - loc) / scale, lambda s: loc + scale * s
+
+
+def _no_stretch(start: Array, step: Array) -> Array:
+    return jnp.zeros_like(step)
+
+
+def _quadratic(slope: Array, nats: Array) -> Array:
+    """The t > 0 with slope t + t^2 / 2 = nats, for slope >= 0."""
+    slope = jnp.maximum(slope, 0.0)
+    return 2 * nats / (slope + jnp.sqrt(slope * slope + 2 * nats))
+
+
+def _log_cosh_ratio(start: Array, step: Array) -> Array:
+    """log(cosh(start + step) / cosh(start)) for a step away from 0, to a small relative error."""
+    length = jnp.abs(step)
+    near = jnp.minimum(length, 20.0)
+    growth = jnp.expm1(near)
+    inward = jnp.tanh(start) * jnp.sign(step)
+    excess = growth * (growth + inward * (2 + growth)) / (2 * (1 + growth))
+    return jnp.log1p(excess) + (length - near)
+
+
+def _floats(*parameters: Any) -> list[Array]:
+    dtype = jnp.result_type(*parameters, float)
+    return [jnp.asarray(x, dtype) for x in parameters]
+
+
+def _student(fn: dist.StudentT) -> LogConcave:
+    df, loc, scale = _floats(fn.df, fn.loc, fn.scale)
+    return cosh_law(df, loc, scale * jnp.sqrt(df), heavy=True)
+
+
+def _cosh(fn: Any, power: float, width: float, heavy: bool) -> LogConcave:
+    loc, scale = _floats(fn.loc, fn.scale)
+    return cosh_law(jnp.full_like(scale, power), loc, width * scale, heavy)
+
+
+_BUILD: dict[type[dist.Distribution], Callable[[Any], LogConcave]] = {
+    dist.Beta: lambda fn: beta_law(*_floats(fn.concentration1, fn.concentration0)),
+    dist.Cauchy: lambda fn: _cosh(fn, 1.0, 1.0, heavy=True),
+    dist.Gamma: lambda fn: gamma_law(*_floats(fn.concentration, fn.rate)),
+    dist.Laplace: lambda fn: laplace_law(*_floats(fn.loc, fn.scale)),
+    dist.Logistic: lambda fn: _cosh(fn, 2.0, 2.0, heavy=False),
+    dist.Normal: lambda fn: normal_law(*_floats(fn.loc, fn.scale)),
+    dist.SoftLaplace: lambda fn: _cosh(fn, 1.0, 1.0, heavy=False),
+    dist.StudentT: _student,
+}

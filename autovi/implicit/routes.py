@@ -1,0 +1,39 @@
+"""Which way each parameter's derivative is taken."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpyro.distributions as dist
+
+from autovi import registry
+
+
+def routes(distribution: Any) -> dict[str, str | None]:
+    """For each parameter of a distribution "explicit", "analytic", "cdf", "quadrature" or "triangular"; None where its
+    draws have no derivative in it.
+
+    Attributes that are distributions themselves count as parameters: "base_dist", "mixing_distribution". NumPyro's
+    `has_rsample` is not consulted.
+
+    Example:
+        >>> autovi.implicit.routes(dist.StudentT(4.0))
+        {'df': 'quadrature', 'loc': 'explicit', 'scale': 'explicit'}
+    """
+    fn = registry.strip(distribution)
+    row = registry.lookup(fn)
+    found: dict[str, str | None] = {}
+    for name in dict.fromkeys([*_parameters(fn), *row.implicit, *row.not_pathwise]):
+        missing = row.pathwise is None or name in row.not_pathwise
+        found[name] = None if missing else row.implicit.get(name, "explicit")
+    return found
+
+
+def _parameters(fn: Any) -> list[str]:
+    names = [name for name in fn.arg_constraints if name in vars(fn)]
+    # Truncated, gated and folded distributions take another one as it is.
+    names += ["base_dist"] if "base_dist" in inspect.signature(type(fn)).parameters else []
+    if names or type(fn) is not dist.TransformedDistribution:
+        return names
+    return [*_parameters(registry.strip(fn.base_dist)), "transforms"]
