@@ -75,7 +75,7 @@ class Engine:
 
     def estimator_params(self) -> dict[str, Any]:
         """The estimators' own parameters before the first step."""
-        blocks = [b for b in self.program.plan.blocks if not (b.estimator.pathwise or b.estimator.integrates)]
+        blocks = [b for b in self.program.plan.blocks if b.estimator.has_surrogate]
         return {b.name: b.estimator.init(self._element_shape(b)) for b in blocks}
 
     def _element_shape(self, block: Any) -> tuple[int, ...]:

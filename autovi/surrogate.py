@@ -58,7 +58,7 @@ def estimate(
     main, terms, surrogate = step.terms()
     losses = jnp.zeros(())
     for block in program.plan.blocks:
-        if not (block.estimator.pathwise or block.estimator.integrates):
+        if block.estimator.has_surrogate:
             own = estimator_params.get(block.name, ())
             own = own if block.family is None else program.blocks.gather(block, own, indices)
             extra, loss = _site_surrogate(step, block, main, terms, own)

@@ -3,16 +3,30 @@
 from autovi.estimators.base import Estimator
 from autovi.estimators.enumerate import Enumerate
 from autovi.estimators.explicit import Explicit
+from autovi.estimators.g_rep import GRep
 from autovi.estimators.implicit import Implicit
 from autovi.estimators.marginalize import Marginalize
+from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "explicit": Explicit,
     "implicit": Implicit,
     "score": Score,
+    "rsvi": RSVI,
+    "g_rep": GRep,
     "enumerate": Enumerate,
     "marginalize": Marginalize,
 }
 
-__all__ = ["ESTIMATORS", "Enumerate", "Estimator", "Explicit", "Implicit", "Marginalize", "Score"]
+__all__ = [
+    "ESTIMATORS",
+    "Enumerate",
+    "Estimator",
+    "Explicit",
+    "GRep",
+    "Implicit",
+    "Marginalize",
+    "RSVI",
+    "Score",
+]

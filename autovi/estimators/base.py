@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 
+from autovi.baselines import BASELINES
 from autovi.costs import Aligned
-from autovi.registry import Gradients
+from autovi.distributions import Gradients
 
 Scalar = Float[Array, ""]
 PerElement = Float[Array, "particles *batch"]
@@ -24,10 +26,12 @@ MAX_VALUES = 1024  # of a support that is gone through one by one
 
 
 class Draw(NamedTuple):
-    """One particle's draw; `aux` is what else the density or the estimator needs (a flow's intermediates, say)."""
+    """One particle's draw; `aux` is what else the density needs (a flow's intermediates, say), `log_noise` the log
+    density of its noise `[*batch]`, of estimators that are `corrected`."""
 
     value: Any
     aux: Any = ()
+    log_noise: Any = None
 
 
 class Density(NamedTuple):
@@ -75,6 +79,8 @@ class Facts:
     shared: tuple[str, ...] = ()  # other discrete sites that share a cost term with it
     nested: str | None = None  # a subsampled plate below it
     jumps: str | None = None  # where the cost is discontinuous in it
+    seam: str | None = None  # of angles: which cost term differs between -pi and pi
+    law: str = ""  # the class of its variational distribution, wrappers stripped
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,14 @@ class Estimator(ABC):
 
     A `pathwise` estimator lets the gradient flow through the draw. One that `integrates` replaces the terms downstream
     of the site by their integral over it (`integrate`). Every other one adds a `surrogate`, a term whose gradient is an
-    estimate of the missing one and whose value does not count. A complete example of a new one is in docs/extending.md.
+    estimate of the missing one and whose value does not count; so does a pathwise one that is `corrected`, because its
+    noise depends on the parameters too. A complete example of a new one is in docs/extending.md.
     """
 
     name: ClassVar[str]
     pathwise: ClassVar[bool] = False
     integrates: ClassVar[bool] = False
+    corrected: ClassVar[bool] = False
 
     @abstractmethod
     def refuses(self, facts: Facts) -> str | None:
@@ -112,6 +120,11 @@ class Estimator(ABC):
         raise TypeError(f"{type(self).__name__} does not integrate")
 
     @property
+    def has_surrogate(self) -> bool:
+        """Does it add a surrogate, which may train parameters of its own?"""
+        return self.corrected or not (self.pathwise or self.integrates)
+
+    @property
     def baseline_name(self) -> str | None:
         """The baseline's name as the plan shows it."""
         return None
@@ -122,10 +135,54 @@ class Estimator(ABC):
         return 1
 
 
+@dataclass(frozen=True)
+class Baselined(Estimator):
+    """An estimator whose surrogate is a log density times the cost less a baseline.
+
+    Args:
+        baseline: "none", "moving_average" (of past costs) or "leave_one_out" (mean of the other particles).
+
+    Raises:
+        ValueError: an unknown baseline.
+    """
+
+    baseline: str = "leave_one_out"
+
+    def __post_init__(self) -> None:
+        if self.baseline not in BASELINES:
+            raise ValueError(f"unknown baseline {self.baseline!r}; expected one of {sorted(BASELINES)}")
+
+    @property
+    def baseline_name(self) -> str | None:
+        return self.baseline
+
+    @property
+    def min_particles(self) -> int:
+        return BASELINES[self.baseline].min_particles
+
+    def init(self, shape: tuple[int, ...]) -> Any:
+        return BASELINES[self.baseline].init(shape)
+
+    def scored(self, log_density: PerElement, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
+        """The surrogate: sum over elements, mean over particles, of log_density stop(cost - b); the baseline's loss."""
+        baseline, loss = BASELINES[self.baseline].value(cost.value, params)
+        signal = jax.lax.stop_gradient(cost.value - baseline)
+        return jnp.sum(log_density * signal) / log_density.shape[0], loss
+
+
 def sample_with_intermediates(rng_key: jax.Array, q: Distribution) -> Draw:
     """A draw through NumPyro's own sampler, differentiable where that is."""
     value, intermediates = q(rng_key=rng_key, sample_intermediates=True)
     return Draw(value, intermediates)
+
+
+def refuses_transport(facts: Facts, laws: tuple[str, ...]) -> str | None:
+    """Why no gradient can go through a draw by a map that is known for these distributions only."""
+    if facts.gradients.discrete:
+        return "its values are discrete, so a draw has no derivative"
+    if facts.jumps:
+        return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+    return None if facts.law in laws else f"it is for {', '.join(laws)} only"
 
 
 def refuses_to_list(facts: Facts) -> str | None:

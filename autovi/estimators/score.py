@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
-from autovi.baselines import BASELINES
-from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
+from autovi.estimators.base import Baselined, Cost, Density, Draw, Facts, Scalar
 
 
 @dataclass(frozen=True)
-class Score(Estimator):
+class Score(Baselined):
     """d/dtheta E f(z) = E (f(z) - b) d/dtheta log q(z; theta), b the baseline.
 
     Needs no derivative of the cost and no differentiable draw, only a support that does not move with theta. The cost
@@ -35,21 +33,7 @@ class Score(Estimator):
         >>> autovi.fit(model, data, estimators={"z": {"estimator": "score", "baseline": "moving_average"}})
     """
 
-    baseline: str = "leave_one_out"
-
     name: ClassVar[str] = "score"
-
-    def __post_init__(self) -> None:
-        if self.baseline not in BASELINES:
-            raise ValueError(f"unknown baseline {self.baseline!r}; expected one of {sorted(BASELINES)}")
-
-    @property
-    def baseline_name(self) -> str | None:
-        return self.baseline
-
-    @property
-    def min_particles(self) -> int:
-        return BASELINES[self.baseline].min_particles
 
     def refuses(self, facts: Facts) -> str | None:
         gradients = facts.gradients
@@ -60,14 +44,8 @@ class Score(Estimator):
             return "its log density is not that of its draws"
         return None
 
-    def init(self, shape: tuple[int, ...]) -> Any:
-        return BASELINES[self.baseline].init(shape)
-
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
         return Draw(jax.lax.stop_gradient(q(rng_key=rng_key)))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        baseline, loss = BASELINES[self.baseline].value(cost.value, params)
-        signal = jax.lax.stop_gradient(cost.value - baseline)
-        log_q = q.log_prob(draw.value)
-        return jnp.sum(log_q * signal) / log_q.shape[0], loss
+        return self.scored(q.log_prob(draw.value), cost, params)

@@ -26,7 +26,7 @@ class Beta(Family):
     name: ClassVar[str] = "beta"
     law: ClassVar[str] = "Beta"
     support: ClassVar[Any] = dist.constraints.unit_interval
-    estimators: ClassVar[tuple[str, ...]] = ("implicit", "score")
+    estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 
     def refuses(self, site: Site) -> str | None:
         return None if site.support == "unit interval" else f"its support is {site.support}, not the unit interval"

@@ -26,7 +26,7 @@ class Dirichlet(Family):
     name: ClassVar[str] = "dirichlet"
     law: ClassVar[str] = "Dirichlet"
     support: ClassVar[Any] = dist.constraints.simplex
-    estimators: ClassVar[tuple[str, ...]] = ("implicit", "score")
+    estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 
     def refuses(self, site: Site) -> str | None:
         return None if site.support == "simplex" else f"its support is {site.support}, not the simplex"

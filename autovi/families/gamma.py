@@ -27,7 +27,7 @@ class Gamma(Family):
     name: ClassVar[str] = "gamma"
     law: ClassVar[str] = "Gamma"
     support: ClassVar[Any] = dist.constraints.positive
-    estimators: ClassVar[tuple[str, ...]] = ("implicit", "score")
+    estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 
     def refuses(self, site: Site) -> str | None:
         return None if site.support in ("positive", "nonnegative") else f"its support is {site.support}, not positive"

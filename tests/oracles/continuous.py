@@ -91,7 +91,9 @@ def _gamma_poisson() -> Oracle:
         log_lik = data.sum() * mean_log - len(data) * mean - gammaln(data + 1.0).sum()
         return expected_gamma(2.0, 1.0, mean_log, mean) - expected_gamma(a, b, mean_log, mean) + log_lik
 
-    return Oracle("gamma_poisson", model, guide, {"y": data}, params, exact_elbo, {"rate": ("implicit", "score")})
+    return Oracle(
+        "gamma_poisson", model, guide, {"y": data}, params, exact_elbo, {"rate": ("implicit", "score", "rsvi", "g_rep")}
+    )
 
 
 def _beta_binomial() -> Oracle:
@@ -114,7 +116,9 @@ def _beta_binomial() -> Oracle:
         log_lik = log_choose + 7 * mean_log[0] + 3 * mean_log[1]
         return expected_dirichlet(jnp.full(2, 2.0), mean_log) - expected_dirichlet(alpha, mean_log) + log_lik
 
-    return Oracle("beta_binomial", model, guide, {"k": data}, params, exact_elbo, {"p": ("implicit", "score")})
+    return Oracle(
+        "beta_binomial", model, guide, {"k": data}, params, exact_elbo, {"p": ("implicit", "score", "rsvi", "g_rep")}
+    )
 
 
 def _dirichlet_categorical() -> Oracle:
@@ -138,7 +142,7 @@ def _dirichlet_categorical() -> Oracle:
         prior_term = expected_dirichlet(jnp.asarray(prior), mean_log)
         return prior_term - expected_dirichlet(alpha, mean_log) + (counts * mean_log).sum()
 
-    sites = {"p": ("implicit", "score")}
+    sites = {"p": ("implicit", "score", "rsvi", "g_rep")}
     return Oracle("dirichlet_categorical", model, guide, {"y": data}, params, exact_elbo, sites)
 
 

@@ -185,7 +185,7 @@ def _change_point() -> Oracle:
 
     sites = {
         "s": ("score", "enumerate", "marginalize"),
-        "early": ("implicit", "score"),
+        "early": ("implicit", "score", "rsvi", "g_rep"),
         "late": ("implicit", "score"),
     }
     return Oracle("change_point", model, guide, {"y": data}, params, exact_elbo, sites, exact_marginal)
