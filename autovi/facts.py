@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from autovi.distributions import Gradients
 from autovi.estimators.base import Facts
-from autovi.registry import Gradients
+from autovi.seams import CIRCULAR
 from autovi.sites import Site
 from autovi.structure import Structure
 
 
 def facts_of(
     site: Site,
+    law: str,
     gradients: Gradients,
     nodes: Mapping[str, Site],
     structure: Structure,
     sampled: Collection[str],
     jumps: str | None,
+    seam: str | None,
 ) -> Facts:
     """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be."""
+    if gradients.periodic and site.support != CIRCULAR:
+        seam = "its angle is transformed, so that what lies across the seam is not known"
     return Facts(
         gradients,
         num_values=None if site.values is None else len(site.values),
@@ -26,6 +31,8 @@ def facts_of(
         shared=_shared(site, nodes, structure, sampled),
         nested=_bound_to_guide(site, nodes, structure),
         jumps=jumps,
+        seam=seam,
+        law=law,
     )
 
 

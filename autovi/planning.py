@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from autovi import registry
+from autovi.distributions import GRADIENTS
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.facts import facts_of
@@ -30,6 +30,7 @@ OWN_FAMILY = {
     "Beta": "beta",
     "BetaProportion": "beta",
     "Dirichlet": "dirichlet",
+    "VonMises": "von_mises",
 }
 
 
@@ -86,11 +87,13 @@ def make_plan(
     estimators: Mapping[str, Any] | None = None,
     num_particles: int | None = None,
     jumps: Mapping[str, str] | None = None,
+    seams: Mapping[str, str] | None = None,
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
     `families` and `estimators` map site names or globs to entries of the two tables, and win over
-    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where.
+    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where,
+    `seams` for which angles it was found not to be periodic.
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -103,7 +106,8 @@ def make_plan(
     if guide_sites is not None and asked_families:
         raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
     families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, jumps or {})
-    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, jumps or {}, guide_sites, sites)
+    breaks = (jumps or {}, seams or {})
+    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites)
     blocks = _blocks(rows)
     marginal = {b.name: b for b in blocks if b.estimator.name == "marginalize"}
     blocks = tuple(b for b in blocks if b.name not in marginal)
@@ -176,10 +180,10 @@ def _choose_estimators(
     families: Mapping[str, tuple[Family, str]],
     asked: Mapping[str, Any],
     structure: Structure,
-    jumps: Mapping[str, str],
+    breaks: tuple[Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
-    sites: Sites,
 ) -> list[_Row]:
+    jumps, seams = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
     sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
     rows = []
@@ -187,8 +191,9 @@ def _choose_estimators(
         absent = guide_sites is not None and n not in guide_sites.latents
         said = "not in the guide function" if absent else "as the guide function draws it"
         family, family_why = families.get(n, (None, said))
-        gradients = site.gradients if family is None else registry.GRADIENTS[family.law]
-        facts = facts_of(site, gradients, nodes, structure, sampled, jumps.get(n))
+        law = site.distribution if family is None else family.law
+        gradients = site.gradients if family is None else GRADIENTS[law]
+        facts = facts_of(site, law, gradients, nodes, structure, sampled, jumps.get(n), seams.get(n))
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts)
         lonely = site.masked or site.subsampled or estimator.name == "score"
         rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely))
@@ -201,7 +206,8 @@ def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str,
     if family is not None:
         return family.estimators
     pathwise = (facts.gradients.pathwise,) if facts.gradients.pathwise else ()
-    return (*pathwise, "enumerate", "score", "marginalize")
+    others = ("enumerate", "score", "marginalize", "rsvi", "g_rep")
+    return (*others, *pathwise) if facts.gradients.reserved else (*pathwise, *others)
 
 
 def _estimator(
@@ -236,7 +242,7 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
             return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
         return f"its {facts.num_values} values are enumerated exactly, without noise"
     if name == "score":
-        because = facts.jumps
+        because = facts.jumps or (facts.seam if facts.gradients.periodic else None)
         if facts.gradients.discrete:
             dear = "going through its values for all its elements would hold too many numbers"
             because = ESTIMATORS["enumerate"]().refuses(facts) or dear

@@ -22,6 +22,7 @@ from autovi.optimize import Optimizer
 from autovi.overrides import check_arguments
 from autovi.planning import GUIDES, make_plan
 from autovi.program import Program
+from autovi.seams import find_seams
 from autovi.sites import Sites, trace_sites
 from autovi.structure import analyse_structure
 from autovi.switching import find_jumps
@@ -78,6 +79,7 @@ def _make(
 ) -> Engine:
     structure = analyse_structure(model, guide, inputs, sites, guide_sites)
     jumps = find_jumps(model, guide, inputs, sites, structure)
+    seams = find_seams(model, guide, inputs, sites, structure)
     chosen = make_plan(
         sites,
         structure,
@@ -87,6 +89,7 @@ def _make(
         estimators=options.estimators,
         num_particles=options.num_particles,
         jumps=jumps,
+        seams=seams,
     )
     program = Program(model, guide, inputs, sites, guide_sites, chosen)
     full = program

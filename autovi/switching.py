@@ -38,7 +38,7 @@ def find_jumps(
 ) -> dict[str, str]:
     """Continuous site -> the cost term that jumps in it, by how much, and the operations suspected.
 
-    Costs nothing where no operation could jump. See `_values` for the segments that are tried.
+    Costs nothing where no operation could jump. See `trial_values` for the segments that are tried.
     """
     suspects = {n: terms for n, terms in structure.jumps.items() if terms}
     if not suspects:
@@ -46,24 +46,28 @@ def find_jumps(
     evaluate = cost_terms(model, guide, inputs, sites)
     key = jax.random.key(0)
     arrays = jax.device_put(inputs.traced())  # a model may index them by traced plate indices, which NumPy's cannot be
-    values = _values(model, guide, inputs, arrays, sites, key)
+    values = trial_values(model, guide, inputs, arrays, sites, key)
     found = {}
     for node, terms in suspects.items():
         said = _try(node, terms, evaluate, values, arrays, key, structure)
         if said is not None and not jax.config.read("jax_enable_x64"):
             # In single precision the rounding of large terms that cancel makes steps of its own.
             with jax.enable_x64(True):
-                doubled = {n: _as_double(v) for n, v in values.items()}
-                double_arrays = {n: _as_double(a) for n, a in arrays.items()}
+                doubled = {n: as_double(v) for n, v in values.items()}
+                double_arrays = {n: as_double(a) for n, a in arrays.items()}
                 said = _try(node, terms, evaluate, doubled, double_arrays, key, structure)
         if said is not None:
             found[node] = said
     return found
 
 
-def _as_double(array: Any) -> Any:
-    array = np.asarray(array) if not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key) else array
-    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
+def as_double(array: Any) -> Any:
+    """A floating array in double precision, which has to be enabled; anything else as it is. A JAX array, since a model
+    may index it by traced plate indices."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array
+    array = np.asarray(array)
+    return jnp.asarray(array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array)
 
 
 def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any, key: Any, structure: Structure) -> Any:
@@ -90,7 +94,9 @@ def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any,
     return f"the term {term!r} jumps by {jumps.size[worst]:.2g} nats in it, by {', '.join(sorted(suspects[term]))}"
 
 
-def _values(model: Callable, guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, key: jax.Array) -> Any:
+def trial_values(
+    model: Callable, guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, key: jax.Array
+) -> Any:
     """Values of every node, `2 MAX_PAIRS` each, in front those that pairs start at.
 
     Every second one is a draw from the prior (of a guide function's sites, from the guide as it starts); the others are

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from scipy.special import ive
 
 from autovi.families import FAMILIES
 from autovi.families.base import Layout
@@ -24,6 +25,7 @@ STARTS = {
     "gamma": [0.05, 1.0, 30.0],
     "beta": [0.1, 0.5, 0.8],
     "dirichlet": [0.1, 0.3, 0.6],
+    "von_mises": [-1.5, 0.3, 2.0],
 }
 PRIORS = {
     "normal": dist.LogNormal(0.0, 1.0),
@@ -33,6 +35,7 @@ PRIORS = {
     "gamma": dist.Gamma(2.0, 1.0),
     "beta": dist.Beta(2.0, 3.0),
     "dirichlet": dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])),
+    "von_mises": dist.VonMises(0.5, 2.0),
     "bernoulli": dist.Bernoulli(0.3),
     "categorical": dist.Categorical(jnp.array([0.2, 0.3, 0.5])),
     "poisson": dist.Poisson(4.0),
@@ -97,6 +100,7 @@ def test_starts_concentrated_around_the_start(name):
         "gamma": start**2 / 10.0,
         "beta": start * (1 - start) / 11.0,
         "dirichlet": start * (1 - start) / 11.0,
+        "von_mises": jnp.full(start.shape, 1 - ive(1, 10.0) / ive(0, 10.0)),  # circular variance
     }
     np.testing.assert_allclose(q.variance, expected.get(name, 0.01 * jnp.ones(start.shape)), rtol=0.05)
 

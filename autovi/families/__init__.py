@@ -11,6 +11,7 @@ from autovi.families.gamma import Gamma
 from autovi.families.low_rank import LowRank
 from autovi.families.normal import Normal
 from autovi.families.poisson import Poisson
+from autovi.families.von_mises import VonMises
 
 FAMILIES: dict[str, type[Family]] = {
     "normal": Normal,
@@ -20,6 +21,7 @@ FAMILIES: dict[str, type[Family]] = {
     "gamma": Gamma,
     "beta": Beta,
     "dirichlet": Dirichlet,
+    "von_mises": VonMises,
     "bernoulli": Bernoulli,
     "categorical": Categorical,
     "poisson": Poisson,
@@ -38,4 +40,5 @@ __all__ = [
     "LowRank",
     "Normal",
     "Poisson",
+    "VonMises",
 ]
