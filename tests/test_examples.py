@@ -6,7 +6,7 @@ import arviz as az
 import numpy as np
 import pytest
 
-from examples import coal_mining, custom_guide, eight_schools, mixed_latents
+from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -114,6 +114,19 @@ def test_custom_guide():
     np.testing.assert_allclose(found.std(axis=0), sd, rtol=0.15)
     exact_correlation = covariance[0, 1] / sd.prod()
     assert np.corrcoef(found.T)[0, 1] == pytest.approx(exact_correlation, abs=0.05)
+
+
+def test_digits_vae(capsys):
+    found = digits_vae.main(num_steps=600, progress_bar=False)
+
+    assert list(found) == ["normal", "gamma", "beta", "von Mises"]
+    # A code that says nothing leaves each pixel its own frequency: 25.2 nats an image.
+    images, _ = digits_vae.digits()
+    share = np.clip(images.mean(axis=0), 1e-3, 1 - 1e-3)
+    ignorant = float(np.sum(share * np.log(share) + (1 - share) * np.log(1 - share)))
+    assert all(elbo > ignorant + 3.0 for elbo in found.values()), (found, ignorant)
+    printed = capsys.readouterr().out
+    assert printed.count("implicit") == 3 and printed.count("explicit") == 1
 
 
 def test_readme_example(capsys):
