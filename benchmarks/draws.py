@@ -58,7 +58,7 @@ def time_case(name: str, number: int, rounds: int) -> dict[str, list[float]]:
 
 
 def gradient_variance(name: str, number: int = 200_000) -> dict[str, float]:
-    """Variance over draws of dz in the parameter that the case names, for NumPyro and autovi."""
+    """Variance over draws of the cost's derivative in the parameter that the case names, for NumPyro and autovi."""
     case = CASES[name]
     assert case.variance is not None
     parameter = case.variance[0]
@@ -68,7 +68,9 @@ def gradient_variance(name: str, number: int = 200_000) -> dict[str, float]:
         assert draw is not None
         along = jax.jit(
             lambda value, draw=draw: jax.jvp(
-                lambda v: draw({**case.parameters, parameter: v}, jax.random.key(1), number), (value,), (1.0,)
+                lambda v: case.cost(draw({**case.parameters, parameter: v}, jax.random.key(1), number)),
+                (value,),
+                (1.0,),
             )[1]
         )
         variances[program] = float(jnp.var(along(case.parameters[parameter])))

@@ -31,6 +31,16 @@ def test_an_integer_is_a_key():
     )
 
 
+def test_integers_among_the_parameters_are_numbers():
+    for make in (
+        lambda s: dist.Normal(0, s),
+        lambda s: dist.VonMises(0, s),
+        lambda s: dist.StudentT(5, jnp.array(1), s),
+    ):
+        value = implicit.sample(0, make(2.0))
+        assert np.isfinite(jax.grad(lambda s, make=make, v=value: implicit.reparameterize(make(s), v))(2.0))
+
+
 def test_routes_name_every_parameter():
     assert implicit.routes(dist.StudentT(4.0)) == {"df": "quadrature", "loc": "explicit", "scale": "explicit"}
     assert implicit.routes(dist.Gamma(2.0).expand([3]).to_event(1)) == {

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
@@ -27,12 +28,19 @@ def attach(value: Array, parameters: Any, velocity: Velocity) -> Array:
         parameters: any tree of arrays; a NumPyro distribution is one.
         velocity: see `Velocity`.
     """
-    leaves, treedef = jax.tree.flatten(parameters)
+    leaves, treedef = jax.tree.flatten(jax.tree.map(_as_inexact, parameters))
 
     def move(leaves: list[Array], value: Array, tangents: list[Array]) -> Array:
         return velocity(jax.tree.unflatten(treedef, leaves), value, jax.tree.unflatten(treedef, tangents))
 
     return _attach(move, jax.lax.stop_gradient(value), leaves)
+
+
+def _as_inexact(x: Any) -> Any:
+    """An integer, which has no tangent, as a floating number."""
+    if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+        return x
+    return float(x) if isinstance(x, int) else jnp.asarray(x, jnp.result_type(float))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

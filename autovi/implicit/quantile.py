@@ -29,7 +29,7 @@ def descend(law: LogConcave, start: Array, direction: Array, nats: Array, beyond
     """
     arguments = jax.lax.stop_gradient((start, direction, nats, beyond))
     start, direction, nats, beyond = jnp.broadcast_arrays(*arguments)
-    nats = jnp.maximum(nats, jnp.finfo(nats.dtype).tiny)  # at the mode no slope is left to divide by
+    nats = jnp.maximum(nats, float(jnp.finfo(nats.dtype).tiny) ** 0.75)  # at the mode there is no slope to divide by
     near = nats < 0.5  # the mass up to t keeps the digits that the mass beyond it would lose
 
     def step(_: int, length: Array) -> Array:
