@@ -23,7 +23,9 @@ def one_site(fn):
     return model
 
 
-@pytest.mark.parametrize("fn", [dist.Gamma(2.0, 1.0), dist.Beta(2.0, 1.0), dist.Dirichlet(jnp.ones(3))], ids=repr)
+@pytest.mark.parametrize(
+    "fn", [dist.Gamma(2.0, 1.0), dist.Beta(2.0, 1.0), dist.Dirichlet(jnp.ones(3))], ids=lambda fn: type(fn).__name__
+)
 @pytest.mark.parametrize("name", ["rsvi", "g_rep"])
 def test_taken_where_asked_for(fn, name):
     choice = autovi.plan(one_site(fn), estimators={"z": name})["z"]

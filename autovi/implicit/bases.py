@@ -12,6 +12,7 @@ from jax import Array
 
 from autovi.implicit.log_concave import FAR, LogConcave
 from autovi.implicit.quadrature import num_nodes
+from autovi.implicit.symmetric import cosh_law, laplace_law, normal_law, quadratic_reach
 
 
 def log_concave_of(fn: Any) -> LogConcave | None:
@@ -20,55 +21,6 @@ def log_concave_of(fn: Any) -> LogConcave | None:
         if isinstance(fn, cls) and type(fn).log_prob is cls.log_prob:
             return build(fn)
     return None
-
-
-def normal_law(loc: Array, scale: Array) -> LogConcave:
-    """s = (z - loc) / scale; fall = start step + step^2 / 2."""
-    return LogConcave(
-        *_affine(loc, scale),
-        fall=lambda start, step: step * (start + step / 2),
-        stretch=_no_stretch,
-        reach=lambda start, direction, nats: _quadratic(direction * start, nats),
-    )
-
-
-def laplace_law(loc: Array, scale: Array) -> LogConcave:
-    """s = (z - loc) / scale; fall = |step|."""
-    return LogConcave(
-        *_affine(loc, scale),
-        fall=lambda start, step: jnp.abs(step),
-        stretch=_no_stretch,
-        reach=lambda start, direction, nats: nats + jnp.zeros_like(start),
-    )
-
-
-def cosh_law(power: Array, loc: Array, scale: Array, heavy: bool) -> LogConcave:
-    """p(s) proportional to cosh(s)^-power.
-
-    s = (z - loc) / scale, or asinh((z - loc) / scale) where `heavy`: Logistic (power 2, twice its scale), SoftLaplace
-    (power 1), and, heavy, Cauchy (power 1) and Student's t (power df, scale times sqrt(df)).
-    """
-
-    def reach(start: Array, direction: Array, nats: Array) -> Array:
-        # From cosh(s + t) / cosh(s) >= 1 + tanh(s) t + t^2 / 2 and >= e^t / 2.
-        quadratic = _quadratic(jnp.tanh(direction * start), jnp.expm1(jnp.minimum(nats / power, 40.0)))
-        return jnp.minimum(nats / power + jnp.log(2.0).astype(start.dtype), quadratic)
-
-    def position(value: Array) -> Array:
-        return jnp.arcsinh((value - loc) / scale) if heavy else (value - loc) / scale
-
-    def draw_at(s: Array) -> Array:
-        largest = 0.75 * jnp.log(jnp.finfo(s.dtype).max)  # beyond, gradients would be infinite
-        return loc + scale * (jnp.sinh(jnp.clip(s, -largest, largest)) if heavy else s)
-
-    return LogConcave(
-        position,
-        draw_at,
-        fall=lambda start, step: power * _log_cosh_ratio(start, step),
-        stretch=_log_cosh_ratio if heavy else _no_stretch,
-        reach=reach,
-        bend=lambda start, direction: jnp.full_like(start, 5.0 if num_nodes(start.dtype) < 20 else 12.0),
-    )
 
 
 def gamma_law(a: Array, rate: Array) -> LogConcave:
@@ -85,7 +37,7 @@ def gamma_law(a: Array, rate: Array) -> LogConcave:
         leftward = jnp.where(linear > 0, (linear + root) / (2 * a), 4 * nats / (root - jnp.minimum(linear, 0.0)))
         share = nats / (a + surplus)
         rightward = jnp.log1p(share + jnp.sqrt(share * (share + 2)))
-        quadratic = _quadratic(surplus, (a + surplus) * nats) / (a + surplus)
+        quadratic = quadratic_reach(surplus, (a + surplus) * nats) / (a + surplus)
         return jnp.where(direction < 0, leftward, jnp.minimum(rightward, quadratic))
 
     def bend(start: Array, direction: Array) -> Array:
@@ -154,30 +106,6 @@ def _log_slope(logit: Array) -> Array:
     return -jax.nn.softplus(logit) - jax.nn.softplus(-logit)
 
 
-def _affine(loc: Array, scale: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    return lambda value: (value - loc) / scale, lambda s: loc + scale * s
-
-
-def _no_stretch(start: Array, step: Array) -> Array:
-    return jnp.zeros_like(step)
-
-
-def _quadratic(slope: Array, nats: Array) -> Array:
-    """The t > 0 with slope t + t^2 / 2 = nats, for slope >= 0."""
-    slope = jnp.maximum(slope, 0.0)
-    return 2 * nats / (slope + jnp.sqrt(slope * slope + 2 * nats))
-
-
-def _log_cosh_ratio(start: Array, step: Array) -> Array:
-    """log(cosh(start + step) / cosh(start)) for a step away from 0, to a small relative error."""
-    length = jnp.abs(step)
-    near = jnp.minimum(length, 20.0)
-    growth = jnp.expm1(near)
-    inward = jnp.tanh(start) * jnp.sign(step)
-    excess = growth * (growth + inward * (2 + growth)) / (2 * (1 + growth))
-    return jnp.log1p(excess) + (length - near)
-
-
 def _floats(*parameters: Any) -> list[Array]:
     dtype = jnp.result_type(*parameters, float)
     return [jnp.asarray(x, dtype) for x in parameters]
@@ -188,18 +116,18 @@ def _student(fn: dist.StudentT) -> LogConcave:
     return cosh_law(df, loc, scale * jnp.sqrt(df), heavy=True)
 
 
-def _cosh(fn: Any, power: float, width: float, heavy: bool) -> LogConcave:
+def _cosh(fn: Any, power: int, width: float, heavy: bool) -> LogConcave:
     loc, scale = _floats(fn.loc, fn.scale)
-    return cosh_law(jnp.full_like(scale, power), loc, width * scale, heavy)
+    return cosh_law(power, loc, width * scale, heavy)
 
 
 _BUILD: dict[type[dist.Distribution], Callable[[Any], LogConcave]] = {
     dist.Beta: lambda fn: beta_law(*_floats(fn.concentration1, fn.concentration0)),
-    dist.Cauchy: lambda fn: _cosh(fn, 1.0, 1.0, heavy=True),
+    dist.Cauchy: lambda fn: _cosh(fn, 1, 1.0, heavy=True),
     dist.Gamma: lambda fn: gamma_law(*_floats(fn.concentration, fn.rate)),
     dist.Laplace: lambda fn: laplace_law(*_floats(fn.loc, fn.scale)),
-    dist.Logistic: lambda fn: _cosh(fn, 2.0, 2.0, heavy=False),
+    dist.Logistic: lambda fn: _cosh(fn, 2, 2.0, heavy=False),
     dist.Normal: lambda fn: normal_law(*_floats(fn.loc, fn.scale)),
-    dist.SoftLaplace: lambda fn: _cosh(fn, 1.0, 1.0, heavy=False),
+    dist.SoftLaplace: lambda fn: _cosh(fn, 1, 1.0, heavy=False),
     dist.StudentT: _student,
 }

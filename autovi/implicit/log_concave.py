@@ -36,6 +36,8 @@ class LogConcave:
         limits: s of the smallest and of the largest draw; -FAR and FAR where those are infinite.
         support_low: where the support of z begins.
         bend: bend(start, direction), the length within which the density may change its slope fast; None: nowhere.
+        depth: depth(start, direction, nats), in closed form the length beyond which lies e^-nats of the mass beyond
+            `start`, and where that is usable (None: everywhere).
     """
 
     position: Callable[[Array], Array]
@@ -46,6 +48,7 @@ class LogConcave:
     limits: tuple[Array | float, Array | float] = (-FAR, FAR)
     support_low: float = -float("inf")
     bend: Callable[[Array, Array], Array] | None = None
+    depth: Callable[[Array, Array, Array], tuple[Array, Array | None]] | None = None
 
     def outward(self, start: Array, direction: Array, length: Array) -> Array:
         """`int_0^length p(start + direction t) / p(start) dt`; `length` may be `FAR`.

@@ -14,11 +14,9 @@ from autovi.implicit.log_concave import FAR, LogConcave
 
 
 def descend(law: LogConcave, start: Array, direction: Array, nats: Array, beyond: Array) -> Array:
-    """The length t, away from the mode, beyond which lies the share e^-nats of the mass beyond `start`.
+    """The length t, away from the mode, beyond which lies the share e^-nats of the mass beyond `start`; values only.
 
-    g(t) = -log(share of the mass beyond t) is convex for a log-concave density. The tangent at 0 reaches `nats` beyond
-    the solution, and so does the fall of the density itself: from there Newton's method comes down to it. Exact in
-    every tail, since it works with logarithms and with integrals relative to where they start.
+    In closed form where the law has one. Where that fails, far in a tail, and for other laws by Newton's method.
 
     Args:
         law: the distribution.
@@ -30,6 +28,22 @@ def descend(law: LogConcave, start: Array, direction: Array, nats: Array, beyond
     arguments = jax.lax.stop_gradient((start, direction, nats, beyond))
     start, direction, nats, beyond = jnp.broadcast_arrays(*arguments)
     nats = jnp.maximum(nats, float(jnp.finfo(nats.dtype).tiny) ** 0.75)  # at the mode there is no slope to divide by
+    if law.depth is None:
+        return _newton(law, start, direction, nats, beyond)
+    length, usable = law.depth(start, direction, nats)
+    length = jax.lax.stop_gradient(jnp.maximum(length, 0.0))
+    if usable is None:
+        return length
+    otherwise = lambda: jnp.where(usable, length, _newton(law, start, direction, nats, beyond))  # noqa: E731
+    return jax.lax.cond(jnp.all(usable), lambda: length, otherwise)
+
+
+def _newton(law: LogConcave, start: Array, direction: Array, nats: Array, beyond: Array) -> Array:
+    """Exact in every tail, since it works with logarithms and with integrals relative to where they start.
+
+    g(t) = -log(share of the mass beyond t) is convex for a log-concave density. The tangent at 0 reaches `nats` beyond
+    the solution, and so does the fall of the density itself: from there Newton's method comes down to it.
+    """
     near = nats < 0.5  # the mass up to t keeps the digits that the mass beyond it would lose
 
     def step(_: int, length: Array) -> Array:

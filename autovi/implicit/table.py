@@ -68,12 +68,12 @@ RULES.update(
         dist.LeftTruncatedGamma: _TRUNCATED,
         dist.Levy: _LOCATED,
         dist.Logistic: _LOCATED,
-        dist.LowerTruncatedPowerLaw: Rule(closed.lower_power_law_velocity, library_draw),
+        dist.LowerTruncatedPowerLaw: Rule(closed.lower_power_law_velocity, closed.draw_lower_power_law),
         dist.MixtureGeneral: Rule(mixture_velocity, draw_mixture),
         dist.MixtureSameFamily: Rule(mixture_velocity, draw_mixture),
         dist.MultivariateStudentT: Rule(multivariate_student_velocity, draw_multivariate_student),
         dist.Normal: _LOCATED,
-        dist.Pareto: Rule(closed.pareto_velocity, library_draw),
+        dist.Pareto: Rule(closed.pareto_velocity, closed.draw_pareto),
         dist.RightCensoredDistribution: _CENSORED,
         dist.RightTruncatedDistribution: _TRUNCATED,
         dist.RightTruncatedGamma: _TRUNCATED,
@@ -85,7 +85,7 @@ RULES.update(
         dist.TwoSidedTruncatedGamma: _TRUNCATED,
         dist.Uniform: Rule(located.uniform_velocity, library_draw),
         dist.VonMises: Rule(von_mises_velocity, draw_von_mises),
-        dist.Weibull: Rule(closed.weibull_velocity, library_draw),
+        dist.Weibull: Rule(closed.weibull_velocity, closed.draw_weibull),
         dist.WishartCholesky: Rule(wishart.wishart_cholesky_velocity, wishart.draw_wishart_cholesky),
     }
 )
