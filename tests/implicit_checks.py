@@ -13,6 +13,7 @@ FAR = 38.0  # the real line is looked at up to sinh(38) = 2e16
 PANELS = 150
 NODES = np.polynomial.legendre.leggauss(12)
 STEP = 1e-4
+Z = 5.5  # standard errors: a false alarm in 4e-8
 
 
 def distribution_function(fn, values: jax.Array, edges: np.ndarray) -> jax.Array:
@@ -73,7 +74,7 @@ def directional(draw: Callable, make: Callable, params: Mapping, cost: Callable,
     return quickly(both, rng_key)
 
 
-def assert_agree(along: jax.Array, by_score: jax.Array, bound: float = 5.5, floor: float = 0.05) -> None:
+def assert_agree(along: jax.Array, by_score: jax.Array, bound: float = Z, floor: float = 0.05) -> None:
     """The two estimates have one mean, within `bound` standard errors, each at most `floor` of it."""
     along, by_score = np.asarray(along, np.float64), np.asarray(by_score, np.float64)
     assert np.isfinite(along).all()
@@ -81,3 +82,11 @@ def assert_agree(along: jax.Array, by_score: jax.Array, bound: float = 5.5, floo
     assert se < floor * abs(by_score.mean()), f"standard error {se} of a mean of {by_score.mean()}"
     z = abs(along.mean() - by_score.mean()) / se
     assert z < bound, f"along the draws {along.mean()}, by the score {by_score.mean()}, standard error {se}"
+
+
+def assert_mean(draws, exact) -> None:
+    """The mean along the first axis is `exact`, entry by entry, within `Z` standard errors."""
+    draws = np.asarray(draws, np.float64)
+    error = draws.std(0) / np.sqrt(len(draws))
+    z = np.abs(draws.mean(0) - exact) / (error + 1e-7 * np.abs(exact) + 1e-12)
+    assert np.max(z) < Z, f"exact {exact}, mean {draws.mean(0)}, standard error {error}"

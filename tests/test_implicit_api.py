@@ -1,5 +1,8 @@
 """What `autovi.implicit` promises as a whole: shapes, routes, registration, refusals."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +42,36 @@ def test_integers_among_the_parameters_are_numbers():
     ):
         value = implicit.sample(0, make(2.0))
         assert np.isfinite(jax.grad(lambda s, make=make, v=value: implicit.reparameterize(make(s), v))(2.0))
+
+
+NOT_NUMBERS = """
+import jax, jax.numpy as jnp, numpyro.distributions as dist
+from autovi import implicit
+
+def angles(a):
+    return dist.VonMises(0.0, a).expand((1,)).to_event(1)
+
+makes = [
+    lambda a: dist.Gamma(a), lambda a: dist.Beta(a, 1.0), lambda a: dist.StudentT(a), lambda a: dist.VonMises(0.0, a),
+    lambda a: dist.Dirichlet(jnp.stack([a, a])), lambda a: dist.SineBivariateVonMises(0.0, 0.0, a, 1.0, 0.5),
+    lambda a: dist.SineSkewed(angles(a), jnp.array([0.5])), lambda a: dist.LKJCholesky(3, a),
+    lambda a: dist.WishartCholesky(a, scale_tril=jnp.eye(2)),
+    lambda a: dist.LeftTruncatedDistribution(dist.Normal(a), 1.0),
+]
+each = jax.jit(lambda a: [jnp.sum(implicit.sample(0, make(a), (3,))) for make in makes])
+finite = lambda a: [bool(jnp.isfinite(x)) for x in each(a)]
+assert all(finite(2.0)) and not any(finite(jnp.nan)), (finite(2.0), finite(jnp.nan))
+each(jnp.inf)
+each(-1.0)
+"""
+
+
+def test_no_draw_waits_forever_for_a_parameter_that_is_not_a_number():
+    """Rejection never accepts for a NaN. In a process of its own, as nothing else would end the wait."""
+    found = subprocess.run(
+        [sys.executable, "-c", NOT_NUMBERS], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert found.returncode == 0, found.stderr
 
 
 def test_routes_name_every_parameter():

@@ -10,7 +10,7 @@ from scipy.special import i0e, i1e
 from scipy.stats import kstest
 
 from autovi import implicit
-from autovi.implicit.circular import Sine, attach_phi, draw_pair
+from autovi.implicit.circular.sine_bivariate import Sine, attach_phi, draw_pair
 
 BOUND = 5.5  # standard errors
 NUM = 40_000

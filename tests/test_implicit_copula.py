@@ -11,8 +11,8 @@ import pytest
 from scipy import special, stats
 
 from autovi import implicit
-from autovi.implicit.copula import normal_scores, quantile
-from autovi.implicit.quantile import invert
+from autovi.implicit.composite.copula import normal_scores, quantile
+from autovi.implicit.numerics.inversion import invert
 
 
 def at_scores(law, x):

@@ -10,8 +10,8 @@ from scipy.special import betainc, polygamma
 from scipy.stats import kstest
 
 from autovi.implicit.attach import attach
-from autovi.implicit.beta import draw_beta
-from autovi.implicit.dirichlet import dirichlet_velocity, draw_dirichlet
+from autovi.implicit.multivariate.dirichlet import dirichlet_velocity, draw_dirichlet
+from autovi.implicit.univariate.beta import draw_beta
 
 WIDE = np.array([1e-3, 0.05, 1.0, 30.0, 1e4], np.float32)
 NUM = 20_000

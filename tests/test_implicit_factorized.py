@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from autovi.implicit.factorized import draw_sequential, factorized, sequential
+from autovi.implicit.multivariate.factorized import draw_sequential, factorized, sequential
 
 BOUND = 5.5
 

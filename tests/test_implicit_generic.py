@@ -10,9 +10,9 @@ from scipy import integrate
 
 from autovi.implicit import dispatch
 from autovi.implicit.attach import attach
-from autovi.implicit.by_cdf import cdf_velocity
-from autovi.implicit.by_log_prob import log_prob_velocity, tails_by_log_prob, unnormalized_velocity
-from autovi.implicit.generic import check, generic_rule, listed_rule
+from autovi.implicit.generic.by_cdf import cdf_velocity
+from autovi.implicit.generic.by_log_prob import log_prob_velocity, tails_by_log_prob, unnormalized_velocity
+from autovi.implicit.generic.rules import check, generic_rule, listed_rule
 
 
 class Written(dist.Distribution):

@@ -9,21 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import assert_mean
 from scipy import special, stats
 
 from autovi.implicit import reparameterize, sample
 
 METHODS = ("onion", "cvine")
-Z = 5.5  # standard errors: false alarm 4e-8
 P_VALUE = 1e-8
-
-
-def assert_mean(draws: Any, exact: Any) -> None:
-    """The mean along the first axis is `exact`, entry by entry, within `Z` standard errors."""
-    draws = np.asarray(draws, np.float64)
-    error = draws.std(0) / np.sqrt(len(draws))
-    z = np.abs(draws.mean(0) - exact) / (error + 1e-7 * np.abs(exact) + 1e-12)
-    assert np.max(z) < Z, f"exact {exact}, mean {draws.mean(0)}, standard error {error}"
 
 
 def pivots(concentration: Any, dimension: int) -> tuple[np.ndarray, np.ndarray]:

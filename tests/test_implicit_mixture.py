@@ -13,7 +13,7 @@ from scipy import integrate, stats
 from scipy.special import psi
 
 from autovi.implicit.attach import attach
-from autovi.implicit.mixture import draw_mixture, mixture_velocity
+from autovi.implicit.composite.mixture import draw_mixture, mixture_velocity
 
 BOUND = 5.5  # standard errors: a false alarm has probability 4e-8
 

@@ -13,7 +13,7 @@ from scipy.stats import f as f_law
 from scipy.stats import kstest
 from scipy.stats import t as t_law
 
-from autovi.implicit.student import (
+from autovi.implicit.univariate.student import (
     draw_multivariate_student,
     draw_student,
     log_radius_slope,

@@ -12,7 +12,7 @@ from scipy.stats import kstest, vonmises
 
 import autovi
 from autovi import implicit
-from autovi.implicit.von_mises import angle_slope, draw_angle, envelope, propose, resultant_gap
+from autovi.implicit.circular.von_mises import angle_slope, draw_angle, envelope, propose, resultant_gap
 
 KAPPAS = np.array([1e-3, 0.01, 0.1, 0.5, 1.1, 1.3, 2.0, 5.0, 20.0, 100.0, 1e3, 1e4])
 BOUND = 5.5  # standard errors

@@ -176,13 +176,18 @@ def sample_with_intermediates(rng_key: jax.Array, q: Distribution) -> Draw:
     return Draw(value, intermediates)
 
 
-def refuses_transport(facts: Facts, laws: tuple[str, ...]) -> str | None:
-    """Why no gradient can go through a draw by a map that is known for these distributions only."""
+def refuses_pathwise(facts: Facts) -> str | None:
+    """Why no gradient can go through the draws of a site, by any map."""
     if facts.gradients.discrete:
         return "its values are discrete, so a draw has no derivative"
     if facts.jumps:
         return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
-    return None if facts.law in laws else f"it is for {', '.join(laws)} only"
+    return None
+
+
+def refuses_transport(facts: Facts, laws: tuple[str, ...]) -> str | None:
+    """Why no gradient can go through a draw by a map that is known for these distributions only."""
+    return refuses_pathwise(facts) or (None if facts.law in laws else f"it is for {', '.join(laws)} only")
 
 
 def refuses_to_list(facts: Facts) -> str | None:

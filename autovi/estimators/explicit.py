@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Draw, Estimator, Facts, sample_with_intermediates
+from autovi.estimators.base import Draw, Estimator, Facts, refuses_pathwise, sample_with_intermediates
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,9 @@ class Explicit(Estimator):
     pathwise: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
-        gradients = facts.gradients
-        if gradients.discrete:
-            return "its values are discrete, so a draw has no derivative"
-        if facts.jumps:
-            return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+        gradients, refused = facts.gradients, refuses_pathwise(facts)
+        if refused:
+            return refused
         if gradients.pathwise == "implicit":
             return "its sampler has no explicit map from noise; 'implicit' is the pathwise estimator for it"
         if gradients.pathwise is None:

@@ -9,8 +9,8 @@ import jax
 from numpyro.distributions import Distribution
 
 from autovi.estimators.base import Baselined, Cost, Density, Draw, Facts, Scalar, refuses_transport
-from autovi.implicit import transport
-from autovi.implicit.standardized import STANDARDIZED
+from autovi.implicit.transported import transport
+from autovi.implicit.transported.standardized import STANDARDIZED
 
 
 @dataclass(frozen=True)

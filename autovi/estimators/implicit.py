@@ -9,7 +9,7 @@ import jax
 from numpyro.distributions import Distribution
 
 from autovi import implicit
-from autovi.estimators.base import Draw, Estimator, Facts
+from autovi.estimators.base import Draw, Estimator, Facts, refuses_pathwise
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,9 @@ class Implicit(Estimator):
     pathwise: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
-        gradients = facts.gradients
-        if gradients.discrete:
-            return "its values are discrete, so a draw has no derivative"
-        if facts.jumps:
-            return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+        gradients, refused = facts.gradients, refuses_pathwise(facts)
+        if refused:
+            return refused
         if gradients.pathwise == "explicit":
             return "its sampler is an explicit map from noise; 'explicit' is the pathwise estimator for it"
         if gradients.pathwise is None:

@@ -13,14 +13,14 @@ from numpyro.distributions import Distribution
 
 import autovi.implicit.table  # noqa: F401
 from autovi.implicit.attach import attach
-from autovi.implicit.by_log_prob import unnormalized_velocity
-from autovi.implicit.checking import CheckReport
 from autovi.implicit.dispatch import draw, reparameterize
-from autovi.implicit.factorized import draw_sequential, factorized, sequential
-from autovi.implicit.gamma import loggamma
-from autovi.implicit.generic import check
+from autovi.implicit.generic.by_log_prob import unnormalized_velocity
+from autovi.implicit.generic.checking import CheckReport
+from autovi.implicit.generic.rules import check
+from autovi.implicit.multivariate.factorized import draw_sequential, factorized, sequential
 from autovi.implicit.registration import register
 from autovi.implicit.routes import routes
+from autovi.implicit.univariate.gamma import loggamma
 
 __all__ = [
     "CheckReport",

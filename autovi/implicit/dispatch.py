@@ -9,7 +9,7 @@ from jax import Array
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.generic import generic_rule
+from autovi.implicit.generic.rules import generic_rule
 from autovi.implicit.library import library_draw
 from autovi.implicit.rule import TRANSPARENT, is_plain_transformed, rule_of
 from autovi.implicit.velocity import velocity

@@ -7,30 +7,31 @@ from __future__ import annotations
 
 import numpyro.distributions as dist
 
-from autovi.implicit import closed_forms as closed
-from autovi.implicit import location_scale as located
-from autovi.implicit import power_law, wishart
-from autovi.implicit.beta import beta_velocity, draw_beta
-from autovi.implicit.censored import censored_velocity, draw_censored
-from autovi.implicit.circular import draw_sine_bivariate, sine_bivariate_velocity
-from autovi.implicit.copula import copula_velocity, draw_copula
-from autovi.implicit.dirichlet import dirichlet_velocity, draw_dirichlet
-from autovi.implicit.folded import draw_folded, folded_velocity
-from autovi.implicit.gamma import draw_gamma, gamma_velocity
-from autovi.implicit.hurdle import draw_hurdle, hurdle_velocity
+from autovi.implicit.circular.sine_bivariate import draw_sine_bivariate, sine_bivariate_velocity
+from autovi.implicit.circular.sine_skewed import draw_sine_skewed, sine_skewed_velocity
+from autovi.implicit.circular.von_mises import draw_von_mises, von_mises_velocity
+from autovi.implicit.composite.censored import censored_velocity, draw_censored
+from autovi.implicit.composite.copula import copula_velocity, draw_copula
+from autovi.implicit.composite.folded import draw_folded, folded_velocity
+from autovi.implicit.composite.hurdle import draw_hurdle, hurdle_velocity
+from autovi.implicit.composite.mixture import draw_mixture, mixture_velocity
+from autovi.implicit.composite.truncated import draw_truncated, truncated_velocity
 from autovi.implicit.library import library_draw
-from autovi.implicit.lkj import draw_lkj_cholesky, lkj_cholesky_velocity
-from autovi.implicit.mixture import draw_mixture, mixture_velocity
+from autovi.implicit.multivariate import wishart
+from autovi.implicit.multivariate.dirichlet import dirichlet_velocity, draw_dirichlet
+from autovi.implicit.multivariate.lkj import draw_lkj_cholesky, lkj_cholesky_velocity
 from autovi.implicit.rule import RULES, Rule
-from autovi.implicit.sine_skewed import draw_sine_skewed, sine_skewed_velocity
-from autovi.implicit.student import (
+from autovi.implicit.univariate import closed_forms as closed
+from autovi.implicit.univariate import location_scale as located
+from autovi.implicit.univariate import power_law
+from autovi.implicit.univariate.beta import beta_velocity, draw_beta
+from autovi.implicit.univariate.gamma import draw_gamma, gamma_velocity
+from autovi.implicit.univariate.student import (
     draw_multivariate_student,
     draw_student,
     multivariate_student_velocity,
     student_velocity,
 )
-from autovi.implicit.truncated import draw_truncated, truncated_velocity
-from autovi.implicit.von_mises import draw_von_mises, von_mises_velocity
 
 _CENSORED = Rule(censored_velocity, draw_censored)
 _LOCATED = Rule(located.location_scale_velocity, library_draw)

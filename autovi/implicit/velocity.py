@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from autovi.implicit.generic import generic_rule
+from autovi.implicit.generic.rules import generic_rule
 from autovi.implicit.rule import TRANSPARENT, is_plain_transformed, rule_of
 
 

@@ -1,0 +1,1 @@
+"""Distributions that the table does not have: rules from a `cdf` or a `log_prob`, and their check."""

@@ -1,0 +1,119 @@
+"""The route of a univariate distribution without a rule of its own: by its `cdf`, or by its `log_prob` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from numpyro.distributions import Distribution
+
+from autovi import registry
+from autovi.implicit.generic.by_cdf import cdf_velocity
+from autovi.implicit.generic.by_log_prob import log_prob_velocity
+from autovi.implicit.generic.checking import CheckReport, examine
+from autovi.implicit.generic.twin import twins
+from autovi.implicit.rule import Rule
+
+_ROUTES = {"cdf": Rule(cdf_velocity), "log_prob": Rule(log_prob_velocity)}
+_passed: dict[Any, CheckReport] = {}  # by class, structure and shapes
+
+
+def generic_rule(fn: Distribution) -> Rule:
+    """The rule of a univariate continuous distribution that is not in the table, after a check if it is not NumPyro's.
+
+    The check runs once for a class and its shapes, on the parameters' values, or on feasible ones if they are traced.
+
+    Raises:
+        TypeError: multivariate, discrete, or something is missing; says what, and what to do.
+        ValueError: a check failed.
+    """
+    _require(fn)
+    if registry.is_listed(fn):
+        return listed_rule(fn)
+    key = _key(fn)
+    if key not in _passed:
+        copies = twins(fn)
+        with jax.ensure_compile_time_eval():
+            reports = [_examine(copy, 0) for copy in copies]
+        _passed[key] = next((report for report in reports if report.route == "log_prob"), reports[0])
+    return _ROUTES[_passed[key].route]
+
+
+def listed_rule(fn: Distribution) -> Rule:
+    """The rule of one of NumPyro's own univariate distributions: a `cdf` of theirs that has derivatives is right."""
+    value = jax.ShapeDtypeStruct(fn.batch_shape, jnp.result_type(*jax.tree.leaves(fn), float))
+    try:
+        jax.eval_shape(jax.grad(lambda fn, value: jnp.sum(fn.cdf(value)), allow_int=True), fn, value)
+    except (NotImplementedError, TypeError, ValueError):
+        return _ROUTES["log_prob"]
+    return _ROUTES["cdf"]
+
+
+def check(distribution: Distribution, rng_key: Array | int = 0) -> CheckReport:
+    """Checks that a distribution that you wrote can be differentiated through its draws, and says how it is.
+
+    Its draws must follow its `log_prob`, which must integrate to 1 over its `support`. The derivative of a draw is
+    then `-dF/p` from its `cdf`, if that agrees in value and in its derivatives, otherwise from a quadrature of the
+    log density, which must agree with a much finer one. `sample` and `reparameterize` check each class by themselves;
+    calling this outside of `jit` serves parameters about which `arg_constraints` says nothing, and tests.
+
+    Args:
+        distribution: univariate, with concrete parameters, best those of a hard case.
+        rng_key: of the draws that are looked at.
+
+    Raises:
+        TypeError: multivariate, discrete, or something is missing; says what, and what to do.
+        ValueError: a check failed; says which, what was expected and what came out.
+
+    Example:
+        >>> autovi.implicit.check(Rayleigh(2.0)).route
+        'log_prob'
+    """
+    _require(distribution)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(distribution)):
+        raise TypeError(f"{type(distribution).__name__}: check needs numbers; call it outside of jit, vmap and grad")
+    report = _examine(distribution, rng_key)
+    _passed[_key(distribution)] = report
+    return report
+
+
+def _examine(fn: Distribution, rng_key: Array | int) -> CheckReport:
+    name = type(fn).__name__
+    key = jax.random.key(rng_key) if isinstance(rng_key, int) else rng_key
+    quiet = jax.tree.unflatten(*reversed(jax.tree.flatten(fn)))
+    quiet._validate_args = False  # the line is looked at where the support ends
+    try:
+        return examine(quiet, key)
+    except (NotImplementedError, AttributeError) as error:
+        raise TypeError(
+            f"{name}: a pathwise gradient needs its sample, log_prob and support, and parameters listed in "
+            f"arg_constraints or pytree_data_fields: {error!r}; {_advice(name)}"
+        ) from error
+
+
+def _require(fn: Distribution) -> None:
+    name = type(fn).__name__
+    if fn.event_shape:
+        raise TypeError(
+            f"{name}: multivariate, and autovi does not know its class; attach the gradient to its draws with "
+            f"autovi.implicit.factorized or autovi.implicit.sequential, or {_advice(name)}"
+        )
+    if fn.support is None:
+        raise TypeError(f"{name}: has no support, so nothing is known of where its draws lie; {_advice(name)}")
+    if registry.is_discrete(fn):
+        raise TypeError(f"{name}: its values are discrete, so a draw has no derivative; use 'enumerate' or the score")
+
+
+def _advice(name: str) -> str:
+    return f"register a rule: autovi.implicit.register({name}, velocity=..., draw=...)"
+
+
+def _key(fn: Distribution) -> Any:
+    leaves, treedef = jax.tree.flatten(fn)
+    try:
+        hash(treedef)
+    except TypeError:  # something that is no parameter cannot be hashed
+        treedef = str(treedef)
+    return type(fn), treedef, tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)

@@ -1,0 +1,86 @@
+"""Log-concave densities integrated away from their mode: exact in every tail, nothing cancels.
+
+Any mass between two points is a sum of positive integrals that lead away from the mode, each relative to the density
+where it starts, so that neither the far tail of a truncation nor a narrow interval loses digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from autovi.implicit.numerics.quadrature import cutoff, gauss_legendre, num_nodes
+
+GROUP = 4  # divides the numbers of nodes
+FAR = 1e18  # the coordinate of an infinite bound; its square is still finite in float32
+
+
+@dataclass(frozen=True)
+class LogConcave:
+    """A distribution in a coordinate s of the draw z whose density p(s) is log-concave, with its mode at s = 0.
+
+    Steps and directions (-1, +1) lead away from the mode.
+
+    Attributes:
+        position: s of a draw z.
+        draw_at: z at s.
+        fall: fall(start, step), the nats that log p(s) loses over a step.
+        stretch: stretch(start, step), by how much log dz/ds grows over a step.
+        reach: reach(start, direction, nats), a length over which at least so many nats are lost.
+        limits: s of the smallest and of the largest draw; -FAR and FAR where those are infinite.
+        support_low: where the support of z begins.
+        bend: bend(start, direction), the length within which the density may change its slope fast; None: nowhere.
+        depth: depth(start, direction, nats), in closed form the length beyond which lies e^-nats of the mass beyond
+            `start`, and where that is usable (None: everywhere).
+    """
+
+    position: Callable[[Array], Array]
+    draw_at: Callable[[Array], Array]
+    fall: Callable[[Array, Array], Array]
+    stretch: Callable[[Array, Array], Array]
+    reach: Callable[[Array, Array, Array], Array]
+    limits: tuple[Array | float, Array | float] = (-FAR, FAR)
+    support_low: float = -float("inf")
+    bend: Callable[[Array, Array], Array] | None = None
+    depth: Callable[[Array, Array, Array], tuple[Array, Array | None]] | None = None
+
+    def outward(self, start: Array, direction: Array, length: Array) -> Array:
+        """`int_0^length p(start + direction t) / p(start) dt`; `length` may be `FAR`.
+
+        The nodes are a loop over groups of them: as fast as written out, and compiled in a fraction of the time.
+        """
+        nats = jnp.asarray(cutoff(start.dtype), start.dtype)
+        length = jnp.minimum(length, jax.lax.stop_gradient(self.reach(start, direction, nats)))
+        first = length if self.bend is None else jnp.minimum(self.bend(start, direction), length / 2)
+
+        def group(total: Array, nodes: Array) -> tuple[Array, None]:
+            for node in nodes:  # t and its weight, both as multiples of `first` and of `length`
+                t, weight = node[0] * first + node[1] * length, node[2] * first + node[3] * length
+                total += weight * jnp.exp(-self.fall(start, direction * t))
+            return total, None
+
+        nodes = _nodes(num_nodes(length.dtype), self.bend is not None)
+        return jax.lax.scan(jax.checkpoint(group), jnp.zeros_like(length), jnp.asarray(nodes, length.dtype))[0]
+
+    def drop(self, start: Array, end: Array) -> Array:
+        """log p(z) at `start` less that at `end`, p the density of z and not that of s."""
+        step = end - start
+        return self.fall(start, step) + self.stretch(start, step)
+
+
+@cache
+def _nodes(count: int, two_panels: bool) -> np.ndarray:
+    """Nodes in groups of `GROUP`, [groups, GROUP, 4]: of one Gauss-Legendre rule on [0, length], or of two smaller ones
+    on [0, first] and [first, length]."""
+    x, w = np.array(gauss_legendre(count * 3 // 4 if two_panels else count)).T
+    none = np.zeros_like(x)
+    rows = np.stack([none, x, none, w], 1)
+    if two_panels:
+        rows = np.concatenate([np.stack([x, none, w, none], 1), np.stack([1 - x, x, -w, w], 1)])
+    return rows.reshape(-1, GROUP, 4)

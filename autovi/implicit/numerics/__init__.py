@@ -1,0 +1,1 @@
+"""Quadrature, special functions, matrices and rejection loops: numbers only, no distributions."""

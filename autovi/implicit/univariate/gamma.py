@@ -1,0 +1,138 @@
+"""Gamma draws in log space, vectorized, with the implicit gradient of the shape by quadrature."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+
+from autovi.implicit.attach import attach
+from autovi.implicit.numerics.acceptance import until_accepted
+from autovi.implicit.numerics.quadrature import cutoff, integrate
+from autovi.implicit.numerics.special import digamma_gap, smallest
+
+SHIFTED_BELOW = 3.0  # shapes that the recurrence raises by one, so that the integrand falls fast enough
+
+
+def loggamma(rng_key: Array, concentration: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:
+    """Draws of log z, z ~ Gamma(concentration, 1), with the implicit gradient d log z / d concentration.
+
+    Never infinite: log z is exact also where z underflows. Finite gradients for shapes from 1e-3 to 1e4, whose mean is
+    trigamma(concentration).
+
+    Args:
+        rng_key: a JAX key.
+        concentration: positive, broadcast to `shape`.
+        shape: of the draws; None: that of `concentration`.
+
+    Example:
+        >>> draws = autovi.implicit.loggamma(jax.random.key(0), 0.001, (1000,))
+    """
+    concentration = jnp.asarray(concentration, jnp.result_type(concentration, float))
+    shape = concentration.shape if shape is None else shape
+    return log_ratio(rng_key, concentration, shape) + jnp.log(concentration)
+
+
+def draw_gamma(rng_key: Array, fn: dist.Gamma, shape: tuple[int, ...]) -> Array:
+    """Draws of a `Gamma`, which may broadcast to `shape`; the rate is explicit.
+
+    A draw too small for its number type is the smallest positive one, and its gradient is that of its logarithm.
+    """
+    dtype = jnp.result_type(fn.concentration, fn.rate, float)
+    concentration, rate = jnp.asarray(fn.concentration, dtype), jnp.asarray(fn.rate, dtype)
+    return scaled_exp(log_ratio(rng_key, concentration, shape), concentration / rate)
+
+
+def scaled_exp(log_value: Array, scale: Array) -> Array:
+    """`scale * exp(log_value)`, at least the smallest positive number; the derivative does not see that floor."""
+    floor = jnp.log(smallest(log_value.dtype)) - jnp.log(scale)
+    lifted = jnp.maximum(log_value, floor) - log_value
+    return scale * jnp.exp(log_value + jax.lax.stop_gradient(lifted))
+
+
+def gamma_velocity(fn: dist.Gamma, value: Array, moving: dist.Gamma) -> Array:
+    """z (d log z/da da - dr/r)."""
+    log_ratio = jnp.log(value * fn.rate / fn.concentration)
+    return value * (log_gamma_slope(log_ratio, fn.concentration) * moving.concentration - moving.rate / fn.rate)
+
+
+def log_ratio(rng_key: Array, a: Array, shape: tuple[int, ...]) -> Array:
+    """Draws of log(z/a), z ~ Gamma(a, 1), with their gradient: the form that keeps its digits for large a."""
+    drawn = draw_log_ratio(rng_key, jax.lax.stop_gradient(a), shape)
+    return attach(drawn, a, lambda a, value, moving: (log_gamma_slope(value, a) - 1 / a) * moving)
+
+
+def log_gamma_slope(log_ratio: Array, a: Array) -> Array:
+    """d log z / da of a Gamma(a, 1) draw, given log(z/a); always positive.
+
+    With y = log t - log z it is `-int_{-inf}^0 (log z + y - digamma(a)) exp(a y - z (e^y - 1)) dy`, or the integral
+    over the positive y. The score has one zero, at log t = digamma(a): on the side where z lies it keeps its sign, so
+    that nothing cancels. Small shapes decay slowly on the left; there, by parts,
+
+        D(a) = (digamma(a + 1) - log z) / a + (z / a) D(a + 1),
+
+    both terms positive. Relative error about 1e-6 in float32, 1e-12 in float64.
+    """
+    gap, next_gap = digamma_gap(a), digamma_gap(a + 1)
+    beyond = jnp.log1p(1 / a)  # log((a + 1) / a)
+    from_next = log_ratio - beyond + next_gap  # log z - digamma(a + 1)
+    shifted = (a < SHIFTED_BELOW) & (from_next < 0)
+    shape = jnp.where(shifted, a + 1, a)
+    distance = jnp.where(shifted, from_next, log_ratio + gap)
+    slope = _integral(jnp.where(shifted, log_ratio - beyond, log_ratio), distance, shape)
+    return jnp.where(shifted, jnp.exp(log_ratio) * slope - from_next / a, slope)
+
+
+def _integral(log_ratio: Array, distance: Array, a: Array) -> Array:
+    """D(a) on the side where the score, `distance` at z, keeps its sign."""
+    left = distance < 0
+    side = jnp.where(left, -1.0, 1.0).astype(log_ratio.dtype)
+    excess = jnp.expm1(log_ratio)  # (z - a) / a
+
+    def integrand(length: Array) -> Array:
+        y = side * length
+        growth = jnp.expm1(y)
+        return (distance + y) * jnp.exp(a * ((y - growth) - excess * growth))
+
+    return side * integrate(integrand, _length(excess, a, left))
+
+
+def _length(excess: Array, a: Array, left: Array) -> Array:
+    """How far the integrand matters, from lower bounds of e^y - 1 - y: y^2 / (2 + |y|) left, y^2 / 2 right."""
+    target = cutoff(excess.dtype)
+    surplus = a * excess  # z - a
+    linear = target + 2 * surplus
+    leftward = (linear + jnp.sqrt(linear * linear + 8 * a * target)) / (2 * a)
+    rightward = 2 * target / (surplus + jnp.sqrt(surplus * surplus + 2 * (a + surplus) * target))
+    return jnp.where(left, leftward, rightward)
+
+
+def draw_log_ratio(rng_key: Array, a: Array, shape: tuple[int, ...]) -> Array:
+    """log(z/a) by rejection for shapes of at least 1; below, z = z' U^(1/a) with z' of shape a + 1.
+
+    Marsaglia and Tsang (2000), "A simple method for generating gamma variables", section 6 for small shapes.
+    """
+    proposal_key, boost_key = jax.random.split(rng_key)
+    boosted = a < 1
+    b = jnp.where(boosted, a + 1, a)
+    log_ratio = _rejection(proposal_key, jnp.broadcast_to(b, shape))
+    lowered = jnp.log1p(1 / a) - jax.random.exponential(boost_key, shape, a.dtype) / a
+    return log_ratio + jnp.where(boosted, lowered, 0.0)
+
+
+def _rejection(rng_key: Array, b: Array) -> Array:
+    """log(z/b), z ~ Gamma(b, 1), b at least 1: z = d (1 + c x)^3, d = b - 1/3, c = 1 / sqrt(9 d), x a normal kept with
+    the probability that makes it right, 0.95 or more."""
+    d = b - 1 / 3
+    c = 1 / (3 * jnp.sqrt(d))
+
+    def propose(key: Array) -> tuple[Array, Array]:
+        x = jax.random.normal(key, b.shape, b.dtype)
+        step = jnp.maximum(c * x, jnp.finfo(b.dtype).eps - 1)  # -1 and less has probability 0
+        log_cube_root = jnp.log1p(step)
+        exponent = 0.5 * x * x + 3 * d * (log_cube_root - step - step * step - step**3 / 3)
+        return 3 * log_cube_root, jnp.where(c * x <= -1, -jnp.inf, exponent)
+
+    return until_accepted(rng_key, propose) + jnp.log1p(-1 / (3 * b))
