@@ -51,6 +51,15 @@ def beta_slope(logit: float, a: float, b: float) -> float:
     )
 
 
+def gamma_slope(log_z: float, a: float) -> float:
+    """d log z / da, z ~ Gamma(a, 1), by its definition: the score in a is log z - digamma(a)."""
+    outwards = bool(log_z > digamma(a))
+    far = 60.0 if outwards else 800 / a
+    return minus_slope_of_cdf(
+        lambda y: y - digamma(a), lambda y: a * y - np.exp(np.minimum(y, 700.0)), log_z, outwards, far
+    )
+
+
 def student_slope(log_radius: float, df: float, size: int) -> float:
     """d log r / d df, r the length of a standard Student-t vector of `size` elements, by its definition."""
     constant = digamma_difference(df / 2, size / 2) / 2 - size / (2 * df)

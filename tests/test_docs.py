@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_architecture import ORDER, PLUGIN_FOLDERS
+from test_architecture import IMPLICIT_ORDER, ORDER, PLUGIN_FOLDERS
 
 import autovi
 from autovi.preparation import Options, prepare
@@ -145,10 +145,10 @@ def test_readme_example_is_short():
 
 
 def test_how_it_works_has_every_file_in_order():
-    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", (ROOT / "docs" / "how-it-works.md").read_text(), re.MULTILINE)
-    assert rows == ORDER
-    folders = re.findall(r"^\| `(\w+)/` \|", (ROOT / "docs" / "how-it-works.md").read_text(), re.MULTILINE)
-    assert folders == ["implicit", *PLUGIN_FOLDERS]
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    assert re.findall(r"^\| `(\w+)(?:\.py|/)` \|", page, re.MULTILINE) == ORDER
+    assert re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE) == ["implicit", *PLUGIN_FOLDERS]
+    assert re.findall(r"^\| `implicit/(\w+)(?:\.py|/)` \|", page, re.MULTILINE) == IMPLICIT_ORDER
 
 
 def test_pages_name_files_that_exist():

@@ -11,6 +11,7 @@ from implicit_checks import exact_velocity
 from scipy import stats
 
 from autovi import implicit
+from autovi.implicit.numerics.extremes import smallest
 from autovi.implicit.velocity import velocity
 
 # Class, its parameters, draws.
@@ -146,7 +147,7 @@ def test_sampler_and_velocity_agree_for_every_shape(name):
         value, by_noise, by_value = (np.asarray(x) for x in both(*jnp.asarray(grid)))
     # Draws at the ends of what numbers can hold keep the derivative of the draw that they stand for.
     limits = np.finfo(np.float64)
-    inside = (value > 1e3 * limits.tiny) & (value < limits.max**0.7)
+    inside = (value > 2 * smallest(value.dtype)) & (value < limits.max**0.7)
     if name == "Kumaraswamy":
         inside &= value < 1 - 1e-7
     assert np.isfinite(by_noise).all()
@@ -156,7 +157,7 @@ def test_sampler_and_velocity_agree_for_every_shape(name):
 
 
 KS = [
-    (dist.Weibull(2.0, 0.05), lambda z: -np.expm1(-((z / 2) ** 0.05))),
+    (dist.Weibull(2.0, 0.1), lambda z: -np.expm1(-((z / 2) ** 0.1))),
     (dist.Pareto(2.0, 0.4), lambda z: -np.expm1(-0.4 * np.log(z / 2))),
     (dist.LowerTruncatedPowerLaw(-1.4, 2.0), lambda z: -np.expm1(-0.4 * np.log(z / 2))),
     (dist.Kumaraswamy(0.3, 1e6), lambda z: -np.expm1(1e6 * np.log1p(-(z**0.3)))),

@@ -26,6 +26,7 @@ from autovi.implicit.univariate import location_scale as located
 from autovi.implicit.univariate import power_law
 from autovi.implicit.univariate.beta import beta_velocity, draw_beta
 from autovi.implicit.univariate.gamma import draw_gamma, gamma_velocity
+from autovi.implicit.univariate.inverse_gamma import draw_inverse_gamma, inverse_gamma_velocity
 from autovi.implicit.univariate.student import (
     draw_multivariate_student,
     draw_student,
@@ -61,6 +62,7 @@ RULES.update(
         dist.InverseWishartCholesky: Rule(
             wishart.inverse_wishart_cholesky_velocity, wishart.draw_inverse_wishart_cholesky
         ),
+        dist.InverseGamma: Rule(inverse_gamma_velocity, draw_inverse_gamma),
         dist.Kumaraswamy: Rule(closed.kumaraswamy_velocity, closed.draw_kumaraswamy),
         dist.LKJCholesky: Rule(lkj_cholesky_velocity, draw_lkj_cholesky),
         dist.Laplace: _LOCATED,

@@ -12,6 +12,7 @@ from autovi.implicit.attach import attach
 from autovi.implicit.log_concave.base import FAR, LogConcave
 from autovi.implicit.log_concave.descent import descend
 from autovi.implicit.log_concave.table import log_concave_of
+from autovi.implicit.numerics.extremes import held
 from autovi.implicit.velocity import velocity
 
 
@@ -22,7 +23,7 @@ def truncated_velocity(fn: Any, value: Array, moving: Any) -> Array:
     F(low)): the derivative of z at fixed u. Bounds at infinity do not count.
     """
     law, low, high = _ends(fn)
-    value = value + jax.lax.stop_gradient(jnp.clip(value, low.bound, high.bound) - value)
+    value = held(value, low.bound, high.bound)
     origin, s = _origin(low, high), law.position(value)
     kept = [_mass(law, origin, end.side, end.at) for end in (low, high)]
     total = velocity(fn.base_dist, value, moving.base_dist)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi.implicit.numerics.special import smallest
+from autovi.implicit.numerics.extremes import held, smallest
 from autovi.implicit.univariate.beta import log_odds_velocity
 from autovi.implicit.univariate.gamma import loggamma
 
@@ -23,8 +23,8 @@ def draw_dirichlet(rng_key: Array, fn: dist.Dirichlet, shape: tuple[int, ...]) -
     concentration = _ahead(fn.concentration, len(shape))
     log_value = jax.nn.log_softmax(loggamma(rng_key, concentration, fn.event_shape + shape), 0)
     limits = jnp.finfo(log_value.dtype)
-    inside = jnp.clip(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps))
-    return jnp.moveaxis(jnp.exp(log_value + jax.lax.stop_gradient(inside - log_value)), 0, -1)
+    inside = held(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps))
+    return jnp.moveaxis(jnp.exp(inside), 0, -1)
 
 
 def dirichlet_velocity(fn: dist.Dirichlet, value: Array, moving: dist.Dirichlet) -> Array:

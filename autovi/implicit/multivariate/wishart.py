@@ -12,6 +12,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
+from autovi.implicit.numerics.extremes import held
 from autovi.implicit.numerics.layout import events_first, events_last, lower_triangle, spread
 from autovi.implicit.numerics.triangular import inverse_lower, matmul
 from autovi.implicit.univariate.gamma import log_gamma_slope, log_ratio
@@ -78,9 +79,9 @@ def _bartlett(rng_key: Array, degrees: Array, floor: Array, shape: tuple[int, ..
     size = degrees.shape[-1]
     normal_key, gamma_key = jax.random.split(rng_key)
     ratio = log_ratio(gamma_key, spread(degrees / 2, shape), (size,) + shape)
-    lifted = jnp.maximum(ratio, spread(jnp.log(floor / degrees), shape)) - ratio
+    ratio = held(ratio, spread(jnp.log(floor / degrees), shape), jnp.inf)
     normal = jax.random.normal(normal_key, (size * (size - 1) // 2,) + shape, degrees.dtype)
-    return ratio + jax.lax.stop_gradient(lifted), normal
+    return ratio, normal
 
 
 def _log_diagonal_velocity(diagonal: Array, degrees: Array, moving: Array) -> Array:

@@ -89,10 +89,18 @@ def log1p_minus(x: Array) -> Array:
     return jnp.where(near, ratio * (square * series - small), jnp.log1p(jnp.where(near, 0.0, x)) - x)
 
 
-def smallest(dtype: jnp.dtype) -> float:
-    """The smallest positive number that a draw is given, well above the smallest there is: the derivative of a large
-    cost of its logarithm divides by it."""
-    return 1e6 * float(jnp.finfo(dtype).tiny)
+def log_quotient(value: Array, scale: Array) -> Array:
+    """log(value / scale), to a small relative error where the two are close; finite at 0."""
+    value = jnp.maximum(value, jnp.finfo(value.dtype).tiny)
+    excess = (value - scale) / scale
+    near = jnp.abs(excess) < 0.5
+    return jnp.where(near, jnp.log1p(jnp.where(near, excess, 0.0)), jnp.log(value) - jnp.log(scale))
+
+
+def log1p_ratio(x: Array) -> Array:
+    """log(1 + x) / x for x > -1, which is 1 at 0."""
+    safe = jnp.where(x == 0, 1.0, x)
+    return jnp.where(x == 0, 1.0, jnp.log1p(safe) / safe)
 
 
 def _steps(x: Array) -> int:

@@ -13,8 +13,8 @@ from jax.scipy.special import gammaln
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.special import digamma_gap, smallest
-from autovi.implicit.univariate.gamma import scaled_exp
+from autovi.implicit.numerics.extremes import held, scaled_exp, smallest
+from autovi.implicit.numerics.special import digamma_gap
 
 LAWS = ("Gamma", "Beta", "Dirichlet")
 
@@ -63,7 +63,7 @@ def _beta(rng_key: Array, fn: dist.Beta, shape: tuple[int, ...], transport: Tran
     odds = logits[..., 0] - logits[..., 1]
     limits = jnp.finfo(odds.dtype)
     # Below one by an epsilon, so that the complement and its logarithm are numbers.
-    return jax.nn.sigmoid(_kept(odds, jnp.log(smallest(odds.dtype)), -jnp.log(limits.eps))), log_noise
+    return jax.nn.sigmoid(held(odds, jnp.log(smallest(odds.dtype)), -jnp.log(limits.eps))), log_noise
 
 
 def _dirichlet(rng_key: Array, fn: dist.Dirichlet, shape: tuple[int, ...], transport: Transport) -> tuple[Array, Array]:
@@ -71,7 +71,7 @@ def _dirichlet(rng_key: Array, fn: dist.Dirichlet, shape: tuple[int, ...], trans
     logits, log_noise = transport.simplex(rng_key, jnp.broadcast_to(concentration, shape + fn.event_shape))
     limits = jnp.finfo(logits.dtype)
     log_value = jax.nn.log_softmax(logits, axis=-1)
-    return jnp.exp(_kept(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps))), log_noise
+    return jnp.exp(held(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps))), log_noise
 
 
 _DRAW: dict[type, Callable[..., tuple[Array, Array]]] = {
@@ -84,11 +84,6 @@ _DRAW: dict[type, Callable[..., tuple[Array, Array]]] = {
 def _floating(*parameters: Any) -> list[Array]:
     dtype = jnp.result_type(*parameters, float)
     return [jnp.asarray(p, dtype) for p in parameters]
-
-
-def _kept(x: Array, low: Any, high: Any) -> Array:
-    """`x` moved between the bounds, which the derivative does not see."""
-    return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
 def stirling(a: Array) -> Array:

@@ -9,8 +9,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
+from autovi.implicit.numerics.extremes import held, smallest
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
-from autovi.implicit.numerics.special import digamma_difference, smallest
+from autovi.implicit.numerics.special import digamma_difference
 from autovi.implicit.univariate.gamma import draw_log_ratio
 
 RAISED_BELOW = 3.0  # shapes that a recurrence raises by one, so that the integrand falls fast enough
@@ -46,8 +47,7 @@ def draw_beta(rng_key: Array, fn: dist.Beta, shape: tuple[int, ...]) -> Array:
     """
     drawn = log_odds(rng_key, fn.concentration1, fn.concentration0, shape)
     limits = jnp.finfo(drawn.dtype)
-    inside = jnp.clip(drawn, jnp.log(smallest(drawn.dtype)), -jnp.log(limits.eps))
-    return jax.nn.sigmoid(drawn + jax.lax.stop_gradient(inside - drawn))
+    return jax.nn.sigmoid(held(drawn, jnp.log(smallest(drawn.dtype)), -jnp.log(limits.eps)))
 
 
 def beta_velocity(fn: dist.Beta, value: Array, moving: dist.Beta) -> Array:

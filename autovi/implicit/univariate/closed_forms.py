@@ -8,6 +8,9 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
+from autovi.implicit.numerics.extremes import held, scaled_exp
+from autovi.implicit.numerics.special import log1p_ratio, log_quotient
+
 
 def weibull_velocity(fn: dist.Weibull, value: Array, moving: dist.Weibull) -> Array:
     """z (ds/s - log(z/s)/c dc): (z/s)^c is an exponential draw."""
@@ -51,7 +54,7 @@ def draw_kumaraswamy(rng_key: Array, fn: dist.Kumaraswamy, shape: tuple[int, ...
     noise = _noise(rng_key, shape, fn.concentration1, fn.concentration0)
     value = jnp.exp(jnp.log(-jnp.expm1(-noise / fn.concentration0)) / fn.concentration1)
     limits = jnp.finfo(value.dtype)
-    return value + jax.lax.stop_gradient(jnp.clip(value, limits.tiny, 1 - limits.eps) - value)
+    return held(value, limits.tiny, 1 - limits.eps)
 
 
 def dagum_velocity(fn: dist.Dagum, value: Array, moving: dist.Dagum) -> Array:
@@ -68,50 +71,26 @@ def dagum_velocity(fn: dist.Dagum, value: Array, moving: dist.Dagum) -> Array:
 def draw_weibull(rng_key: Array, fn: dist.Weibull, shape: tuple[int, ...]) -> Array:
     """z = s E^(1/c), E exponential."""
     noise = _noise(rng_key, shape, fn.scale, fn.concentration)
-    return _scaled_exp(jnp.log(noise) / fn.concentration, fn.scale)
+    return scaled_exp(jnp.log(noise) / fn.concentration, fn.scale, heavy=True)
 
 
 def draw_pareto(rng_key: Array, fn: dist.Pareto, shape: tuple[int, ...]) -> Array:
     """z = s e^(E/alpha), E exponential."""
-    return _scaled_exp(_noise(rng_key, shape, fn.scale, fn.alpha) / fn.alpha, fn.scale)
+    return scaled_exp(_noise(rng_key, shape, fn.scale, fn.alpha) / fn.alpha, fn.scale, heavy=True)
 
 
 def draw_lower_power_law(rng_key: Array, fn: dist.LowerTruncatedPowerLaw, shape: tuple[int, ...]) -> Array:
     """z = low e^(-E/(1 + alpha)), E exponential."""
-    return _scaled_exp(-_noise(rng_key, shape, fn.low, fn.alpha) / (1 + fn.alpha), fn.low)
+    return scaled_exp(-_noise(rng_key, shape, fn.low, fn.alpha) / (1 + fn.alpha), fn.low, heavy=True)
 
 
 def draw_dagum(rng_key: Array, fn: dist.Dagum, shape: tuple[int, ...]) -> Array:
     """z = s (e^(E/p) - 1)^(-1/a), E exponential: exact also for large p, where NumPyro's power of a uniform rounds."""
     noise = _noise(rng_key, shape, fn.concentration, fn.sharpness, fn.scale) / fn.concentration
-    return _scaled_exp(-(noise + jnp.log(-jnp.expm1(-noise))) / fn.sharpness, fn.scale)
-
-
-def log_quotient(value: Array, scale: Array) -> Array:
-    """log(value / scale), to a small relative error where the two are close; finite at 0."""
-    value = jnp.maximum(value, jnp.finfo(value.dtype).tiny)
-    excess = (value - scale) / scale
-    near = jnp.abs(excess) < 0.5
-    return jnp.where(near, jnp.log1p(jnp.where(near, excess, 0.0)), jnp.log(value) - jnp.log(scale))
-
-
-def log1p_ratio(x: Array) -> Array:
-    """log(1 + x) / x for x > -1, which is 1 at 0."""
-    safe = jnp.where(x == 0, 1.0, x)
-    return jnp.where(x == 0, 1.0, jnp.log1p(safe) / safe)
+    return scaled_exp(-(noise + jnp.log(-jnp.expm1(-noise))) / fn.sharpness, fn.scale, heavy=True)
 
 
 def _noise(rng_key: Array, shape: tuple[int, ...], *parameters: ArrayLike) -> Array:
     """Exponential draws; those that round to zero lie in the middle of the cell that does."""
     dtype = jnp.result_type(*parameters, float)
     return jnp.maximum(jax.random.exponential(rng_key, shape, dtype), jnp.finfo(dtype).eps / 2)
-
-
-def _scaled_exp(log_ratio: Array, scale: Array) -> Array:
-    """`scale * exp(log_ratio)`, at least the smallest positive number and not so large that its gradient is infinite.
-
-    The derivative does not see these limits: it is that of the logarithm, times the draw.
-    """
-    limits = jnp.finfo(log_ratio.dtype)
-    ends = jnp.log(2 * limits.tiny) - jnp.log(scale), 0.75 * jnp.log(limits.max) - jnp.log(scale)
-    return scale * jnp.exp(log_ratio + jax.lax.stop_gradient(jnp.clip(log_ratio, *ends) - log_ratio))

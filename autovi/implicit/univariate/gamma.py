@@ -10,8 +10,9 @@ from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.acceptance import until_accepted
+from autovi.implicit.numerics.extremes import scaled_exp
 from autovi.implicit.numerics.quadrature import cutoff, integrate
-from autovi.implicit.numerics.special import digamma_gap, smallest
+from autovi.implicit.numerics.special import digamma_gap, log_quotient
 
 SHIFTED_BELOW = 3.0  # shapes that the recurrence raises by one, so that the integrand falls fast enough
 
@@ -45,16 +46,9 @@ def draw_gamma(rng_key: Array, fn: dist.Gamma, shape: tuple[int, ...]) -> Array:
     return scaled_exp(log_ratio(rng_key, concentration, shape), concentration / rate)
 
 
-def scaled_exp(log_value: Array, scale: Array) -> Array:
-    """`scale * exp(log_value)`, at least the smallest positive number; the derivative does not see that floor."""
-    floor = jnp.log(smallest(log_value.dtype)) - jnp.log(scale)
-    lifted = jnp.maximum(log_value, floor) - log_value
-    return scale * jnp.exp(log_value + jax.lax.stop_gradient(lifted))
-
-
 def gamma_velocity(fn: dist.Gamma, value: Array, moving: dist.Gamma) -> Array:
     """z (d log z/da da - dr/r)."""
-    log_ratio = jnp.log(value * fn.rate / fn.concentration)
+    log_ratio = log_quotient(value, fn.concentration / fn.rate)
     return value * (log_gamma_slope(log_ratio, fn.concentration) * moving.concentration - moving.rate / fn.rate)
 
 

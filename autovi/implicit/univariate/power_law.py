@@ -11,7 +11,7 @@ from jax import Array
 
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.quadrature import integrate
-from autovi.implicit.univariate.closed_forms import log1p_ratio, log_quotient
+from autovi.implicit.numerics.special import log1p_ratio, log_quotient
 
 FURTHEST = 1e8  # log(z / low) where low is 0
 

@@ -63,8 +63,9 @@ def _standard(rng_key: Array, df: Array, shape: tuple[int, ...], size: int) -> A
     log_norm = _log_norm(normal)
     log_scale = attach(drawn, (df, log_norm), velocity)
     ceiling = 0.75 * jnp.log(jnp.finfo(df.dtype).max) - log_norm
-    lowered = jnp.minimum(log_scale, ceiling) - log_scale
-    return normal * jnp.exp(log_scale + jax.lax.stop_gradient(lowered))[..., None]
+    # The derivative goes with the product, as the scale's own might overflow.
+    value = normal * jnp.exp(jnp.minimum(drawn, ceiling))[..., None]
+    return value * jnp.exp(log_scale - drawn)[..., None]
 
 
 def _log_norm(vector: Array) -> Array:
