@@ -68,6 +68,12 @@ CASES: dict[str, Case] = {
         lambda tfd, concentration: tfd.Dirichlet(concentration),
         at_least=10,
     ),
+    "Dirichlet of 5 elements": Case(
+        {"concentration": jnp.linspace(0.5, 2.5, 5)},
+        dist.Dirichlet,
+        lambda tfd, concentration: tfd.Dirichlet(concentration),
+        at_least=10,
+    ),
     "VonMises(2)": Case(
         {"concentration": 2.0},
         lambda concentration: dist.VonMises(0.0, concentration),
