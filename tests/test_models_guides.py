@@ -59,9 +59,28 @@ def through_an_auxiliary(y):
     numpyro.sample("s", dist.LogNormal(numpyro.param("log_s", 0.1) + 0.3 * u, 0.4))
 
 
+def folded(y):
+    """NumPyro's folded log density takes no intermediates, though its sampler gives them."""
+    numpyro.sample("m", dist.Normal(numpyro.param("loc", 0.1), 0.5))
+    base = dist.Normal(numpyro.param("log_s", 0.1) * jnp.ones(1), 0.4)
+    numpyro.sample("s", dist.FoldedDistribution(base).to_event(1).mask(True))
+
+
+def of_vector(y):
+    """`model` with s a vector of one element, as `folded` has it."""
+    m = numpyro.sample("m", dist.Normal(0.0, 2.0))
+    s = numpyro.sample("s", dist.LogNormal(jnp.zeros(1), 0.5).to_event(1))
+    with numpyro.plate("n", 4):
+        numpyro.sample("y", dist.Normal(m, s[0]), obs=y)
+
+
 @pytest.mark.parametrize("guide", [delta_and_normal, through_an_auxiliary])
 def test_terms_of_guide_functions(guide):
     check_terms(model, {"y": Y}, guide=guide)
+
+
+def test_terms_of_a_folded_guide():
+    check_terms(of_vector, {"y": Y}, guide=folded)
 
 
 def test_point_estimate_beside_a_normal():

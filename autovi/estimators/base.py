@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 
+from autovi import registry
 from autovi.baselines import BASELINES
 from autovi.costs import Aligned
 from autovi.distributions import Gradients
@@ -172,6 +174,8 @@ class Baselined(Estimator):
 
 def sample_with_intermediates(rng_key: jax.Array, q: Distribution) -> Draw:
     """A draw through NumPyro's own sampler, differentiable where that is."""
+    if "intermediates" not in signature(registry.strip(q).log_prob).parameters:  # FoldedDistribution, unlike its parent
+        return Draw(q(rng_key=rng_key))
     value, intermediates = q(rng_key=rng_key, sample_intermediates=True)
     return Draw(value, intermediates)
 
