@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 
-from autovi import registry
 from autovi.baselines import BASELINES
 from autovi.costs import Aligned
 from autovi.distributions import Gradients
@@ -170,14 +168,6 @@ class Baselined(Estimator):
         baseline, loss = BASELINES[self.baseline].value(cost.value, params)
         signal = jax.lax.stop_gradient(cost.value - baseline)
         return jnp.sum(log_density * signal) / log_density.shape[0], loss
-
-
-def sample_with_intermediates(rng_key: jax.Array, q: Distribution) -> Draw:
-    """A draw through NumPyro's own sampler, differentiable where that is."""
-    if "intermediates" not in signature(registry.strip(q).log_prob).parameters:  # FoldedDistribution, unlike its parent
-        return Draw(q(rng_key=rng_key))
-    value, intermediates = q(rng_key=rng_key, sample_intermediates=True)
-    return Draw(value, intermediates)
 
 
 def refuses_pathwise(facts: Facts) -> str | None:

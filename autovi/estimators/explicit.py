@@ -8,7 +8,9 @@ from typing import ClassVar
 import jax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Draw, Estimator, Facts, refuses_pathwise, sample_with_intermediates
+from autovi import implicit, registry
+from autovi.estimators.base import Draw, Estimator, Facts, refuses_pathwise
+from autovi.implicit.rule import rule_of
 
 
 @dataclass(frozen=True)
@@ -39,4 +41,7 @@ class Explicit(Estimator):
         return None
 
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        return sample_with_intermediates(rng_key, q)
+        if rule_of(registry.strip(q)) is not None:  # samplers that also hold far in a tail
+            return Draw(implicit.sample(rng_key, q))
+        value, intermediates = q(rng_key=rng_key, sample_intermediates=True)
+        return Draw(value, intermediates)
