@@ -223,7 +223,8 @@ def _estimator(
                 f"site {site.name!r} ({site.distribution}): estimator {wanted.name!r} would be wrong, since {reason}; "
                 f"valid: {sorted(valid) or 'none'}"
             )
-        return wanted, "estimator asked for"
+        though = facts.gradients.reserved if wanted.pathwise else None
+        return wanted, f"estimator asked for{f', though {though}' if though else ''}"
     for name, estimator in valid.items():
         sentence = _sentence(name, site, facts)
         if sentence is not None:
@@ -242,7 +243,7 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
             return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
         return f"its {facts.num_values} values are enumerated exactly, without noise"
     if name == "score":
-        because = facts.jumps or (facts.seam if facts.gradients.periodic else None)
+        because = facts.jumps or (facts.seam if facts.gradients.periodic else None) or facts.gradients.reserved
         if facts.gradients.discrete:
             dear = "going through its values for all its elements would hold too many numbers"
             because = ESTIMATORS["enumerate"]().refuses(facts) or dear

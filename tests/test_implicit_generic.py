@@ -162,6 +162,41 @@ class TwoPeaks(Written):
         return jnp.logaddexp(normal(value) + jax.nn.log_sigmoid(-self.logit), right)
 
 
+class Spike(TwoPeaks):
+    """A narrow mode, whose width is `gap`, in the middle of a wide one."""
+
+    def sample(self, key, sample_shape=()):
+        first, second = jax.random.split(key)
+        shape = sample_shape + self.batch_shape
+        narrow = jax.random.bernoulli(first, jax.nn.sigmoid(self.logit), shape)
+        return jax.random.normal(second, shape) * jnp.where(narrow, self.gap, 1.0)
+
+    def log_prob(self, value):
+        normal = lambda x: -0.5 * x * x - 0.5 * jnp.log(2 * jnp.pi)  # noqa: E731
+        narrow = normal(value / self.gap) - jnp.log(self.gap) + jax.nn.log_sigmoid(self.logit)
+        return jnp.logaddexp(normal(value) + jax.nn.log_sigmoid(-self.logit), narrow)
+
+
+class Gap(Written):
+    """Uniform on [0, 1] with probability `left`, else on [2, 3]: its cdf is right, and differentiable."""
+
+    support = constraints.interval(0.0, 3.0)
+    arg_constraints = {"left": constraints.unit_interval}
+
+    def sample(self, key, sample_shape=()):
+        first, second = jax.random.split(key)
+        shape = sample_shape + self.batch_shape
+        right = jax.random.uniform(first, shape) > self.left
+        return jax.random.uniform(second, shape) + jnp.where(right, 2.0, 0.0)
+
+    def log_prob(self, value):
+        inside = jnp.where(value > 2, jnp.log1p(-self.left), jnp.log(self.left))
+        return jnp.where((value > 1) & (value < 2), -jnp.inf, inside)
+
+    def cdf(self, value):
+        return self.left * jnp.clip(value, 0.0, 1.0) + (1 - self.left) * jnp.clip(value - 2, 0.0, 1.0)
+
+
 def moved(route, make, values, along, z):
     """The velocity by `route` of draws z of `make(*values)`, as its parameters move by `along`."""
 
@@ -193,7 +228,9 @@ def test_the_check_finds_the_route_and_measures():
             lambda: UnnormalizedRayleigh(1.7),
             "UnnormalizedRayleigh: its log_prob should integrate to 1.*unnormalized_velo",
         ),
-        (lambda: TwoPeaks(1000.0, 0.3), "TwoPeaks: a quadrature of its log_prob does not give.*logit.*register"),
+        (lambda: Spike(0.01, 0.3), "Spike: a quadrature of its log_prob does not give.*register"),
+        (lambda: TwoPeaks(1000.0, 0.3), "TwoPeaks: its density vanishes between its draws, .*score function.*register"),
+        (lambda: Gap(0.4), "Gap: its density vanishes between its draws, .*score function.*register"),
     ],
 )
 def test_a_failed_check_says_which(fn, says):

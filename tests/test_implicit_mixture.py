@@ -291,3 +291,34 @@ def test_what_has_no_implicit_gradient_is_said():
         TypeError, match="of MultivariateNormal: .*independent.*enumerate the component, or use the score"
     ):
         draw_mixture(jax.random.key(0), joint, ())
+
+
+def test_components_must_cover_one_interval():
+    """The mean of a mixture of two uniforms moves with the weight, but no draw near a gap does: refused."""
+    half = dist.Categorical(probs=jnp.array([0.5, 0.5]))
+    mixed = lambda *components, **options: dist.MixtureGeneral(half, list(components), **options)  # noqa: E731
+    low, high = dist.TruncatedNormal(0.0, 1.0, high=-1.0), dist.TruncatedNormal(0.0, 1.0, low=1.0)
+    for fn in (
+        mixed(dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 3.0)),
+        mixed(low, high, support=dist.constraints.real),
+        mixed(dist.Uniform(0.0, jnp.array([1.0, 2.5])), dist.Uniform(2.0, 3.0)),
+    ):
+        with pytest.raises(TypeError, match="MixtureGeneral: there is a gap between .*use the score function"):
+            draw_mixture(jax.random.key(0), fn, fn.batch_shape)
+    with pytest.raises(TypeError, match="end where parameters say.*may be a gap.*use the score function"):
+        jax.jit(lambda end: draw_mixture(jax.random.key(0), mixed(dist.Uniform(0.0, end), dist.Uniform(2.0, 3.0)), ()))(
+            2.5
+        )
+    for fn in (
+        mixed(dist.Uniform(0.0, 1.0), dist.Uniform(1.0, 3.0)),
+        mixed(dist.Gamma(2.0), dist.Normal(0.0, 1.0), support=dist.constraints.real),
+        mixed(dist.Gamma(2.0), dist.LogNormal(0.0, 1.0)),
+    ):
+        assert np.isfinite(draw_mixture(jax.random.key(0), fn, (3,))).all()
+
+    def mean(end):
+        draws = draw_mixture(jax.random.key(1), mixed(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, end)), (20_000,))
+        return jnp.mean(draws)
+
+    # One end in common settles it also where the other is traced: E z = (1 + end) / 4.
+    np.testing.assert_allclose(jax.jit(jax.grad(mean))(2.0), 0.25, atol=0.01)

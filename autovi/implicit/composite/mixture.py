@@ -13,6 +13,7 @@ from jax import Array
 
 from autovi import registry
 from autovi.implicit.attach import attach
+from autovi.implicit.composite.supports import gap_between
 from autovi.implicit.composite.tails import tails
 from autovi.implicit.dispatch import draw
 from autovi.implicit.velocity import velocity
@@ -174,12 +175,12 @@ def _component_draws(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> list[Ar
 
 
 def _require(fn: Any) -> None:
-    """Components that can be differentiated: continuous, with independent coordinates."""
+    """Components that can be differentiated: continuous, with independent coordinates, on one interval together."""
     same = isinstance(fn, dist.MixtureSameFamily)
-    name = type(fn).__name__
-    for component in [fn.component_distribution] if same else fn.component_distributions:
+    name, instead = type(fn).__name__, "enumerate the component, or use the score function"
+    components = [fn.component_distribution] if same else fn.component_distributions
+    for component in components:
         inside = registry.strip(component)
-        instead = "enumerate the component, or use the score function"
         if registry.is_discrete(inside):
             raise TypeError(f"{name} of {type(inside).__name__}: its values are discrete; {instead}")
         if inside.event_shape:
@@ -187,3 +188,8 @@ def _require(fn: Any) -> None:
                 f"{name} of {type(inside).__name__}: an implicit gradient needs components whose coordinates are "
                 f"independent, a univariate distribution or Independent of one; {instead}"
             )
+    gap = gap_between([registry.strip(component).support for component in components])
+    if gap:
+        raise TypeError(
+            f"{name}: {gap}, and a derivative does not see what a weight moves from one to the other; {instead}"
+        )

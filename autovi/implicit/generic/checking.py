@@ -19,6 +19,7 @@ from autovi.implicit.generic.twin import directions, over_directions
 FALSE_ALARM = 1e-7  # the probability that the draws of a right sampler are refused
 TOLERANCE = 1e-3  # of masses, and of derivatives of F in units of the mean absolute score
 _MOST_DRAWS, _FEWEST_DRAWS, _MOST_NUMBERS, _MOST_POINTS = 8192, 256, 500_000, 1024
+_DEEP = 20.0  # nats: 2e-9 of the density beside it
 _REGISTER = "autovi.implicit.register({name}, velocity=...)"
 
 
@@ -70,6 +71,11 @@ def examine(fn: Distribution, rng_key: Array) -> CheckReport:
             f"{name}: its sample does not follow its log_prob: the Kolmogorov-Smirnov distance of {len(draws)} draws "
             f"should be at most {bound:.3g} and is {distance:.3g}"
         )
+    if moves and (valley := _valley(fn, points)) is not None:
+        raise ValueError(
+            f"{name}: its density vanishes between its draws, at about {valley:.4g}, and no derivative of a draw sees "
+            f"what moves from one side to the other; use the score function, or {_REGISTER.format(name=name)}"
+        )
     note = ""
     if type(fn).cdf is not Distribution.cdf:
         try:
@@ -100,6 +106,17 @@ def _points(fn: Distribution, rng_key: Array) -> tuple[Array, np.ndarray]:
         raise ValueError(f"{name}: its draws should lie in its support, and {float(jnp.mean(~inside)):.3g} do not")
     draws = jnp.sort(to_line(fn, value), axis=0)
     return draws[:: max(1, num // min(num, _MOST_POINTS))], np.asarray(draws, np.float64)
+
+
+def _valley(fn: Distribution, points: Array) -> float | None:
+    """A value between draws where the density is so far below what it is on either side that no draw will be there."""
+    fractions = jnp.linspace(0.0, 1.0, _MOST_POINTS).reshape((-1,) + (1,) * (points.ndim - 1))
+    between = jnp.sort(jnp.concatenate([points, points[0] + fractions * (points[-1] - points[0])]), axis=0)
+    height = np.asarray(log_density(fn, between), np.float64)
+    sides = np.minimum(np.maximum.accumulate(height, 0), np.maximum.accumulate(height[::-1], 0)[::-1])
+    depth = np.where(np.isnan(height), 0.0, sides - height)
+    worst = _worst(depth)
+    return float(biject_to(fn.support)(between)[worst]) if depth[worst] > _DEEP else None
 
 
 def _distance(draws: np.ndarray, points: Array, below: np.ndarray) -> tuple[float, float]:
