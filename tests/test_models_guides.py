@@ -84,16 +84,16 @@ def test_terms_of_a_folded_guide():
 
 
 def test_a_truncated_guide_far_in_the_tail_of_its_base():
-    """Where the kept mass is e^-14 NumPyro's sampler gives some infinite draws; the target is in the family."""
+    """Where the kept mass is e^-8 NumPyro's sampler gives some infinite draws; the target is in the family."""
 
     def target():
-        numpyro.sample("z", dist.TruncatedDistribution(dist.Laplace(-14.0, 1.0), low=0.0))
+        numpyro.sample("z", dist.TruncatedDistribution(dist.Laplace(-8.0, 1.0), low=0.0))
 
     def guide():
         scale = numpyro.param("scale", 2.0, constraint=dist.constraints.positive)
-        numpyro.sample("z", dist.TruncatedDistribution(dist.Laplace(-14.0, scale), low=0.0))
+        numpyro.sample("z", dist.TruncatedDistribution(dist.Laplace(-8.0, scale), low=0.0))
 
-    fit = autovi.fit(target, guide=guide, num_steps=1000, num_particles=16, progress_bar=False)
+    fit = autovi.fit(target, guide=guide, num_steps=1000, num_particles=64, progress_bar=False)
     assert "non-finite" not in fit.message
     assert fit.plan["z"].estimator == "explicit"
     np.testing.assert_allclose(fit.params["scale"], 1.0, atol=0.05)

@@ -10,7 +10,6 @@ from jax import Array
 
 from autovi.implicit.generic.line import Extent, extent, from_line, increasing, integrals, log_density, to_line
 
-_FALLING_FAVOUR = 3.0  # in nats of error
 _CLIMBS = 12
 
 
@@ -63,15 +62,16 @@ def tails_by_log_prob(fn: Any, value: Array) -> tuple[Array, Array]:
 def _better_side(fn: Any, u: Array) -> tuple[Array, Extent]:
     """-1 or 1, the side to integrate over, and how far there is mass.
 
-    Both integrals are the same but for the sign, so the error is rounding, or what is lost, of the side's own mass: the
-    lighter side is better, unless much of it is out of sight. The side on which the density falls has no kinks.
+    Both integrals are the same but for the sign, so the error is that of the quadrature, or what is lost, of the side's
+    own mass: the lighter side is better, unless much of it is out of sight. Where the density falls from the draw on
+    the quadrature is exact to rounding; where it rises its mass may end suddenly far away, which takes half the digits.
     """
     fn, u = jax.lax.stop_gradient((fn, u))
     left, right = extent(fn, u, -1.0), extent(fn, u, 1.0)
     rises = jax.jvp(lambda u: log_density(fn, u), (u,), (jnp.ones_like(u),))[1] > 0
     rounding = jnp.finfo(u.dtype).eps
-    error_left = left.log_mass + jnp.log(left.lost + rounding) - jnp.where(rises, _FALLING_FAVOUR, 0.0)
-    error_right = right.log_mass + jnp.log(right.lost + rounding) - jnp.where(rises, 0.0, _FALLING_FAVOUR)
+    error_left = left.log_mass + jnp.log(left.lost + jnp.where(rises, rounding, rounding**0.5))
+    error_right = right.log_mass + jnp.log(right.lost + jnp.where(rises, rounding**0.5, rounding))
     rightward = error_right < error_left
     seen = Extent(*(jnp.where(rightward, *pair) for pair in zip(right, left, strict=True)))
     return jnp.where(rightward, 1.0, -1.0).astype(u.dtype), seen

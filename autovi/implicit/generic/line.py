@@ -151,4 +151,5 @@ def _composite(num_panels: int, num_nodes: int) -> tuple[np.ndarray, np.ndarray]
 def _told_apart(fn: Any, u: Array) -> Array:
     """Whether T(u) is a number that still knows its u: near an edge of the support it no longer is."""
     transform = dist.biject_to(fn.support)
-    return jnp.abs(transform.inv(transform(u)) - u) < 0.1  # False for NaN
+    value = jax.lax.optimization_barrier(transform(u))  # or the compiler takes log(exp(u)) for u
+    return jnp.abs(transform.inv(value) - u) < 0.1  # False for NaN
