@@ -198,6 +198,13 @@ class Gap(Written):
         return self.left * jnp.clip(value, 0.0, 1.0) + (1 - self.left) * jnp.clip(value - 2, 0.0, 1.0)
 
 
+class UndefinedGap(Gap):
+    """Its density is not a number where it should be 0."""
+
+    def log_prob(self, value):
+        return jnp.log(jnp.exp(super().log_prob(value)) - jnp.where((value > 1) & (value < 2), 1.0, 0.0))
+
+
 def moved(route, make, values, along, z):
     """The velocity by `route` of draws z of `make(*values)`, as its parameters move by `along`."""
 
@@ -231,6 +238,7 @@ def test_the_check_finds_the_route_and_measures():
         ),
         (lambda: Spike(0.01, 0.3), "Spike: a quadrature of its log_prob does not give.*register"),
         (lambda: TwoPeaks(1000.0, 0.3), "TwoPeaks: its density vanishes between its draws, .*score function.*register"),
+        (lambda: UndefinedGap(0.4), "UndefinedGap: its density vanishes between its draws"),
         (lambda: Gap(0.4), "Gap: its density vanishes between its draws, .*score function.*register"),
     ],
 )
