@@ -166,9 +166,7 @@ def _mixture(components: Iterable[dist.Distribution]) -> Gradients:
 
 def _is_factorized(fn: dist.Distribution) -> bool:
     """Are the coordinates of `fn` independent, each with a distribution function of its own?"""
-    while isinstance(fn, _WRAPPERS):
-        fn = fn.base_dist
-    return not fn.event_shape
+    return not strip(fn).event_shape
 
 
 def _gated(fn: dist.HurdleProbs, row: Gradients) -> Gradients:

@@ -12,14 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import biject_to
 
 from autovi import registry
 from autovi.distributions import Gradients
 from autovi.execution import Record, execute, mask_of
 from autovi.fingerprint import fingerprint, has_custom_derivatives
 from autovi.inputs import Inputs
-from autovi.supports import support_values
+from autovi.supports import bijection_to, support_values
 
 ABSTRACT_KEY = jax.eval_shape(jax.random.key, 0)
 CONCRETE_ERRORS = (
@@ -225,11 +224,8 @@ def feasible(msg: dict[str, Any], shift: Any = 0.0) -> Any:
     shape = tuple(msg["kwargs"].get("sample_shape") or ()) + tuple(fn.shape())
     if registry.is_discrete(fn):
         return fn.support.feasible_like(jnp.zeros(shape, int))
-    try:
-        transform = biject_to(fn.support)
-    except NotImplementedError:
-        return None
-    return transform(jnp.zeros(transform.inverse_shape(shape)) + shift)
+    transform = bijection_to(fn.support)
+    return None if transform is None else transform(jnp.zeros(transform.inverse_shape(shape)) + shift)
 
 
 def _describe(records: Mapping[str, Record]) -> tuple[dict, dict, dict, dict]:
@@ -287,10 +283,8 @@ def _batch_shape(record: Record) -> tuple[int, ...]:
 
 
 def _unconstrained_shape(support: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    try:
-        return tuple(biject_to(support).inverse_shape(shape))
-    except NotImplementedError:
-        return None
+    transform = bijection_to(support)
+    return None if transform is None else tuple(transform.inverse_shape(shape))
 
 
 def support_name(support: Any) -> str:

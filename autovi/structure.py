@@ -22,6 +22,7 @@ from autovi.dependence import Dependence, analyse
 from autovi.execution import Record, execute
 from autovi.inputs import Inputs
 from autovi.sites import ABSTRACT_KEY, Plate, Site, Sites
+from autovi.supports import bijection_to
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,8 @@ def _lookup(values: Mapping[str, Any], unconstrained: bool) -> Callable[[dict[st
         value = value if index is None else value[index]
         if not unconstrained or registry.is_discrete(msg["fn"]):
             return value
-        try:
-            return biject_to(msg["fn"].support)(value)
-        except NotImplementedError:
-            return value
+        transform = bijection_to(msg["fn"].support)
+        return value if transform is None else transform(value)
 
     return latent
 

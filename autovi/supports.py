@@ -1,4 +1,4 @@
-"""Finite supports, listed before the model runs."""
+"""Supports, before the model runs: finite ones listed, others mapped to the real line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions import constraints
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
 
 from autovi.registry import lookup, strip
+
+
+def bijection_to(support: Any) -> Transform | None:
+    """NumPyro's bijection from the real line, or a space of reals, to a support; None where it has none.
+
+    That a support has none is said by an exception only.
+    """
+    try:
+        return biject_to(support)
+    except NotImplementedError:
+        return None
 
 
 def support_size(fn: dist.Distribution) -> int | None:

@@ -12,6 +12,8 @@ import numpy as np
 from jax import Array
 from numpyro.distributions import Distribution, biject_to, constraints
 
+from autovi.supports import bijection_to
+
 _SIZES = (0.3, 0.9)  # of the unconstrained parameters of the copies
 
 
@@ -179,11 +181,7 @@ def _pattern(like: Array) -> Array:
 def _is_usable(limit: Any) -> bool:
     if limit is None or constraints.is_dependent(limit) or limit.is_discrete:
         return False
-    try:
-        biject_to(limit)
-    except NotImplementedError:
-        return False
-    return True
+    return bijection_to(limit) is not None
 
 
 def _is_real(value: Any) -> bool:
