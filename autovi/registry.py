@@ -136,9 +136,12 @@ def _truncated(fn: Any, row: Gradients) -> Gradients:
 def _copula(fn: dist.GaussianCopula, row: Gradients) -> Gradients:
     marginal = lookup(fn.marginal_dist)
     row = replace(row, moving_support=marginal.moving_support, not_pathwise=marginal.not_pathwise)
+    if marginal.periodic:
+        return replace(row, pathwise=None, note="its angles are cut where their distribution functions begin")
     if marginal.pathwise is None:
         return row
-    return replace(row, pathwise="implicit", implicit={"marginal_dist": "analytic"}, note="")
+    implicit = {"marginal_dist": "analytic"}
+    return replace(row, pathwise="implicit", implicit=implicit, reserved=marginal.reserved, note="")
 
 
 def _mixture(components: Iterable[dist.Distribution]) -> Gradients:

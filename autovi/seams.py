@@ -65,17 +65,25 @@ def _jump(node: str, terms: Callable, values: Mapping[str, Array], unconstrained
         places = jnp.pi - NEAR * jnp.array([1.0, -1.0, 2.0, -2.0])
         around = jnp.where(moved, ((places + jnp.pi) % (2 * jnp.pi) - jnp.pi).reshape(4, *[1] * own.ndim), own)
         costs = jax.vmap(lambda angle: terms(node, draws, angle))(around)
-        jumps = {t: 2 * (c[0] - c[1]) - (c[2] - c[3]) for t, c in costs.items()}
-        return {t: (jnp.max(jnp.abs(jumps[t])), jnp.max(jnp.abs(c))) for t, c in costs.items()}
+        return {t: _jump_of(cost) for t, cost in costs.items()}
 
     count = 4 * MIN_PAIRS
     keys = jax.random.split(jax.random.key(1), count)
     found = jax.jit(jax.vmap(one))({n: v[:count] for n, v in values.items()}, keys)
-    jumps = {t: float(np.nanmax(np.where(j > SMALLEST + 1e-9 * s, j, 0.0))) for t, (j, s) in found.items()}
+    jumps = {t: float(np.max(np.where(j > SMALLEST + 1e-9 * s, j, 0.0))) for t, (j, s) in found.items()}
     worst = max(jumps, key=lambda t: jumps[t], default="")
     if not worst or jumps[worst] == 0:
         return None
     return f"the term {worst!r} differs by {jumps[worst]:.2g} nats between -pi and pi"
+
+
+def _jump_of(cost: Array) -> tuple[Array, Array]:
+    """The jump of a term from its four values, and their size; infinite where the term is so on one side only."""
+    one_sided = jnp.any(jnp.isfinite(cost[0]) != jnp.isfinite(cost[1]))
+    known = jnp.where(jnp.isfinite(cost), cost, 0.0)
+    whole = jnp.all(jnp.isfinite(cost), axis=0)
+    jump = jnp.max(jnp.where(whole, jnp.abs(2 * (known[0] - known[1]) - (known[2] - known[3])), 0.0))
+    return jnp.where(one_sided, jnp.inf, jump), jnp.max(jnp.abs(known))
 
 
 def _to_tracked(angle: Array, unconstrained: bool) -> Array:

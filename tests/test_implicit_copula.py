@@ -150,6 +150,14 @@ def test_copula_second_derivatives_and_batches():
     assert implicit.sample(jax.random.key(0), fn.expand([3, 4]), (5,)).shape == (5, 3, 4, 2)
 
 
+def test_angles_have_no_copula_that_can_be_differentiated():
+    fn = dist.GaussianCopula(dist.VonMises(jnp.zeros(2), 1.0), correlation_cholesky=factor(0.5))
+    with pytest.raises(TypeError, match="GaussianCopula of VonMises: .*circle is cut; use the score function"):
+        implicit.sample(jax.random.key(0), fn)
+    with pytest.raises(TypeError, match="circle is cut"):
+        jax.jvp(lambda fn: implicit.reparameterize(fn, jnp.zeros(2)), (fn,), (jax.tree.map(jnp.ones_like, fn),))
+
+
 def test_inversion_of_a_distribution_function():
     u = np.concatenate([np.geomspace(1e-12, 0.01, 8), np.linspace(0.05, 0.95, 10)])
     cases = [

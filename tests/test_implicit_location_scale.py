@@ -176,6 +176,28 @@ def test_own_samplers_have_the_law(fn, cdf):
     assert stats.kstest(draws, cdf).pvalue > 1e-6
 
 
+def test_a_kumaraswamy_draw_that_underflows_keeps_the_gradient_of_its_logarithm():
+    """a log z is the logarithm of a uniform number: E d log z / da = 1 / a^2."""
+    logs = lambda a: jnp.log(implicit.sample(jax.random.key(0), dist.Kumaraswamy(a, 1.0), (20_000,)))  # noqa: E731
+    slopes = np.asarray(jax.jvp(logs, (0.01,), (1.0,))[1], np.float64)
+    assert abs(slopes.mean() - 1e4) < 5.5 * slopes.std() / np.sqrt(slopes.size)
+
+
+def test_second_derivatives_of_a_power_law_at_its_logarithmic_case():
+    def slope(alpha):
+        moved = lambda alpha: implicit.reparameterize(  # noqa: E731
+            dist.DoublyTruncatedPowerLaw(alpha, 0.5, 4.0), jax.lax.stop_gradient(value)
+        )
+        return jax.jvp(moved, (alpha,), (1.0,))[1]
+
+    with jax.enable_x64(True):
+        value = jnp.array([0.6, 2.0, 3.9])
+        # At a given draw; a draw's own derivative moves with it too.
+        partial = lambda alpha: jax.jacfwd(slope)(alpha)  # noqa: E731
+        around = [partial(alpha) for alpha in (-1 - 1e-4, -1.0, -1 + 1e-4)]
+        np.testing.assert_allclose(around[1], (around[0] + around[2]) / 2, rtol=1e-6)
+
+
 def test_power_law_is_smooth_through_its_logarithmic_case():
     def slopes(alpha):
         moved = lambda alpha, low, high: implicit.reparameterize(  # noqa: E731

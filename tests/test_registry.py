@@ -252,6 +252,7 @@ def test_gates_censoring_truncation_and_copulas_follow_their_base():
         "low": "analytic",
     }
     assert lookup(dist.GaussianCopula(dist.Gamma(jnp.ones(2)), EYE)).pathwise == "implicit"
+    assert lookup(dist.GaussianCopula(dist.VonMises(jnp.zeros(2), 1.0), EYE)).pathwise is None
     assert lookup(dist.GaussianCopula(dist.Poisson(jnp.ones(2)), EYE)).pathwise is None
     assert lookup(dist.HurdleProbs(dist.Gamma(2.0), 0.3)).not_pathwise == ("gate",)
     assert lookup(dist.ImproperUniform(constraints.real, (), ())).observation_only

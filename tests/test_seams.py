@@ -69,6 +69,14 @@ def test_a_transformed_angle_is_not_trusted():
     assert autovi.plan(model, guide=guide)["turn"].estimator == "score"
 
 
+def test_a_cost_that_is_infinite_on_one_side_of_the_seam():
+    def model():
+        angle = numpyro.sample("angle", dist.VonMises(0.3, 1.0))
+        numpyro.factor("cost", jnp.where(angle > 3.0, -jnp.inf, jnp.cos(angle)))
+
+    assert "differs by inf nats" in seams(model)["angle"]
+
+
 def test_models_without_angles_pay_nothing(monkeypatch):
     monkeypatch.setattr("autovi.seams.trial_values", lambda *_: pytest.fail("evaluated"))
     assert seams(lambda: numpyro.sample("x", dist.Normal(0.0, 1.0))) == {}

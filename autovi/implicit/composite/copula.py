@@ -25,6 +25,7 @@ def draw_copula(rng_key: Array, fn: dist.GaussianCopula, shape: tuple[int, ...])
 
     Needs no inverse distribution function from anyone: NumPyro's sampler does, and has none for Gamma and Beta.
     """
+    _require(fn)
     noise = jax.random.normal(rng_key, shape + fn.event_shape, fn.base_dist.scale_tril.dtype)
     scores = _times(fn.base_dist.scale_tril, noise)
     marginal = fn.marginal_dist
@@ -37,12 +38,22 @@ def copula_velocity(fn: dist.GaussianCopula, value: Array, moving: dist.Gaussian
 
     V_i and p_i are the marginals' velocity and density, x_i = Phi^-1(F_i(z_i)).
     """
+    _require(fn)
     marginal, factor = fn.marginal_dist, fn.base_dist.scale_tril
     scores = attach(normal_scores(marginal, value), (marginal, value), _score_velocity)
     factor = jnp.broadcast_to(factor, scores.shape + scores.shape[-1:])
     noise = jax.lax.linalg.triangular_solve(factor, scores[..., None], left_side=True, lower=True)[..., 0]
     turned = _times(moving.base_dist.scale_tril, noise)
     return _move((marginal, scores), value, (moving.marginal_dist, turned))
+
+
+def _require(fn: dist.GaussianCopula) -> None:
+    """Marginals on a line: an angle is cut where its distribution function begins, and a copula sees the cut."""
+    if registry.lookup(fn.marginal_dist).periodic:
+        name = type(registry.strip(fn.marginal_dist)).__name__
+        raise TypeError(
+            f"{type(fn).__name__} of {name}: its draws jump where the circle is cut; use the score function"
+        )
 
 
 def _move(parameters: tuple[Any, Array], value: Array, moving: tuple[Any, Array]) -> Array:

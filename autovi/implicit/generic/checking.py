@@ -113,9 +113,9 @@ def _valley(fn: Distribution, points: Array) -> float | None:
     fractions = jnp.linspace(0.0, 1.0, _MOST_POINTS).reshape((-1,) + (1,) * (points.ndim - 1))
     between = jnp.sort(jnp.concatenate([points, points[0] + fractions * (points[-1] - points[0])]), axis=0)
     height = np.asarray(log_density(fn, between), np.float64)
-    height = np.where(np.isnan(height), -np.inf, height)  # as the quadratures take it
+    height = np.where(np.isnan(height), -np.inf, np.minimum(height, 1e9))  # NaN as the quadratures take it; no pole
     sides = np.minimum(np.maximum.accumulate(height, 0), np.maximum.accumulate(height[::-1], 0)[::-1])
-    depth = np.where(np.isfinite(sides), sides, 0.0) - height
+    depth = np.where(np.isfinite(sides), sides - height, 0.0)
     worst = _worst(depth)
     return float(biject_to(fn.support)(between)[worst]) if depth[worst] > _DEEP else None
 

@@ -90,7 +90,11 @@ def parameters_of(fn: Distribution) -> Parameters:
     leaves, treedef = jax.tree.flatten(fn)
     limits = _leaf_limits(fn)
     names = [f"{name} (leaf {k})" for k, name in enumerate(name for name, _ in limits)]
-    first = [next(k for k, other in enumerate(leaves) if other is leaf) for leaf in leaves]
+    # Arrays only: two parameters may happen to be the same Python number.
+    same = lambda other, leaf: other is leaf and isinstance(leaf, jax.Array)  # noqa: E731
+    first = [
+        next(k for k, other in enumerate(leaves) if k == own or same(other, leaf)) for own, leaf in enumerate(leaves)
+    ]
     values = {names[k]: leaves[k] for k in sorted(set(first)) if _is_real(leaves[k])}
 
     def build(values: dict[str, Array]) -> Distribution:

@@ -78,12 +78,7 @@ def beta_law(a: Array, b: Array) -> LogConcave:
         return jax.nn.sigmoid(jnp.clip(mode + s, jnp.log(2 * limits.tiny), -jnp.log(limits.eps)))
 
     def stretch(start: Array, step: Array) -> Array:
-        # log of z (1 - z) at the end over that at the start.
-        return (
-            jax.nn.softplus(-(mode + start))
-            + jax.nn.softplus(mode + start)
-            - (jax.nn.softplus(-(mode + start + step)) + jax.nn.softplus(mode + start + step))
-        )
+        return _log_slope(mode + start + step) - _log_slope(mode + start)
 
     position = lambda value: jnp.log(value) - jnp.log1p(-value) - mode  # noqa: E731
     return LogConcave(position, draw_at, fall, stretch, reach, bend=bend)

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-from autovi.implicit.numerics.extremes import held, scaled_exp
+from autovi.implicit.numerics.extremes import held, scaled_exp, smallest
 from autovi.implicit.numerics.special import log1p_ratio, log_quotient
 
 
@@ -45,16 +45,17 @@ def kumaraswamy_velocity(fn: dist.Kumaraswamy, value: Array, moving: dist.Kumara
     w, rest = jnp.exp(a * log_value), -jnp.expm1(a * log_value)
     small = w < 0.5
     far = jnp.maximum(jnp.where(small, 0.5, rest), jnp.finfo(value.dtype).tiny)
-    log_rest = jnp.where(small, -log1p_ratio(-jnp.where(small, w, 0.0)), jnp.log(far) / w)  # log(1 - w) / w
+    beyond = jnp.log(far) / jnp.where(small, 1.0, w)
+    log_rest = jnp.where(small, -log1p_ratio(-jnp.where(small, w, 0.0)), beyond)  # log(1 - w) / w
     return value * (rest * log_rest / (a * b) * moving.concentration0 - log_value / a * moving.concentration1)
 
 
 def draw_kumaraswamy(rng_key: Array, fn: dist.Kumaraswamy, shape: tuple[int, ...]) -> Array:
     """z = (1 - e^(-E/b))^(1/a), E exponential: exact also for large b, where NumPyro's power of a uniform rounds."""
     noise = _noise(rng_key, shape, fn.concentration1, fn.concentration0)
-    value = jnp.exp(jnp.log(-jnp.expm1(-noise / fn.concentration0)) / fn.concentration1)
-    limits = jnp.finfo(value.dtype)
-    return held(value, limits.tiny, 1 - limits.eps)
+    log_value = jnp.log(-jnp.expm1(-noise / fn.concentration0)) / fn.concentration1
+    limits = jnp.finfo(log_value.dtype)
+    return jnp.exp(held(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps)))
 
 
 def dagum_velocity(fn: dist.Dagum, value: Array, moving: dist.Dagum) -> Array:

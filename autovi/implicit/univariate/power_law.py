@@ -59,8 +59,9 @@ def draw_power_law(rng_key: Array, fn: dist.DoublyTruncatedPowerLaw, shape: tupl
 
 def _span(rate: Array, length: Array) -> Array:
     """(1 - e^(-rate length)) / rate, which is `length` at rate 0."""
-    safe = jnp.where(rate == 0, 1.0, rate)
-    return jnp.where(rate == 0, length, -jnp.expm1(-safe * length) / safe)
+    y = rate * length
+    far = jnp.maximum(y, 1.0)
+    return length * jnp.where(y < 1, _moment(y, jnp.ones_like), -jnp.expm1(-far) / far)
 
 
 def _start(y: Array) -> Array:
@@ -76,5 +77,5 @@ def _end(y: Array) -> Array:
 
 
 def _moment(y: Array, weight: Callable[[Array], Array]) -> Array:
-    near = jnp.clip(y, 0.0, 1.0)
+    near = jnp.where(y < 1, y, 0.0)
     return integrate(lambda s: weight(s) * jnp.exp(-near * s), jnp.ones_like(near), nodes=8)
