@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 
 from autovi.distributions import Gradients
 from autovi.estimators.base import Facts
-from autovi.seams import CIRCULAR
-from autovi.sites import Site
+from autovi.sites import CIRCULAR, Site
 from autovi.structure import Structure
 
 

@@ -12,6 +12,7 @@ import optax
 
 from autovi.checks import check_count, check_end, check_start
 from autovi.engine import Engine
+from autovi.keys import as_key, seed_or_key
 from autovi.optimize import MAX_STEPS, Carry, optimize
 from autovi.plan import Plan
 from autovi.preparation import Options, prepare
@@ -93,7 +94,7 @@ def fit(
     for restart in range(num_restarts):
         progress = Progress(num_steps, max_steps, rates)
         try:
-            runs.append(_run(engine, arrays, _restart_key(as_key(rng_key), restart), progress, progress_bar))
+            runs.append(_run(engine, arrays, _restart_key(seed_or_key(rng_key), restart), progress, progress_bar))
         except ValueError:
             # No finite starting point: of the first run that is an error, of another that run's own bad luck.
             if not runs:
@@ -147,7 +148,7 @@ def _best(runs: list[_Run]) -> _Run:
 def _restart_key(rng_key: int | jax.Array, restart: int) -> int | jax.Array:
     if restart == 0:
         return rng_key
-    return jax.random.fold_in(jax.random.key(rng_key) if isinstance(rng_key, int) else rng_key, restart)
+    return jax.random.fold_in(as_key(rng_key), restart)
 
 
 def plan(
@@ -169,16 +170,3 @@ def plan(
     """
     engine, _ = prepare(model, data, Options(guide, families, estimators, num_particles, batch_size))
     return engine.program.plan
-
-
-def as_key(rng_key: int | jax.Array) -> int | jax.Array:
-    """The seed as it is, or a typed JAX key from a typed key or an old-style key array."""
-    if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
-        if not -(2**31) <= rng_key < 2**31:
-            raise ValueError(f"rng_key: expected an integer of 32 bits or a jax key, got {rng_key}")
-        return int(rng_key)
-    if isinstance(rng_key, jax.Array) and jax.dtypes.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
-        return rng_key
-    if isinstance(rng_key, jax.Array | np.ndarray) and (rng_key.shape, rng_key.dtype) == ((2,), np.uint32):
-        return jax.random.wrap_key_data(jax.numpy.asarray(rng_key))
-    raise ValueError(f"rng_key: expected an integer or a jax key, got {type(rng_key).__name__}")

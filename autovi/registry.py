@@ -135,9 +135,11 @@ def _truncated(fn: Any, row: Gradients) -> Gradients:
 
 def _copula(fn: dist.GaussianCopula, row: Gradients) -> Gradients:
     marginal = lookup(fn.marginal_dist)
-    row = replace(row, moving_support=marginal.moving_support, not_pathwise=marginal.not_pathwise)
+    row = replace(row, moving_support=marginal.moving_support)
     if marginal.periodic:
         return replace(row, pathwise=None, note="its angles are cut where their distribution functions begin")
+    if marginal.not_pathwise:
+        return replace(row, pathwise=None, note="a value of its marginal has a probability of its own")
     if marginal.pathwise is None:
         return row
     implicit = {"marginal_dist": "analytic"}
@@ -155,11 +157,12 @@ def _mixture(components: Iterable[dist.Distribution]) -> Gradients:
     )
     if not all(row.pathwise and _is_factorized(c) for row, c in zip(rows, components, strict=True)):
         return common
+    if any(row.not_pathwise for row in rows):
+        return replace(common, note="a value of a component has a probability of its own")
     route = "triangular" if components[0].event_shape else "analytic"
     return replace(
         common,
         pathwise="implicit",
-        not_pathwise=_union(row.not_pathwise for row in rows),
         periodic=any(row.periodic for row in rows),
         implicit={"mixing_distribution": route, "components": route},
         reserved="the implicit gradient of a mixture explodes as its components draw apart",

@@ -17,6 +17,7 @@ from autovi.coordinates import plate_coords
 from autovi.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.engine import Draws, Engine
 from autovi.inputs import Inputs, bind
+from autovi.keys import as_key, is_key
 from autovi.plan import Plan
 from autovi.saving import write_fit
 from autovi.sites import Site
@@ -123,7 +124,7 @@ class Fit:
         Without `rng_key` the draws are the same at every call.
         """
         _check_count("num_draws", num_draws)
-        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else _typed_key(rng_key)
+        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
         return dict(self._draw(int(num_draws), key).values)
 
     def predict(
@@ -140,7 +141,7 @@ class Fit:
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
         inputs = self.inputs if new_data is None else self._bind(new_data)
-        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else _typed_key(rng_key)
+        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self.draws.values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
@@ -187,7 +188,7 @@ class Fit:
     @cached_property
     def _constant(self) -> dict[str, np.ndarray]:
         """The model's array arguments that are not observations, keys of random numbers apart."""
-        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not _is_key(a)}
+        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not is_key(a)}
         return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
 
     def _variable(self, argument: str) -> str:
@@ -264,21 +265,6 @@ class Fit:
 
     def __repr__(self) -> str:
         return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
-
-
-def _typed_key(rng_key: Any) -> jax.Array:
-    """A JAX key from an integer, a typed key, or an old-style key array."""
-    if isinstance(rng_key, int | np.integer) and not isinstance(rng_key, bool):
-        return jax.random.key(int(rng_key))
-    if _is_key(rng_key) and np.shape(rng_key) == ():
-        return rng_key
-    if hasattr(rng_key, "dtype") and np.shape(rng_key) == (2,):
-        return jax.random.wrap_key_data(rng_key)
-    raise ValueError(f"rng_key: expected an integer or a jax key, got {type(rng_key).__name__}")
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -16,11 +16,10 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
 from autovi.inputs import Inputs
-from autovi.sites import Sites
+from autovi.sites import CIRCULAR, Sites
 from autovi.structure import Structure, cost_terms
 from autovi.switching import MIN_PAIRS, as_double, trial_values
 
-CIRCULAR = "circular"  # the support's name
 NEAR = 1e-4  # how far from the seam the costs are compared, in radians
 SMALLEST = 1e-5  # jumps below, in nats, count as none
 

@@ -17,10 +17,12 @@ from autovi import registry
 from autovi.distributions import Gradients
 from autovi.execution import Record, execute, mask_of
 from autovi.fingerprint import fingerprint, has_custom_derivatives
+from autovi.implicit.composite.supports import density_fault
 from autovi.inputs import Inputs
 from autovi.supports import bijection_to, support_values
 
 ABSTRACT_KEY = jax.eval_shape(jax.random.key, 0)
+CIRCULAR = "circular"  # the name of the support of angles
 CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -209,6 +211,8 @@ def _log_density(record: Record) -> jax.Array:
             "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
             "subsampled plate would explain it"
         )
+    if fault := density_fault(record.fn):
+        raise SiteError(f"site {record.name!r}: {fault}")
     return record.fn.log_prob(record.value)
 
 

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from numpyro import validation_enabled
 from numpyro.distributions import Delta, Distribution
-from numpyro.distributions.transforms import biject_to
 
 from autovi import registry
 from autovi.costs import Aligned, unique
@@ -163,9 +162,8 @@ def _density(record: Record) -> jax.Array:
 
 def _log_jacobian(record: Record, unconstrained: Any, batch_ndim: int) -> jax.Array:
     assert record.fn is not None
-    try:
-        transform = biject_to(record.fn.support)
-    except NotImplementedError:
+    transform = bijection_to(record.fn.support)
+    if transform is None:
         return jnp.zeros(())
     log_det = transform.log_abs_det_jacobian(unconstrained, record.value)
     return sum_rightmost(log_det, batch_ndim)

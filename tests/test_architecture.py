@@ -12,6 +12,7 @@ PACKAGE = ROOT / "autovi"
 # Earliest first: a module imports only from modules before it.
 ORDER = [
     "storage",
+    "keys",
     "coordinates",
     "distributions",
     "registry",
@@ -62,6 +63,7 @@ ORDER = [
 IMPLICIT_ORDER = [
     "attach",
     "rule",
+    "guard",
     "numerics",
     "log_concave",
     "generic",

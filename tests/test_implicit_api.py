@@ -28,20 +28,36 @@ def test_shapes_are_those_of_numpyro():
             assert np.unique(drawn).size == drawn.size
 
 
-def test_an_integer_is_a_key():
-    np.testing.assert_array_equal(
-        implicit.sample(3, dist.Gamma(2.0), (4,)), implicit.sample(jax.random.key(3), dist.Gamma(2.0), (4,))
-    )
-
-
 def test_integers_among_the_parameters_are_numbers():
-    for make in (
-        lambda s: dist.Normal(0, s),
-        lambda s: dist.VonMises(0, s),
-        lambda s: dist.StudentT(5, jnp.array(1), s),
-    ):
-        value = implicit.sample(0, make(2.0))
-        assert np.isfinite(jax.grad(lambda s, make=make, v=value: implicit.reparameterize(make(s), v))(2.0))
+    at = lambda make: lambda s: implicit.reparameterize(make(s), jnp.array(2.5))  # noqa: E731
+    np.testing.assert_allclose(jax.grad(at(lambda s: dist.Normal(1, s)))(2.0), (2.5 - 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(at(lambda s: dist.StudentT(5, jnp.array(1), s)))(2.0), (2.5 - 1) / 2, rtol=1e-6)
+    by_kappa = [jax.grad(at(lambda s, loc=loc: dist.VonMises(loc, s)))(2.0) for loc in (0, 0.0)]
+    assert by_kappa[0] == by_kappa[1] < 0  # an angle comes closer to its location
+
+
+def test_values_and_parameters_have_one_number_type():
+    with jax.enable_x64(True):
+        for value in (jnp.float32(2.5), 2.5, jnp.float64(2.5), np.float32([2.5])):
+            for scale in (jnp.float64(2.0), jnp.float32(2.0), 2.0):
+                made = lambda s, value=value: implicit.reparameterize(dist.StudentT(jnp.array(5), 1, s), value)  # noqa: E731
+                moved, along = jax.jvp(made, (scale,), (jnp.ones_like(scale),))
+                assert moved.dtype == along.dtype
+                np.testing.assert_allclose(along, 0.75)
+    whole = jax.grad(lambda s: implicit.reparameterize(dist.Normal(0.0, s), 3))(2.0)
+    assert whole == 1.5
+
+
+def test_keys_of_every_kind():
+    drawn = [
+        implicit.sample(key, dist.Gamma(2.0), (4,))
+        for key in (3, np.int64(3), jax.random.key(3), jax.random.PRNGKey(3), np.asarray(jax.random.PRNGKey(3)))
+    ]
+    for other in drawn[1:]:
+        np.testing.assert_array_equal(other, drawn[0])
+    for wrong in (3.0, "3", True, jax.random.split(jax.random.key(3), 2)):
+        with pytest.raises(ValueError, match="rng_key: expected an integer or a jax key, got"):
+            implicit.sample(wrong, dist.Gamma(2.0), (4,))
 
 
 NOT_NUMBERS = """
@@ -138,8 +154,13 @@ def test_an_unknown_class_is_taken_only_when_asked_for():
 
 
 def test_refusals_say_what_to_do():
-    with pytest.raises(TypeError, match="NumPyro distribution"):
-        implicit.sample(0, 3.0)
+    for refused in (
+        lambda: implicit.sample(0, 3.0),
+        lambda: implicit.reparameterize(3.0, jnp.ones(2)),
+        lambda: implicit.routes(3.0),
+    ):
+        with pytest.raises(TypeError, match="expected a NumPyro distribution, got float"):
+            refused()
     with pytest.raises(ValueError, match="discrete"):
         implicit.sample(0, dist.Poisson(2.0))
     with pytest.raises(TypeError, match="distribution class"):

@@ -221,12 +221,24 @@ def test_bases_that_are_refused():
     with pytest.raises(ValueError, match="covers a length of 2.0, not the circle"):
         implicit.sample(jax.random.key(0), dist.SineSkewed(dist.Uniform(-1.0, 1.0).expand([1]).to_event(1), skewness))
 
-    def moved(low):
+    def moved(low, given=None):
         base = dist.Uniform(low * jnp.ones(1), np.pi, validate_args=False).to_event(1)
-        return implicit.sample(jax.random.key(0), dist.SineSkewed(base, skewness, validate_args=False)).sum()
+        fn = dist.SineSkewed(base, skewness, validate_args=False)
+        return (implicit.sample(0, fn) if given is None else implicit.reparameterize(fn, given)).sum()
 
-    with pytest.raises(TypeError, match="ends of a circle"):
-        jax.grad(moved)(-np.pi)
+    for cost in (moved, lambda low: moved(low, jnp.array([0.5]))):
+        for gradient in (jax.grad(cost), jax.jit(jax.grad(cost)), jax.grad(jax.jit(cost))):
+            with pytest.raises(TypeError, match="ends of a circle"):
+                gradient(-np.pi)
+
+
+def test_given_uniform_angles_move_with_the_skewness():
+    """p = (1 + s sin t) / 2 pi, so that dt/ds = -(dF/ds) / p = (cos t + 1) / (1 + s sin t)."""
+    t, s = 0.3, 0.2
+    base = dist.Uniform(-np.pi, np.pi).expand([1]).to_event(1)
+    cost = lambda s: implicit.reparameterize(dist.SineSkewed(base, s[None]), jnp.array([t]))[0]  # noqa: E731
+    for gradient in (jax.grad(cost), jax.jit(jax.grad(cost))):
+        np.testing.assert_allclose(gradient(jnp.array(s)), (np.cos(t) + 1) / (1 + s * np.sin(t)), rtol=1e-5)
 
 
 # --- shapes --------------------------------------------------------------------------------------------------------

@@ -87,6 +87,12 @@ def test_what_is_wrong_is_said():
         factorized(z, lambda p, z: (z > p).astype(int), 1.0)
     with pytest.raises(TypeError, match="conditional of coordinate 1, a Dirichlet, should be univariate"):
         sequential(z, lambda i, prefix: dist.Normal() if i == 0 else dist.Dirichlet(jnp.ones(3)))
+    with pytest.raises(TypeError, match="conditional of coordinate 0 should be a distribution, not 3.0"):
+        sequential(z, lambda i, prefix: 3.0)
+    with pytest.raises(ValueError, match="sequential: .*is a scalar"):
+        sequential(z[0, 0], lambda i, prefix: dist.Normal())
+    with pytest.raises(ValueError, match="num_coordinates should be at least 1, and is 0"):
+        draw_sequential(0, lambda i, prefix: dist.Normal(), 0)
     # Coordinates out of order: the matrix is not triangular, which shows only as numbers.
     wrong = jax.grad(lambda p: jnp.sum(factorized(z, lambda p, z: p * jnp.cumsum(z[..., ::-1], -1), p)))(1.0)
     assert np.isnan(wrong)

@@ -10,6 +10,9 @@ from scipy import stats
 
 from autovi import implicit
 from autovi.implicit.velocity import velocity
+from autovi.registry import lookup
+
+POSITIVE = dist.constraints.nonnegative
 
 HURDLES = {
     "HurdleGamma": (lambda gate, a: dist.HurdleGamma(gate, a, 2.0), lambda a: dist.Gamma(a, 2.0)),
@@ -55,13 +58,61 @@ def test_hurdles_draw_zeros_and_move_the_rest(name):
     ],
 )
 def test_the_gate_has_no_gradient_and_says_so(make, gate, named):
-    draw = lambda gate: implicit.sample(jax.random.key(0), make(gate), (5,)).sum()  # noqa: E731
-    assert np.isfinite(draw(gate))
-    for derivative in (jax.grad(draw), jax.jit(jax.grad(draw)), jax.jacfwd(draw)):
-        with pytest.raises(TypeError, match=named):
-            derivative(gate)
-    by_both = jax.grad(lambda gate, a: implicit.sample(jax.random.key(0), dist.HurdleLogNormal(gate, a), (5,)).sum(), 1)
-    assert np.isfinite(by_both(0.3, 2.0))
+    given = jnp.array([0.0, 1.5])
+    costs = (
+        lambda gate: implicit.sample(jax.random.key(0), make(gate), (5,)).sum(),
+        lambda gate: implicit.reparameterize(make(gate), given).sum(),
+        lambda gate: implicit.sample(0, dist.FoldedDistribution(make(gate)), (5,)).sum(),
+        lambda gate: implicit.reparameterize(scaled(make(gate).expand([2]).to_event(1)), given).sum(),
+    )
+    for cost in costs:
+        assert np.isfinite(cost(gate))
+        for derivative in (jax.grad(cost), jax.jit(jax.grad(cost)), jax.grad(jax.jit(cost)), jax.jacfwd(cost)):
+            with pytest.raises(TypeError, match=named):
+                derivative(gate)
+
+
+def scaled(fn):
+    return dist.TransformedDistribution(fn, dist.transforms.AffineTransform(0.0, 2.0))
+
+
+def test_beside_the_gate_other_parameters_have_their_gradient():
+    """HurdleLogNormal's draws are exp(loc + ...) or 0: each moves with loc by itself."""
+    draw = lambda gate, loc: implicit.sample(jax.random.key(0), dist.HurdleLogNormal(gate, loc), (100,))  # noqa: E731
+    value, slope = jax.jvp(lambda loc: draw(0.3, loc), (2.0,), (1.0,))
+    assert 10 < np.sum(np.asarray(value) == 0) < 60
+    np.testing.assert_allclose(slope, value, rtol=1e-5)
+
+
+def test_values_that_are_zero_disturb_no_second_derivative():
+    """Zero may lie outside of the base's support, where its velocity is not a number."""
+    value = jnp.array([0.0, 2.5, 4.0])
+
+    def shifted(a):
+        weibull = dist.Weibull(1.0, a)
+        return dist.TransformedDistribution(weibull, dist.transforms.AffineTransform(2.0, 1.0))
+
+    def second(make, value):
+        return jax.jacfwd(jax.jacrev(lambda a: implicit.reparameterize(make(a), value)))(1.5)
+
+    found = second(lambda a: dist.HurdleProbs(shifted(a), 0.3), value)
+    np.testing.assert_allclose(found[1:], second(shifted, value[1:]), rtol=1e-5)
+    assert found[0] == 0
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda fn: dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)), fn.expand([2])),
+        lambda fn: dist.MixtureGeneral(dist.Categorical(logits=jnp.zeros(2)), [fn, dist.LogNormal()], support=POSITIVE),
+        lambda fn: dist.GaussianCopula(fn.expand([2]), correlation_cholesky=jnp.eye(2)),
+    ],
+)
+def test_an_atom_has_no_place_in_a_mixture_or_a_copula(around):
+    fn = around(dist.HurdleLogNormal(0.3, 0.0, 1.0))
+    with pytest.raises(TypeError, match="of HurdleLogNormal: .*a probability.*use the score function"):
+        implicit.sample(0, fn)
+    assert set(implicit.routes(fn).values()) <= {None} and lookup(fn).pathwise is None
 
 
 def test_a_discrete_base_is_refused():
@@ -118,6 +169,12 @@ def test_folded_draws_move_as_their_distribution_function_says(name):
 
 def folded_student(z):
     return stats.t(4.0, -1.5).cdf(z) - stats.t(4.0, -1.5).cdf(-z)
+
+
+def test_a_value_of_zero_stays_where_both_signs_meet():
+    """F(z) - F(-z) is 0 at 0 whatever the parameters."""
+    moved = jax.grad(lambda loc: implicit.reparameterize(dist.FoldedDistribution(dist.Normal(loc)), jnp.array(0.0)))
+    assert moved(0.7) == 0
 
 
 def test_folding_a_base_whose_support_ends():

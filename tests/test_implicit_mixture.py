@@ -12,6 +12,7 @@ from jax.scipy.stats import norm
 from scipy import integrate, stats
 from scipy.special import psi
 
+from autovi import implicit
 from autovi.implicit.attach import attach
 from autovi.implicit.composite.mixture import draw_mixture, mixture_velocity
 
@@ -285,12 +286,12 @@ def test_a_weight_of_zero():
 def test_what_has_no_implicit_gradient_is_said():
     weights = dist.Categorical(logits=jnp.zeros(2))
     with pytest.raises(TypeError, match="MixtureSameFamily of Poisson: its values are discrete; enumerate"):
-        draw_mixture(jax.random.key(0), dist.MixtureSameFamily(weights, dist.Poisson(jnp.ones(2))), ())
+        implicit.sample(0, dist.MixtureSameFamily(weights, dist.Poisson(jnp.ones(2))))
     joint = dist.MixtureSameFamily(weights, dist.MultivariateNormal(jnp.zeros((2, 3)), jnp.eye(3)))
     with pytest.raises(
         TypeError, match="of MultivariateNormal: .*independent.*enumerate the component, or use the score"
     ):
-        draw_mixture(jax.random.key(0), joint, ())
+        implicit.sample(0, joint)
 
 
 def test_components_must_cover_one_interval():
@@ -304,20 +305,18 @@ def test_components_must_cover_one_interval():
         mixed(dist.Uniform(0.0, jnp.array([1.0, 2.5])), dist.Uniform(2.0, 3.0)),
     ):
         with pytest.raises(TypeError, match="MixtureGeneral: there is a gap between .*use the score function"):
-            draw_mixture(jax.random.key(0), fn, fn.batch_shape)
+            implicit.sample(0, fn)
     with pytest.raises(TypeError, match="end where parameters say.*may be a gap.*use the score function"):
-        jax.jit(lambda end: draw_mixture(jax.random.key(0), mixed(dist.Uniform(0.0, end), dist.Uniform(2.0, 3.0)), ()))(
-            2.5
-        )
+        jax.jit(lambda end: implicit.sample(0, mixed(dist.Uniform(0.0, end), dist.Uniform(2.0, 3.0))))(2.5)
     for fn in (
         mixed(dist.Uniform(0.0, 1.0), dist.Uniform(1.0, 3.0)),
         mixed(dist.Gamma(2.0), dist.Normal(0.0, 1.0), support=dist.constraints.real),
         mixed(dist.Gamma(2.0), dist.LogNormal(0.0, 1.0)),
     ):
-        assert np.isfinite(draw_mixture(jax.random.key(0), fn, (3,))).all()
+        assert np.isfinite(implicit.sample(0, fn, (3,))).all()
 
     def mean(end):
-        draws = draw_mixture(jax.random.key(1), mixed(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, end)), (20_000,))
+        draws = implicit.sample(1, mixed(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, end)), (20_000,))
         return jnp.mean(draws)
 
     # One end in common settles it also where the other is traced: E z = (1 + end) / 4.

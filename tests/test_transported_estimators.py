@@ -69,7 +69,7 @@ def test_refused_where_wrong(model, guide, said, name):
         autovi.plan(model, estimators={"z": name}, **options)
 
 
-@pytest.mark.parametrize("augmentation", [0, -1, 1.5])
+@pytest.mark.parametrize("augmentation", [0, -1, 1.5, True])
 def test_an_augmentation_below_one_is_refused(augmentation):
     with pytest.raises(ValueError, match="site 'z': estimator 'rsvi' does not take.*augmentation"):
         asked = {"z": {"estimator": "rsvi", "augmentation": augmentation}}

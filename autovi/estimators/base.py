@@ -15,6 +15,7 @@ from numpyro.distributions import Distribution
 from autovi.baselines import BASELINES
 from autovi.costs import Aligned
 from autovi.distributions import Gradients
+from autovi.implicit.transported import transport
 
 Scalar = Float[Array, ""]
 PerElement = Float[Array, "particles *batch"]
@@ -170,6 +171,34 @@ class Baselined(Estimator):
         return jnp.sum(log_density * signal) / log_density.shape[0], loss
 
 
+@dataclass(frozen=True)
+class Transported(Baselined):
+    """d/dtheta E f(z) = E f'(z) dT/dtheta + E (f(z) - b) d/dtheta log pi(x; theta), z = T(x; theta), b the baseline.
+
+    For Gamma, Beta and Dirichlet; x is noise whose density pi has still something of theta in it. Unbiased for costs
+    continuous in z, with any baseline. Ruiz, Titsias and Blei (2016), "The Generalized Reparameterization Gradient".
+    """
+
+    pathwise: ClassVar[bool] = True
+    corrected: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def transport(self) -> transport.Transport:
+        """The map T and log pi."""
+
+    def refuses(self, facts: Facts) -> str | None:
+        elsewhere = None if facts.law in transport.LAWS else f"it is for {', '.join(transport.LAWS)} only"
+        return refuses_pathwise(facts) or elsewhere
+
+    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+        value, log_noise = transport.draw(rng_key, q, self.transport)
+        return Draw(value, log_noise=log_noise)
+
+    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
+        return self.scored(draw.log_noise, cost, params)
+
+
 def refuses_pathwise(facts: Facts) -> str | None:
     """Why no gradient can go through the draws of a site, by any map."""
     if facts.gradients.discrete:
@@ -177,11 +206,6 @@ def refuses_pathwise(facts: Facts) -> str | None:
     if facts.jumps:
         return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
     return None
-
-
-def refuses_transport(facts: Facts, laws: tuple[str, ...]) -> str | None:
-    """Why no gradient can go through a draw by a map that is known for these distributions only."""
-    return refuses_pathwise(facts) or (None if facts.law in laws else f"it is for {', '.join(laws)} only")
 
 
 def refuses_to_list(facts: Facts) -> str | None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax
-from numpyro.distributions import Distribution
-
-from autovi.estimators.base import Baselined, Cost, Density, Draw, Facts, Scalar, refuses_transport
-from autovi.implicit.transported import transport
+from autovi.estimators.base import Transported
 from autovi.implicit.transported.standardized import STANDARDIZED
+from autovi.implicit.transported.transport import Transport
 
 
 @dataclass(frozen=True)
-class GRep(Baselined):
+class GRep(Transported):
     """d/dtheta E f(z) = E f'(z) dT/dtheta + E (f(z) - b) d/dtheta log pi(x; theta), z = T(x; theta), b the baseline.
 
     x is z standardized, by the mean and variance of log z (Gamma), of its log odds (Beta) or of its log-ratios to the
@@ -34,15 +31,7 @@ class GRep(Baselined):
     """
 
     name: ClassVar[str] = "g_rep"
-    pathwise: ClassVar[bool] = True
-    corrected: ClassVar[bool] = True
 
-    def refuses(self, facts: Facts) -> str | None:
-        return refuses_transport(facts, transport.LAWS)
-
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        value, log_noise = transport.draw(rng_key, q, STANDARDIZED)
-        return Draw(value, log_noise=log_noise)
-
-    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        return self.scored(draw.log_noise, cost, params)
+    @property
+    def transport(self) -> Transport:
+        return STANDARDIZED

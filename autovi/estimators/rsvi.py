@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import jax
-from numpyro.distributions import Distribution
-
-from autovi.estimators.base import Baselined, Cost, Density, Draw, Facts, Scalar, refuses_transport
-from autovi.implicit.transported import transport
+from autovi.estimators.base import Transported
 from autovi.implicit.transported.rejection import rejection
+from autovi.implicit.transported.transport import Transport
 
 
 @dataclass(frozen=True)
-class RSVI(Baselined):
+class RSVI(Transported):
     """d/dtheta E f(z) = E f'(z) dT/dtheta + E (f(z) - b) d/dtheta log pi(x; theta), z = T(x; theta), b the baseline.
 
     x are the normals that Marsaglia and Tsang's sampler of a Gamma(a + B) accepts, pi their density, which has still
@@ -38,20 +35,13 @@ class RSVI(Baselined):
     augmentation: int = 4
 
     name: ClassVar[str] = "rsvi"
-    pathwise: ClassVar[bool] = True
-    corrected: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.augmentation, int) or self.augmentation < 1:
+        whole = isinstance(self.augmentation, int) and not isinstance(self.augmentation, bool)
+        if not whole or self.augmentation < 1:
             raise ValueError(f"augmentation: expected an integer of at least 1, got {self.augmentation!r}")
 
-    def refuses(self, facts: Facts) -> str | None:
-        return refuses_transport(facts, transport.LAWS)
-
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        value, log_noise = transport.draw(rng_key, q, rejection(self.augmentation))
-        return Draw(value, log_noise=log_noise)
-
-    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        return self.scored(draw.log_noise, cost, params)
+    @property
+    def transport(self) -> Transport:
+        return rejection(self.augmentation)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from autovi.families.base import Family, Layout, Params, to_event
-from autovi.sites import Site
+from autovi.sites import CIRCULAR, Site
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class VonMises(Family):
     estimators: ClassVar[tuple[str, ...]] = ("implicit", "score")
 
     def refuses(self, site: Site) -> str | None:
-        return None if site.support == "circular" else f"its support is {site.support}, not circular"
+        return None if site.support == CIRCULAR else f"its support is {site.support}, not circular"
 
     def init(self, start: jax.Array, layout: Layout) -> Params:
         return {"loc": start, "log_concentration": jnp.full_like(start, jnp.log(10.0))}

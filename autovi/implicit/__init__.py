@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 from jax import Array
-from numpyro.distributions import Distribution
 
 import autovi.implicit.table  # noqa: F401
 from autovi.implicit.attach import attach
@@ -17,10 +15,12 @@ from autovi.implicit.dispatch import draw, reparameterize
 from autovi.implicit.generic.by_log_prob import unnormalized_velocity
 from autovi.implicit.generic.checking import CheckReport
 from autovi.implicit.generic.rules import check
+from autovi.implicit.guard import guarded
 from autovi.implicit.multivariate.factorized import draw_sequential, factorized, sequential
 from autovi.implicit.registration import register
 from autovi.implicit.routes import routes
 from autovi.implicit.univariate.gamma import loggamma
+from autovi.keys import as_key
 
 __all__ = [
     "CheckReport",
@@ -64,7 +64,5 @@ def sample(rng_key: Array | int, distribution: Any, sample_shape: tuple[int, ...
         >>> mean = lambda a: autovi.implicit.sample(0, dist.Gamma(a, 2.0), (1000,)).mean()
         >>> jax.grad(mean)(3.0)  # about 1/2
     """
-    if not isinstance(distribution, Distribution):
-        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(distribution).__name__}")
-    key = jax.random.key(rng_key) if isinstance(rng_key, int) else rng_key
-    return draw(key, distribution, tuple(sample_shape) + distribution.batch_shape)
+    distribution = guarded(distribution)
+    return draw(as_key(rng_key), distribution, tuple(sample_shape) + distribution.batch_shape)

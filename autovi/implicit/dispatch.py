@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from autovi import registry
-from autovi.implicit.attach import attach
+from autovi.implicit.attach import as_inexact, attach
 from autovi.implicit.generic.rules import generic_rule
+from autovi.implicit.guard import guarded
 from autovi.implicit.library import library_draw
 from autovi.implicit.rule import TRANSPARENT, is_plain_transformed, rule_of
 from autovi.implicit.velocity import velocity
 
-__all__ = ["draw", "reparameterize", "velocity"]
-
 
 def draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
-    """Draws of shape `shape + fn.event_shape` with their gradient; the batch shape of `fn` broadcasts to `shape`."""
+    """Draws of shape `shape + fn.event_shape` with their gradient; the batch shape of `fn` broadcasts to `shape`.
+
+    For distributions that are `guarded`.
+    """
     if isinstance(fn, TRANSPARENT):
         return draw(rng_key, fn.base_dist, shape + fn.event_shape[: fn.event_dim - fn.base_dist.event_dim])
     rule = rule_of(fn)
@@ -49,11 +52,19 @@ def reparameterize(fn: Any, value: Array) -> Array:
         fn: the distribution, whose batch shape broadcasts with that of the value.
         value: of shape `(..., *fn.event_shape)`, inside the support; its own derivative, if any, is dropped.
 
+    Returns:
+        `value`, of the number type that it and the parameters have in common. dz/dtheta = -(dS/dz)^-1 dS/dtheta at
+        fixed S(z; theta): Figurnov, Mohamed and Mnih (2018), "Implicit Reparameterization Gradients", equation 5.
+
     Raises:
-        TypeError: a distribution without such a derivative; says why, and what to do.
+        TypeError: not a distribution, or one without such a derivative; or someone differentiates in a parameter in
+            which there is none, such as the gate of a hurdle distribution. Says why, and what to do.
+        ValueError: a distribution of one's own that fails a check.
 
     Example:
         >>> z = jax.random.gamma(key, 2.0)  # by any sampler
         >>> jax.grad(lambda a: autovi.implicit.reparameterize(dist.Gamma(a), z))(2.0)
     """
-    return attach(value, fn, lambda fn, value, moving: velocity(fn, value, moving))
+    fn = guarded(fn)
+    dtype = jnp.result_type(value, *jax.tree.leaves(jax.tree.map(as_inexact, fn)))
+    return attach(jnp.asarray(value, dtype), fn, velocity)

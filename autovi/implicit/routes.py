@@ -11,16 +11,30 @@ from autovi import registry
 
 
 def routes(distribution: Any) -> dict[str, str | None]:
-    """For each parameter of a distribution "explicit", "analytic", "cdf", "quadrature" or "triangular"; None where its
-    draws have no derivative in it.
+    """For each parameter of a distribution, how its draws are differentiated in it.
 
-    Attributes that are distributions themselves count as parameters: "base_dist", "mixing_distribution". NumPyro's
-    `has_rsample` is not consulted.
+    "explicit": through the map of noise that made the draw, z = t(eps; theta). The others by dz/dtheta = -(dS/dz)^-1
+    dS/dtheta (Figurnov, Mohamed and Mnih, 2018, "Implicit Reparameterization Gradients", equation 5), S the
+    distribution function: "analytic" in closed form, "cdf" by differentiating a `cdf`, "quadrature" by integrating the
+    score; "triangular" with S the conditional distribution functions, one coordinate after the other. None: the draws
+    have no derivative in it.
+
+    Args:
+        distribution: a NumPyro distribution; wrappers are read through.
+
+    Returns:
+        The route by the parameter's name. Attributes that are distributions themselves count as parameters:
+        "base_dist", "mixing_distribution". NumPyro's `has_rsample` is not consulted.
+
+    Raises:
+        TypeError: not a distribution.
 
     Example:
         >>> autovi.implicit.routes(dist.StudentT(4.0))
         {'df': 'quadrature', 'loc': 'explicit', 'scale': 'explicit'}
     """
+    if not isinstance(distribution, dist.Distribution):
+        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(distribution).__name__}")
     fn = registry.strip(distribution)
     row = registry.lookup(fn)
     found: dict[str, str | None] = {}

@@ -24,10 +24,13 @@ class Rule:
         velocity: d value for a value drawn from a distribution of the class; the second argument of `Velocity` is the
             distribution itself, the third the same distribution with tangents for parameters.
         draw: the class's draws with their gradient; None: NumPyro's sampler, with the velocity attached.
+        guard: guard(fn) -> fn, run before anything else: refuses a distribution whose draws have no derivative, and
+            forbids the parameters in which they have none. What is a constant to the caller still is one there.
     """
 
     velocity: Velocity
     draw: Drawer | None = None
+    guard: Callable[[Any], Any] | None = None
 
 
 RULES: dict[type, Rule] = {}  # filled by `table` and by users

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpyro.distributions as dist
 
 from autovi.implicit.circular.sine_bivariate import draw_sine_bivariate, sine_bivariate_velocity
-from autovi.implicit.circular.sine_skewed import draw_sine_skewed, sine_skewed_velocity
+from autovi.implicit.circular.sine_skewed import draw_sine_skewed, guard_sine_skewed, sine_skewed_velocity
 from autovi.implicit.circular.von_mises import draw_von_mises, von_mises_velocity
 from autovi.implicit.composite.censored import censored_velocity, draw_censored
-from autovi.implicit.composite.copula import copula_velocity, draw_copula
-from autovi.implicit.composite.folded import draw_folded, folded_velocity
-from autovi.implicit.composite.hurdle import draw_hurdle, hurdle_velocity
-from autovi.implicit.composite.mixture import draw_mixture, mixture_velocity
+from autovi.implicit.composite.copula import copula_velocity, draw_copula, guard_copula
+from autovi.implicit.composite.folded import draw_folded, folded_velocity, guard_folded
+from autovi.implicit.composite.hurdle import draw_hurdle, guard_hurdle, hurdle_velocity
+from autovi.implicit.composite.mixture import draw_mixture, guard_mixture, mixture_velocity
 from autovi.implicit.composite.truncated import draw_truncated, truncated_velocity
 from autovi.implicit.library import library_draw
 from autovi.implicit.multivariate import wishart
@@ -35,7 +35,9 @@ from autovi.implicit.univariate.student import (
 )
 
 _CENSORED = Rule(censored_velocity, draw_censored)
+_HURDLE = Rule(hurdle_velocity, draw_hurdle, guard_hurdle)
 _LOCATED = Rule(located.location_scale_velocity, library_draw)
+_MIXTURE = Rule(mixture_velocity, draw_mixture, guard_mixture)
 _SCALED = Rule(located.scale_velocity, library_draw)
 _TRUNCATED = Rule(truncated_velocity, draw_truncated)
 
@@ -49,15 +51,15 @@ RULES.update(
         dist.Dirichlet: Rule(dirichlet_velocity, draw_dirichlet),
         dist.DoublyTruncatedPowerLaw: Rule(power_law.power_law_velocity, power_law.draw_power_law),
         dist.Exponential: Rule(located.exponential_velocity, library_draw),
-        dist.FoldedDistribution: Rule(folded_velocity, draw_folded),
+        dist.FoldedDistribution: Rule(folded_velocity, draw_folded, guard_folded),
         dist.Gamma: Rule(gamma_velocity, draw_gamma),
-        dist.GaussianCopula: Rule(copula_velocity, draw_copula),
+        dist.GaussianCopula: Rule(copula_velocity, draw_copula, guard_copula),
         dist.Gompertz: Rule(closed.gompertz_velocity, library_draw),
         dist.Gumbel: _LOCATED,
         dist.HalfCauchy: _SCALED,
         dist.HalfNormal: _SCALED,
-        dist.HurdleLogits: Rule(hurdle_velocity, draw_hurdle),
-        dist.HurdleProbs: Rule(hurdle_velocity, draw_hurdle),
+        dist.HurdleLogits: _HURDLE,
+        dist.HurdleProbs: _HURDLE,
         dist.IntervalCensoredDistribution: _CENSORED,
         dist.InverseWishartCholesky: Rule(
             wishart.inverse_wishart_cholesky_velocity, wishart.draw_inverse_wishart_cholesky
@@ -72,8 +74,8 @@ RULES.update(
         dist.Levy: _LOCATED,
         dist.Logistic: _LOCATED,
         dist.LowerTruncatedPowerLaw: Rule(closed.lower_power_law_velocity, closed.draw_lower_power_law),
-        dist.MixtureGeneral: Rule(mixture_velocity, draw_mixture),
-        dist.MixtureSameFamily: Rule(mixture_velocity, draw_mixture),
+        dist.MixtureGeneral: _MIXTURE,
+        dist.MixtureSameFamily: _MIXTURE,
         dist.MultivariateStudentT: Rule(multivariate_student_velocity, draw_multivariate_student),
         dist.Normal: _LOCATED,
         dist.Pareto: Rule(closed.pareto_velocity, closed.draw_pareto),
@@ -81,7 +83,7 @@ RULES.update(
         dist.RightTruncatedDistribution: _TRUNCATED,
         dist.RightTruncatedGamma: _TRUNCATED,
         dist.SineBivariateVonMises: Rule(sine_bivariate_velocity, draw_sine_bivariate),
-        dist.SineSkewed: Rule(sine_skewed_velocity, draw_sine_skewed),
+        dist.SineSkewed: Rule(sine_skewed_velocity, draw_sine_skewed, guard_sine_skewed),
         dist.SoftLaplace: _LOCATED,
         dist.StudentT: Rule(student_velocity, draw_student),
         dist.TwoSidedTruncatedDistribution: _TRUNCATED,

@@ -33,6 +33,7 @@ from autovi.implicit.circular.sine_bivariate import (
     split_pair,
 )
 from autovi.implicit.circular.von_mises import draw_angle, wrap
+from autovi.implicit.guard import replaced
 from autovi.implicit.numerics.quadrature import cutoff
 
 
@@ -58,9 +59,6 @@ def draw_sine_skewed(rng_key: Array, fn: dist.SineSkewed, shape: tuple[int, ...]
     A draw of the base is turned over, all angles at once, with probability (1 - sum_i skewness_i sin t_i) / 2. Right
     for costs that are continuous on the torus, of period 2 pi in each angle. Ameijeiras-Alonso and Ley (2022),
     "Sine-skewed toroidal distributions and their application in protein bioinformatics", section 2.3.
-
-    Raises:
-        TypeError: the base is neither independent von Mises or uniform angles nor a `SineBivariateVonMises`.
     """
     torus = _torus(fn)
     base_key, flip_key = jax.random.split(rng_key)
@@ -77,35 +75,45 @@ def draw_sine_skewed(rng_key: Array, fn: dist.SineSkewed, shape: tuple[int, ...]
 
 def sine_skewed_velocity(fn: dist.SineSkewed, value: Array, moving: dist.SineSkewed) -> Array:
     """dlocation, and what the centred angles do as the other parameters move."""
-    torus, change = _torus(fn), _torus(moving)
+    leaves, treedef = jax.tree.flatten(fn)
+    of = lambda leaves: _torus(jax.tree.unflatten(treedef, leaves))  # noqa: E731
+    torus, change = jax.jvp(of, (leaves,), (jax.tree.leaves(moving),))
     centred = wrap(value - torus.location)
     along = lambda angles, skewness: _attach(angles, skewness, centred)  # noqa: E731
     return change.location + jax.jvp(along, (torus.angles, fn.skewness), (change.angles, moving.skewness))[1]
 
 
+def guard_sine_skewed(fn: dist.SineSkewed) -> dist.SineSkewed:
+    """A base whose angles can be differentiated; that of a uniform one must be the whole circle, and stay it.
+
+    Its length is looked at where the ends are constants.
+    """
+    base = registry.strip(fn.base_dist)
+    if type(base) not in (dist.SineBivariateVonMises, dist.Uniform, dist.VonMises):
+        raise TypeError(
+            f"SineSkewed: its base {type(base).__name__} is not one whose draws autovi can differentiate; expected "
+            "VonMises or Uniform(-pi, pi), each made an event by to_event(1), or SineBivariateVonMises"
+        )
+    if type(base) is not dist.Uniform:
+        return fn
+    ends = (base.low, base.high)
+    if not any(isinstance(end, jax.core.Tracer) for end in ends):
+        length = np.subtract(*map(np.asarray, ends[::-1]))
+        if np.any(np.abs(length - 2 * pi) > 1e-3):
+            raise ValueError(f"SineSkewed: its base Uniform covers a length of {length}, not the circle's 2 pi")
+    whole = forbid(fn.base_dist, "SineSkewed: low and high, the ends of a circle, cannot move")
+    return replaced(fn, {"base_dist": whole})
+
+
 def _torus(fn: dist.SineSkewed) -> Torus:
-    """The base's parameters; of a distribution that holds tangents, those."""
+    """The base's parameters."""
     base = registry.strip(fn.base_dist)
     shape = fn.batch_shape + fn.event_shape
-    if type(base) is dist.SineBivariateVonMises:
+    if isinstance(base, dist.SineBivariateVonMises):
         return Torus(locations(base), sine_of(base))
-    if type(base) is dist.VonMises:
+    if isinstance(base, dist.VonMises):
         return Torus(jnp.broadcast_to(base.loc, shape), jnp.broadcast_to(base.concentration, shape))
-    if type(base) is dist.Uniform:
-        return _uniform(base, shape)
-    raise TypeError(
-        f"SineSkewed: its base {type(base).__name__} is not one whose draws autovi can differentiate; expected "
-        "VonMises or Uniform(-pi, pi), each made an event by to_event(1), or SineBivariateVonMises"
-    )
-
-
-def _uniform(base: dist.Uniform, shape: tuple[int, ...]) -> Torus:
-    """Of angles without concentration; the interval must be a circle, which is seen where its ends are constants."""
-    low, high = forbid((base.low, base.high), "SineSkewed: low and high, the ends of a circle, cannot move")
-    length = high - low
-    if not isinstance(length, jax.core.Tracer) and np.any(np.abs(np.asarray(length) - 2 * pi) > 1e-3):
-        raise ValueError(f"SineSkewed: its base Uniform covers a length of {length}, not the circle's 2 pi")
-    location = jnp.broadcast_to((low + high) / 2, shape)
+    location = jnp.broadcast_to((base.low + base.high) / 2, shape)
     return Torus(location, jnp.zeros_like(location))
 
 

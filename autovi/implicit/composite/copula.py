@@ -12,11 +12,13 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 
 from autovi import registry
 from autovi.implicit.attach import attach
+from autovi.implicit.composite.supports import embedded_fault
 from autovi.implicit.composite.tails import tails
 from autovi.implicit.log_concave.base import FAR, LogConcave
 from autovi.implicit.log_concave.descent import descend
 from autovi.implicit.log_concave.table import log_concave_of
 from autovi.implicit.numerics.inversion import invert
+from autovi.implicit.numerics.triangular import inverse_lower, matvec
 from autovi.implicit.velocity import velocity
 
 
@@ -25,9 +27,8 @@ def draw_copula(rng_key: Array, fn: dist.GaussianCopula, shape: tuple[int, ...])
 
     Needs no inverse distribution function from anyone: NumPyro's sampler does, and has none for Gamma and Beta.
     """
-    _require(fn)
     noise = jax.random.normal(rng_key, shape + fn.event_shape, fn.base_dist.scale_tril.dtype)
-    scores = _times(fn.base_dist.scale_tril, noise)
+    scores = matvec(fn.base_dist.scale_tril, noise)
     marginal = fn.marginal_dist
     value = quantile(jax.lax.stop_gradient(marginal), jax.lax.stop_gradient(scores))
     return attach(value, (marginal, scores), _move)
@@ -38,22 +39,23 @@ def copula_velocity(fn: dist.GaussianCopula, value: Array, moving: dist.Gaussian
 
     V_i and p_i are the marginals' velocity and density, x_i = Phi^-1(F_i(z_i)).
     """
-    _require(fn)
     marginal, factor = fn.marginal_dist, fn.base_dist.scale_tril
     scores = attach(normal_scores(marginal, value), (marginal, value), _score_velocity)
-    factor = jnp.broadcast_to(factor, scores.shape + scores.shape[-1:])
-    noise = jax.lax.linalg.triangular_solve(factor, scores[..., None], left_side=True, lower=True)[..., 0]
-    turned = _times(moving.base_dist.scale_tril, noise)
+    turned = matvec(moving.base_dist.scale_tril, matvec(inverse_lower(factor), scores))
     return _move((marginal, scores), value, (moving.marginal_dist, turned))
 
 
-def _require(fn: dist.GaussianCopula) -> None:
-    """Marginals on a line: an angle is cut where its distribution function begins, and a copula sees the cut."""
-    if registry.lookup(fn.marginal_dist).periodic:
-        name = type(registry.strip(fn.marginal_dist)).__name__
-        raise TypeError(
-            f"{type(fn).__name__} of {name}: its draws jump where the circle is cut; use the score function"
-        )
+def guard_copula(fn: dist.GaussianCopula) -> dist.GaussianCopula:
+    """Marginals on a line, without atoms: an angle is cut where its distribution function begins, and that shows."""
+    marginal, instead = registry.strip(fn.marginal_dist), "use the score function"
+    row, name = registry.lookup(marginal), f"{type(fn).__name__} of {type(marginal).__name__}"
+    if row.discrete or row.not_pathwise:
+        raise TypeError(f"{name}: values of their own have a probability, so a draw has no derivative; {instead}")
+    if row.periodic:
+        raise TypeError(f"{name}: its draws jump where the circle is cut; {instead}")
+    if fault := embedded_fault(marginal):
+        raise TypeError(f"{name}: {fault}")
+    return fn
 
 
 def _move(parameters: tuple[Any, Array], value: Array, moving: tuple[Any, Array]) -> Array:
@@ -141,7 +143,3 @@ def _scores(law: LogConcave, value: Array) -> Array:
     direction = jnp.where(below, -1.0, 1.0).astype(s.dtype)
     tail = law.outward(s, direction, jnp.full_like(s, FAR)) * jnp.exp(-law.fall(jnp.zeros_like(s), s)) / (left + right)
     return -direction * ndtri(jnp.maximum(tail, jnp.finfo(s.dtype).tiny))
-
-
-def _times(factor: Array, vector: Array) -> Array:
-    return jnp.einsum("...ij,...j->...i", factor, vector)

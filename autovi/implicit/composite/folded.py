@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.distributions.transforms import AbsTransform
 
+from autovi import registry
 from autovi.implicit import dispatch
 from autovi.implicit.attach import attach
+from autovi.implicit.composite.supports import embedded_fault, lies_in
 from autovi.implicit.velocity import velocity
 
 
@@ -24,11 +27,21 @@ def folded_velocity(fn: dist.FoldedDistribution, value: Array, moving: dist.Fold
     The distribution function of |x| is F(z) - F(-z). One noise, where the sign of x is a second one.
     """
     base = fn.base_dist
-    positive, negative = (jnp.where(base.support(x), x, other) for x, other in ((value, -value), (-value, value)))
-    # Where only one of the two is in the support both are that one.
-    right = jnp.where(
-        negative == positive, positive > 0, jax.nn.sigmoid(base.log_prob(positive) - base.log_prob(negative))
-    )
+    has_positive, has_negative = lies_in(base, value), lies_in(base, -value)
+    positive, negative = jnp.where(has_positive, value, -value), jnp.where(has_negative, -value, value)
+    right = jax.nn.sigmoid(base.log_prob(positive) - base.log_prob(negative))
+    right = jnp.where(has_positive != has_negative, has_positive, right)
     forward = velocity(base, positive, moving.base_dist)
     backward = velocity(base, negative, moving.base_dist)
     return right * forward - (1 - right) * backward
+
+
+def guard_folded(fn: dist.FoldedDistribution) -> dist.FoldedDistribution:
+    """A base without transforms, which NumPyro would take from it, and with a density that is that of its draws."""
+    if not all(isinstance(transform, AbsTransform) for transform in fn.transforms):
+        raise TypeError(
+            "FoldedDistribution: its log_prob ignores the transforms of its base; fold a base that has none"
+        )
+    if fault := embedded_fault(fn.base_dist):
+        raise TypeError(f"FoldedDistribution of {type(registry.strip(fn.base_dist)).__name__}: {fault}")
+    return fn

@@ -13,8 +13,14 @@ from jax import Array
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.supports import gap_between
-from autovi.implicit.composite.tails import tails
+from autovi.implicit.composite.supports import (
+    component_ends,
+    embedded_fault,
+    gap_between,
+    lies_in,
+    somewhere_in,
+)
+from autovi.implicit.composite.tails import tails_anywhere
 from autovi.implicit.dispatch import draw
 from autovi.implicit.velocity import velocity
 
@@ -37,7 +43,6 @@ def draw_mixture(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
 
     One draw of every component, of which one is kept; the gradient is that of `mixture_velocity`.
     """
-    _require(fn)
     fixed = jax.lax.stop_gradient(fn)
     index_key, component_key = jax.random.split(rng_key)
     cumulative = jnp.cumsum(jnp.exp(_log_weights(fixed.mixing_distribution)), axis=-1)
@@ -58,7 +63,6 @@ def mixture_velocity(fn: Any, value: Array, moving: Any) -> Array:
 
     Between components far apart p is tiny, and this gradient of the weights is astronomically large: so it is.
     """
-    _require(fn)
     lead = jnp.shape(value)[: jnp.ndim(value) - fn.event_dim]
     full = (*lead, fn.mixture_size)
     parts = [jnp.moveaxis(jnp.reshape(part, (*full, -1)), (-1, -2), (0, 1)) for part in _parts(fn, value, moving)]
@@ -136,33 +140,24 @@ def _parts(fn: Any, value: Array, moving: Any) -> _Parts:
         each = jnp.broadcast_to(jnp.expand_dims(value, fn.mixture_dim), full)
         return _component_parts(fn.component_distribution, each, moving.component_distribution, several)
     components = zip(fn.component_distributions, moving.component_distributions, strict=True)
-    found = [_part_within_support(component, value, speed, several) for component, speed in components]
+    found = [_component_parts(component, value, speed, several) for component, speed in components]
     return _Parts(*(jnp.stack(part, axis=fn.mixture_dim) for part in zip(*found, strict=True)))
 
 
-def _part_within_support(component: Any, value: Array, moving: Any, several: bool) -> _Parts:
-    """The parts of a component whose support may be smaller than the mixture's."""
-    support = jax.lax.stop_gradient(registry.strip(component)).support
-    within = support(value)
-    somewhere = dist.biject_to(support)(jnp.zeros_like(value))
-    parts = _component_parts(component, jnp.where(within, value, somewhere), moving, several)
-    return parts._replace(
-        log_prob=jnp.where(within, parts.log_prob, -jnp.inf),
-        below=jnp.where(within, parts.below, (value > somewhere).astype(value.dtype)),
-        above=jnp.where(within, parts.above, (value < somewhere).astype(value.dtype)),
-    )
-
-
 def _component_parts(component: Any, value: Array, moving: Any, several: bool) -> _Parts:
+    """The parts of a component, whose support may be smaller than the mixture's."""
     component, moving = registry.strip(component), registry.strip(moving)
-    log_prob, log_prob_moving, slope = component.log_prob(value), jnp.zeros_like(value), jnp.zeros_like(value)
+    within = lies_in(component, value)
+    inside = jnp.where(within, value, somewhere_in(component, value))
+    log_prob, log_prob_moving, slope = component.log_prob(inside), jnp.zeros_like(value), jnp.zeros_like(value)
     if several:
         leaves, treedef = jax.tree.flatten(component)
         density = lambda leaves, value: jax.tree.unflatten(treedef, leaves).log_prob(value)  # noqa: E731
-        _, log_prob_moving = jax.jvp(lambda x: density(x, value), (leaves,), (jax.tree.leaves(moving),))
-        _, slope = jax.jvp(lambda x: density(leaves, x), (value,), (jnp.ones_like(value),))
-    moved = jnp.broadcast_to(velocity(component, value, moving), jnp.shape(value))
-    return _Parts(log_prob, moved, *tails(component, value), log_prob_moving, slope)
+        _, log_prob_moving = jax.jvp(lambda x: density(x, inside), (leaves,), (jax.tree.leaves(moving),))
+        _, slope = jax.jvp(lambda x: density(leaves, x), (inside,), (jnp.ones_like(value),))
+    moved = jnp.broadcast_to(velocity(component, inside, moving), jnp.shape(value))
+    log_prob = jnp.where(within, log_prob, -jnp.inf)
+    return _Parts(log_prob, moved, *tails_anywhere(component, value), log_prob_moving, slope)
 
 
 def _component_draws(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> list[Array]:
@@ -174,7 +169,7 @@ def _component_draws(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> list[Ar
     return [draw(key, component, shape) for key, component in zip(keys, fn.component_distributions, strict=True)]
 
 
-def _require(fn: Any) -> None:
+def guard_mixture(fn: Any) -> Any:
     """Components that can be differentiated: continuous, with independent coordinates, on one interval together."""
     same = isinstance(fn, dist.MixtureSameFamily)
     name, instead = type(fn).__name__, "enumerate the component, or use the score function"
@@ -183,13 +178,18 @@ def _require(fn: Any) -> None:
         inside = registry.strip(component)
         if registry.is_discrete(inside):
             raise TypeError(f"{name} of {type(inside).__name__}: its values are discrete; {instead}")
+        if registry.lookup(inside).not_pathwise:
+            raise TypeError(f"{name} of {type(inside).__name__}: a value of its own has a probability; {instead}")
         if inside.event_shape:
             raise TypeError(
                 f"{name} of {type(inside).__name__}: an implicit gradient needs components whose coordinates are "
                 f"independent, a univariate distribution or Independent of one; {instead}"
             )
-    gap = gap_between([registry.strip(component).support for component in components])
+        if fault := embedded_fault(inside):
+            raise TypeError(f"{name} of {type(inside).__name__}: {fault}")
+    gap = gap_between(component_ends(fn))
     if gap:
         raise TypeError(
             f"{name}: {gap}, and a derivative does not see what a weight moves from one to the other; {instead}"
         )
+    return fn

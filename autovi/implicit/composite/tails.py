@@ -13,6 +13,7 @@ from jax import Array
 from jax.scipy.special import betainc, erfc, expit, gammainc, gammaincc
 
 from autovi import registry
+from autovi.implicit.composite.supports import lies_in, somewhere_in
 from autovi.implicit.generic.by_cdf import cdf_velocity
 from autovi.implicit.generic.by_log_prob import tails_by_log_prob
 from autovi.implicit.generic.rules import generic_rule
@@ -29,6 +30,14 @@ def tails(fn: Any, value: Array) -> tuple[Array, Array]:
     """
     leaves, treedef = jax.tree.flatten(fn)
     return _attached(partial(jax.tree.unflatten, treedef), leaves, value)
+
+
+def tails_anywhere(fn: Any, value: Array) -> tuple[Array, Array]:
+    """As `tails`, at values that `fn` may not reach: there one is 0 and the other 1."""
+    within, somewhere = lies_in(fn, value), somewhere_in(fn, value)
+    below, above = tails(fn, jnp.where(within, value, somewhere))
+    lower, higher = ((x > y).astype(value.dtype) for x, y in ((value, somewhere), (somewhere, value)))
+    return jnp.where(within, below, lower), jnp.where(within, above, higher)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -48,6 +57,8 @@ def _tails(fn: Any, value: Array) -> tuple[Array, Array]:
     for cls, sides in _SIDES.items():
         if isinstance(fn, cls) and type(fn).log_prob is cls.log_prob:
             return sides(fn, value)
+    if isinstance(fn, (dist.MixtureSameFamily, dist.MixtureGeneral)):
+        return _mixed(fn, value)
     if is_plain_transformed(fn):
         return _through_transforms(fn, value)
     if registry.is_listed(fn):
@@ -66,6 +77,17 @@ def _through_transforms(fn: Any, value: Array) -> tuple[Array, Array]:
         value, sign = transform.inv(value), sign * transform.sign
     below, above = tails(fn.base_dist, value)
     return jnp.where(sign < 0, above, below), jnp.where(sign < 0, below, above)
+
+
+def _mixed(fn: Any, value: Array) -> tuple[Array, Array]:
+    if isinstance(fn, dist.MixtureSameFamily):
+        each = jnp.broadcast_to(value[..., None], (*jnp.shape(value), fn.mixture_size))
+        sides: tuple[Array, ...] = tails_anywhere(registry.strip(fn.component_distribution), each)
+    else:
+        found = [tails_anywhere(registry.strip(component), value) for component in fn.component_distributions]
+        sides = tuple(jnp.stack(side, -1) for side in zip(*found, strict=True))
+    below, above = (jnp.sum(fn.mixing_distribution.probs * side, -1) for side in sides)
+    return below, above
 
 
 def _symmetric(beyond: Callable[[Array], Array]) -> Callable[[Any, Array], tuple[Array, Array]]:

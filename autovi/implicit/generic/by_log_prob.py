@@ -34,10 +34,26 @@ def line_velocity(fn: Any, u: Array, moving: Any) -> Array:
 
 
 def unnormalized_velocity(fn: Any, value: Array, moving: Any) -> Array:
-    """As `log_prob_velocity`, for a `log_prob` that lacks its normalizing constant, whatever that depends on.
+    """The velocity of a univariate distribution whose `log_prob` lacks its normalizing constant, for `register`.
 
     `du = -[(1 - F) S_left - F S_right] / q`, S the integrals of the score times the density over either side: the
-    same as one side's integral with a score less its mean, which is the derivative of the log of the constant.
+    same as one side's integral with a score less its mean, which is the derivative of the log of the constant. Then
+    `dz = T'(u) du + dT` for the bijection z = T(u; theta) from the real line to the support: Figurnov, Mohamed and Mnih
+    (2018), "Implicit Reparameterization Gradients", equation 5, S the distribution function.
+
+    Args:
+        fn: a distribution with a `log_prob`, up to a constant, and a `support` that NumPyro can map to the real line.
+        value: draws, whose shape the batch shape of `fn` broadcasts to.
+        moving: `fn` holding tangents for its parameters.
+
+    Returns:
+        d value, of the shape of `value`. Wrong where a narrow mode lies far away from another; nothing is checked.
+
+    Raises:
+        NotImplementedError: `fn` has no `log_prob`, or its support no bijection.
+
+    Example:
+        >>> autovi.implicit.register(Unnormalized, autovi.implicit.unnormalized_velocity)
     """
     u = to_line(fn, value)
     side, seen = _better_side(fn, u)
@@ -55,8 +71,8 @@ def tails_by_log_prob(fn: Any, value: Array) -> tuple[Array, Array]:
     side, seen = _better_side(fn, u)
     mass, _ = integrals(fn, None, u, side, seen)
     near = jnp.exp(log_density(fn, u)) * mass
-    lower = jnp.where((side < 0) == increasing(fn, u), near, 1 - near)
-    return lower, jnp.where((side < 0) == increasing(fn, u), 1 - near, near)
+    lower = (side < 0) == increasing(fn, u)
+    return jnp.where(lower, near, 1 - near), jnp.where(lower, 1 - near, near)
 
 
 def _better_side(fn: Any, u: Array) -> tuple[Array, Extent]:

@@ -105,7 +105,7 @@ def _points(fn: Distribution, rng_key: Array) -> tuple[Array, np.ndarray]:
     if not bool(jnp.all(inside)):
         raise ValueError(f"{name}: its draws should lie in its support, and {float(jnp.mean(~inside)):.3g} do not")
     draws = jnp.sort(to_line(fn, value), axis=0)
-    return draws[:: max(1, num // min(num, _MOST_POINTS))], np.asarray(draws, np.float64)
+    return draws[:: -(-num // _MOST_POINTS)], np.asarray(draws, np.float64)
 
 
 def _valley(fn: Distribution, points: Array) -> float | None:

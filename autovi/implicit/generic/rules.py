@@ -15,6 +15,7 @@ from autovi.implicit.generic.by_log_prob import log_prob_velocity
 from autovi.implicit.generic.checking import CheckReport, examine
 from autovi.implicit.generic.twin import twins
 from autovi.implicit.rule import Rule
+from autovi.keys import as_key
 
 _ROUTES = {"cdf": Rule(cdf_velocity), "log_prob": Rule(log_prob_velocity)}
 _passed: dict[Any, CheckReport] = {}  # by class, structure and shapes
@@ -81,11 +82,10 @@ def check(distribution: Distribution, rng_key: Array | int = 0) -> CheckReport:
 
 def _examine(fn: Distribution, rng_key: Array | int) -> CheckReport:
     name = type(fn).__name__
-    key = jax.random.key(rng_key) if isinstance(rng_key, int) else rng_key
     quiet = jax.tree.unflatten(*reversed(jax.tree.flatten(fn)))
     quiet._validate_args = False  # the line is looked at where the support ends
     try:
-        return examine(quiet, key)
+        return examine(quiet, as_key(rng_key))
     except (NotImplementedError, AttributeError) as error:
         raise TypeError(
             f"{name}: a pathwise gradient needs its sample, log_prob and support, and parameters listed in "

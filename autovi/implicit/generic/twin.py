@@ -116,14 +116,11 @@ def _by_constructor(fn: Distribution) -> Parameters | None:
     except Exception:
         return None
     leaves, others = jax.tree.leaves(fn), jax.tree.leaves(again)
-    same = _structure(fn) == _structure(again) and all(_alike(a, b) for a, b in zip(leaves, others, strict=True))
+    known: Any = jax.tree.structure(fn)
+    same = known == jax.tree.structure(again) and all(_alike(a, b) for a, b in zip(leaves, others, strict=True))
     values = {name: value for name, value in arguments.items() if _is_real(value)}
     limits = {name: fn.arg_constraints[name] for name in values}
     return Parameters(values, limits, build) if same else None
-
-
-def _structure(fn: Distribution) -> Any:
-    return jax.tree.structure(fn)
 
 
 def _alike(leaf: Any, other: Any) -> bool:

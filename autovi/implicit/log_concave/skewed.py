@@ -9,6 +9,7 @@ from jax import Array
 from autovi.implicit.log_concave.base import FAR, LogConcave
 from autovi.implicit.log_concave.symmetric import quadratic_reach
 from autovi.implicit.numerics.quadrature import num_nodes
+from autovi.implicit.numerics.special import log_quotient
 
 
 def gamma_law(a: Array, rate: Array) -> LogConcave:
@@ -19,14 +20,7 @@ def gamma_law(a: Array, rate: Array) -> LogConcave:
         return a * ((growth - step) + jnp.expm1(start) * growth)
 
     def reach(start: Array, direction: Array, nats: Array) -> Array:
-        surplus = a * jnp.expm1(start)  # z rate - a
-        linear = nats + 2 * surplus
-        root = jnp.sqrt(linear * linear + 8 * a * nats)
-        leftward = jnp.where(linear > 0, (linear + root) / (2 * a), 4 * nats / (root - jnp.minimum(linear, 0.0)))
-        share = nats / (a + surplus)
-        rightward = jnp.log1p(share + jnp.sqrt(share * (share + 2)))
-        quadratic = quadratic_reach(surplus, (a + surplus) * nats) / (a + surplus)
-        return jnp.where(direction < 0, leftward, jnp.minimum(rightward, quadratic))
+        return gamma_reach(a, jnp.expm1(start), direction < 0, nats)
 
     def bend(start: Array, direction: Array) -> Array:
         # Leftward e^s is gone after some units; rightward nothing happens before z rate is about 1.
@@ -36,10 +30,25 @@ def gamma_law(a: Array, rate: Array) -> LogConcave:
 
     numbers = jnp.finfo(a.dtype)
     highest = 0.9 * jnp.log(numbers.max)
-    position = lambda value: jnp.minimum(jnp.log(value) + jnp.log(rate / a), highest)  # noqa: E731
+    position = lambda value: jnp.minimum(log_quotient(value, a / rate), highest)  # noqa: E731
     draw_at = lambda s: jnp.maximum(a / rate * jnp.exp(s), numbers.tiny)  # noqa: E731
-    limits = (position(numbers.tiny), highest)
+    limits = (position(jnp.asarray(numbers.tiny, a.dtype)), highest)
     return LogConcave(position, draw_at, fall, lambda start, step: step, reach, limits, 0.0, bend)
+
+
+def gamma_reach(a: Array, excess: Array, leftward: Array, nats: Array | float) -> Array:
+    """A length of s over which log p(s) loses at least so many nats, from where z rate is a (1 + excess).
+
+    From lower bounds of e^t - 1 - t: t^2 / (2 + |t|) to the left, t^2 / 2 and cosh(t) - 1 to the right.
+    """
+    surplus = a * excess  # z rate - a
+    linear = nats + 2 * surplus
+    root = jnp.sqrt(linear * linear + 8 * a * nats)
+    left = jnp.where(linear > 0, (linear + root) / (2 * a), 4 * nats / (root - jnp.minimum(linear, 0.0)))
+    share = nats / (a + surplus)
+    right = jnp.log1p(share + jnp.sqrt(share * (share + 2)))
+    quadratic = quadratic_reach(surplus, (a + surplus) * nats) / (a + surplus)
+    return jnp.where(leftward, left, jnp.minimum(right, quadratic))
 
 
 def beta_law(a: Array, b: Array) -> LogConcave:
@@ -81,7 +90,7 @@ def beta_law(a: Array, b: Array) -> LogConcave:
         return _log_slope(mode + start + step) - _log_slope(mode + start)
 
     position = lambda value: jnp.log(value) - jnp.log1p(-value) - mode  # noqa: E731
-    return LogConcave(position, draw_at, fall, stretch, reach, bend=bend)
+    return LogConcave(position, draw_at, fall, stretch, reach, support_low=0.0, bend=bend)
 
 
 def _log_slope(logit: Array) -> Array:

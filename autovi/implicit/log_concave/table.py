@@ -1,4 +1,4 @@
-"""The lines of NumPyro's log-concave distributions: those that truncations and copulas are built on."""
+"""The laws of NumPyro's log-concave distributions: those that truncations and copulas are built on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autovi.implicit.log_concave.symmetric import cosh_law, laplace_law, normal_
 
 
 def log_concave_of(fn: Any) -> LogConcave | None:
-    """The line of `fn`, an instance of one of the classes below or of a subclass that only sets its parameters."""
+    """The law of `fn`, an instance of one of the classes below or of a subclass that only sets its parameters."""
     for cls, build in _BUILD.items():
         if isinstance(fn, cls) and type(fn).log_prob is cls.log_prob:
             return build(fn)

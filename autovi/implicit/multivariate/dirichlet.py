@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi.implicit.numerics.extremes import held, smallest
+from autovi.implicit.numerics.extremes import positive_below_one, smallest
 from autovi.implicit.univariate.beta import log_odds_velocity
 from autovi.implicit.univariate.gamma import loggamma
 
@@ -22,9 +22,7 @@ def draw_dirichlet(rng_key: Array, fn: dist.Dirichlet, shape: tuple[int, ...]) -
     """
     concentration = _ahead(fn.concentration, len(shape))
     log_value = jax.nn.log_softmax(loggamma(rng_key, concentration, fn.event_shape + shape), 0)
-    limits = jnp.finfo(log_value.dtype)
-    inside = held(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps))
-    return jnp.moveaxis(jnp.exp(inside), 0, -1)
+    return jnp.moveaxis(positive_below_one(log_value), 0, -1)
 
 
 def dirichlet_velocity(fn: dist.Dirichlet, value: Array, moving: dist.Dirichlet) -> Array:
@@ -34,7 +32,7 @@ def dirichlet_velocity(fn: dist.Dirichlet, value: Array, moving: dist.Dirichlet)
     standardization, of which the last element is the rest (Figurnov, Mohamed and Mnih, 2018, section 4). With
     y_i = logit f_i, d log x_i = (1 - f_i) dy_i - sum_{j<i} f_j dy_j.
     """
-    value = _ahead(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
+    value = _ahead(jnp.maximum(value, smallest(value.dtype)))
     concentration, speed = (_ahead(x, value.ndim - 1) for x in (fn.concentration, moving.concentration))
     first, rest = value[:-1], _after(value)
     shapes, speeds = (concentration[:-1], _after(concentration)), (speed[:-1], _after(speed))

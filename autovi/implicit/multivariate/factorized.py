@@ -8,9 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from numpyro.distributions import Distribution
 
 from autovi.implicit.attach import attach
 from autovi.implicit.dispatch import draw, reparameterize
+from autovi.implicit.guard import guarded
+from autovi.implicit.numerics.triangular import inverse_lower, matvec
+from autovi.keys import as_key
 
 # conditional(i, prefix) -> the univariate distribution of coordinate i given the coordinates before it, `[..., i]`.
 Conditional = Callable[[int, Array], Any]
@@ -61,19 +65,28 @@ def sequential(value: Array, conditional: Conditional) -> Array:
     Each coordinate is differentiated by itself, given the coordinates before it, which carry their gradients: this is
     the triangular solve of `factorized`, without its matrix.
 
+    dz_i = V_i + sum_{j<i} (dz_i/dz_j) dz_j, V_i the velocity of the conditional's draw, -dF_i / p_i: Figurnov, Mohamed
+    and Mnih (2018), "Implicit Reparameterization Gradients", section 4.
+
     Args:
         value: `[..., d]`.
         conditional: `conditional(i, prefix)`, the distribution of coordinate i given those before it, `[..., i]`; of a
             batch shape that broadcasts to `[...]`. Its parameters are what the function closes over.
 
+    Returns:
+        `value`, of the same shape.
+
     Raises:
-        TypeError: a conditional that is multivariate, or that cannot be differentiated.
+        TypeError: a conditional that is no distribution, is multivariate, or cannot be differentiated.
+        ValueError: `value` has no event axis; or a conditional of one's own that fails a check.
 
     Example:
         >>> def conditional(i, prefix):  # a random walk whose steps have a gamma law
         ...     return dist.Gamma(shape, shape / (1.0 if i == 0 else prefix[..., -1]))
         >>> z = autovi.implicit.sequential(draws, conditional)
     """
+    if jnp.ndim(value) == 0:
+        raise ValueError("sequential: value should have the shape [..., d], d coordinates to an event, and is a scalar")
     prefix = value[..., :0]
     for i in range(value.shape[-1]):
         fn = _univariate(conditional(i, prefix), i)
@@ -82,24 +95,31 @@ def sequential(value: Array, conditional: Conditional) -> Array:
 
 
 def draw_sequential(
-    rng_key: Array, conditional: Conditional, num_coordinates: int, shape: tuple[int, ...] = ()
+    rng_key: Array | int, conditional: Conditional, num_coordinates: int, shape: tuple[int, ...] = ()
 ) -> Array:
     """Draws of shape `[*shape, num_coordinates]` with their gradient, each coordinate given those before it.
 
+    The gradient is that of `sequential`.
+
     Args:
-        rng_key: a JAX key.
+        rng_key: a JAX key, or an integer.
         conditional: as for `sequential`.
-        num_coordinates: of one draw.
+        num_coordinates: of one draw, at least 1.
         shape: of the draws, which the batch shapes of all conditionals broadcast to.
+
+    Raises:
+        TypeError: as of `sequential`.
+        ValueError: `num_coordinates` below 1; or a conditional that is discrete or fails a check.
 
     Example:
         >>> z = autovi.implicit.draw_sequential(rng_key, conditional, 3, (1000,))
     """
-    prefix: Any = None
-    for i, key in enumerate(jax.random.split(rng_key, num_coordinates)):
-        given = jnp.zeros((*shape, 0)) if prefix is None else prefix
-        coordinate = draw(key, _univariate(conditional(i, given), i), shape)
-        prefix = coordinate[..., None] if prefix is None else _append(prefix, coordinate)
+    if num_coordinates < 1:
+        raise ValueError(f"draw_sequential: num_coordinates should be at least 1, and is {num_coordinates}")
+    prefix = jnp.zeros((*shape, 0))
+    for i, key in enumerate(jax.random.split(as_key(rng_key), num_coordinates)):
+        coordinate = draw(key, guarded(_univariate(conditional(i, prefix), i)), shape)
+        prefix = _append(prefix.astype(coordinate.dtype), coordinate)
     return prefix
 
 
@@ -110,8 +130,7 @@ def _solve(standardize: Callable[[Array], Array], value: Array, moved: Array) ->
     matrix = jnp.moveaxis(along(axes), 0, -1)
     above = jnp.max(jnp.abs(jnp.triu(matrix, 1)), axis=(-2, -1), initial=0.0)
     triangular = above <= 1e-3 * jnp.max(jnp.abs(matrix), axis=(-2, -1))
-    solved = jax.scipy.linalg.solve_triangular(matrix, moved[..., None], lower=True)[..., 0]
-    return jnp.where(triangular[..., None], solved, jnp.nan)
+    return jnp.where(triangular[..., None], matvec(inverse_lower(matrix), moved), jnp.nan)
 
 
 def _append(prefix: Array, coordinate: Array) -> Array:
@@ -119,6 +138,8 @@ def _append(prefix: Array, coordinate: Array) -> Array:
 
 
 def _univariate(fn: Any, i: int) -> Any:
+    if not isinstance(fn, Distribution):
+        raise TypeError(f"sequential: the conditional of coordinate {i} should be a distribution, not {fn!r}")
     if fn.event_shape:
         raise TypeError(
             f"sequential: the conditional of coordinate {i}, a {type(fn).__name__}, should be univariate, and has "

@@ -21,6 +21,21 @@ def held(x: Array, low: Any, high: Any) -> Array:
     return jnp.clip(still, *jax.lax.stop_gradient((low, high))) + (x - still)
 
 
+def positive_below_one(log_value: Array) -> Array:
+    """`exp(log_value)`, inside (0, 1) by what its number type can tell, with the gradient of its logarithm there."""
+    dtype = log_value.dtype
+    return jnp.exp(held(log_value, jnp.log(smallest(dtype)), jnp.log1p(-jnp.finfo(dtype).eps)))
+
+
+def fraction(log_odds: Array) -> Array:
+    """`sigmoid(log_odds)`, likewise, with the gradient of its log-odds.
+
+    Below one by an epsilon, so that the complement and its logarithm are numbers.
+    """
+    dtype = log_odds.dtype
+    return jax.nn.sigmoid(held(log_odds, jnp.log(smallest(dtype)), -jnp.log(jnp.finfo(dtype).eps)))
+
+
 def scaled_exp(log_ratio: Array, scale: Array, heavy: bool = False) -> Array:
     """`scale * exp(log_ratio)`, at least the smallest positive number; if `heavy` not so large that its gradient, some
     powers of ten more, is infinite. At these ends it keeps the gradient of its logarithm, times the value."""

@@ -74,10 +74,11 @@ def digamma_excess(x: Array, step: float | Array) -> Array:
     return step * (1 - step) * climbed + log1p_minus(step / near) + step / (2 * near * far) + series
 
 
-def log1p_minus(x: Array) -> Array:
+def log1p_minus(x: Array, log1p: Array | None = None) -> Array:
     """`log(1 + x) - x` for x > -1, to a small relative error: about -x^2/2 near 0.
 
-    For |x| < 1/4 by the series of atanh: with r = x / (2 + x), log(1 + x) = 2 atanh(r) and 2r - x = -r x.
+    For |x| < 1/4 by the series of atanh: with r = x / (2 + x), log(1 + x) = 2 atanh(r) and 2r - x = -r x. Elsewhere by
+    `log1p`, which a caller may know to more digits than x tells where x is near -1.
     """
     near = jnp.abs(x) < 0.25
     small = jnp.where(near, x, 0.0)
@@ -86,7 +87,9 @@ def log1p_minus(x: Array) -> Array:
     series = jnp.zeros_like(x)
     for k in reversed(range(6 if x.dtype == jnp.float32 else 12)):
         series = square * series + 2 / (2 * k + 3)
-    return jnp.where(near, ratio * (square * series - small), jnp.log1p(jnp.where(near, 0.0, x)) - x)
+    if log1p is None:
+        log1p = jnp.log1p(jnp.where(near, 0.0, x))
+    return jnp.where(near, ratio * (square * series - small), log1p - x)
 
 
 def log_quotient(value: Array, scale: Array) -> Array:

@@ -19,6 +19,11 @@ def matmul(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
+def matvec(matrix: Array, vector: Array) -> Array:
+    """The product `[..., p, p]` by `[..., p]`, likewise."""
+    return jnp.einsum("...ij,...j->...i", matrix, vector, precision=jax.lax.Precision.HIGHEST)
+
+
 def inverse_lower(lower: Array) -> Array:
     """The inverse of lower triangular `[..., p, p]`, by forward substitution; d X = -X dL X."""
     value = _substitute(jax.lax.stop_gradient(lower))

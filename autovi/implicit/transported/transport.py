@@ -13,7 +13,7 @@ from jax.scipy.special import gammaln
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.extremes import held, scaled_exp, smallest
+from autovi.implicit.numerics.extremes import fraction, positive_below_one, scaled_exp
 from autovi.implicit.numerics.special import digamma_gap
 
 LAWS = ("Gamma", "Beta", "Dirichlet")
@@ -60,18 +60,13 @@ def _gamma(rng_key: Array, fn: dist.Gamma, shape: tuple[int, ...], transport: Tr
 def _beta(rng_key: Array, fn: dist.Beta, shape: tuple[int, ...], transport: Transport) -> tuple[Array, Array]:
     both = [jnp.broadcast_to(c, shape) for c in _floating(fn.concentration1, fn.concentration0)]
     logits, log_noise = transport.simplex(rng_key, jnp.stack(both, axis=-1))
-    odds = logits[..., 0] - logits[..., 1]
-    limits = jnp.finfo(odds.dtype)
-    # Below one by an epsilon, so that the complement and its logarithm are numbers.
-    return jax.nn.sigmoid(held(odds, jnp.log(smallest(odds.dtype)), -jnp.log(limits.eps))), log_noise
+    return fraction(logits[..., 0] - logits[..., 1]), log_noise
 
 
 def _dirichlet(rng_key: Array, fn: dist.Dirichlet, shape: tuple[int, ...], transport: Transport) -> tuple[Array, Array]:
     (concentration,) = _floating(fn.concentration)
     logits, log_noise = transport.simplex(rng_key, jnp.broadcast_to(concentration, shape + fn.event_shape))
-    limits = jnp.finfo(logits.dtype)
-    log_value = jax.nn.log_softmax(logits, axis=-1)
-    return jnp.exp(held(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps))), log_noise
+    return positive_below_one(jax.nn.log_softmax(logits, axis=-1)), log_noise
 
 
 _DRAW: dict[type, Callable[..., tuple[Array, Array]]] = {

@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.extremes import held, smallest
+from autovi.implicit.numerics.extremes import fraction, smallest
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
 from autovi.implicit.numerics.special import digamma_difference
 from autovi.implicit.univariate.gamma import draw_log_ratio
@@ -45,15 +45,12 @@ def draw_beta(rng_key: Array, fn: dist.Beta, shape: tuple[int, ...]) -> Array:
     log-odds, so that log x and log(1 - x) keep theirs. Next to 1 the number type has no smaller step than its rounding
     error e, so that x itself may then move by up to e / b^2 too far per unit of b: 1e-3 in float32 for b = 0.01.
     """
-    drawn = log_odds(rng_key, fn.concentration1, fn.concentration0, shape)
-    limits = jnp.finfo(drawn.dtype)
-    return jax.nn.sigmoid(held(drawn, jnp.log(smallest(drawn.dtype)), -jnp.log(limits.eps)))
+    return fraction(log_odds(rng_key, fn.concentration1, fn.concentration0, shape))
 
 
 def beta_velocity(fn: dist.Beta, value: Array, moving: dist.Beta) -> Array:
     """x (1 - x) d logit x; x no closer to 0 and 1 than a draw comes."""
-    limits = jnp.finfo(value.dtype)
-    value = jnp.clip(value, limits.tiny, 1 - limits.eps)
+    value = jnp.clip(value, smallest(value.dtype), 1 - jnp.finfo(value.dtype).eps)
     logit = jnp.log(value) - jnp.log1p(-value)
     shapes, speeds = (fn.concentration1, fn.concentration0), (moving.concentration1, moving.concentration0)
     return value * (1 - value) * log_odds_velocity(shapes, logit, speeds)

@@ -9,11 +9,11 @@ from jax import Array
 
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
-from autovi.implicit.numerics.special import digamma_excess
+from autovi.implicit.numerics.special import digamma_excess, log1p_minus
+from autovi.implicit.numerics.triangular import inverse_lower, matvec
 from autovi.implicit.univariate.gamma import draw_log_ratio
 
 RAISED_BELOW = 3.0  # half degrees of freedom that the recurrence raises by one, so that the tail falls fast enough
-SERIES_BELOW = 0.25  # up to where log(1 - m) + m would lose its digits
 
 
 def draw_student(rng_key: Array, fn: dist.StudentT, shape: tuple[int, ...]) -> Array:
@@ -26,7 +26,7 @@ def draw_multivariate_student(rng_key: Array, fn: dist.MultivariateStudentT, sha
     """Draws of a `MultivariateStudentT`, of shape `shape + fn.event_shape`: loc + scale_tril t."""
     dtype = jnp.result_type(fn.df, fn.loc, fn.scale_tril, float)
     standard = _standard(rng_key, jnp.asarray(fn.df, dtype), shape, fn.event_shape[0])
-    return fn.loc + _times(fn.scale_tril, standard)
+    return fn.loc + matvec(fn.scale_tril, standard)
 
 
 def student_velocity(fn: dist.StudentT, value: Array, moving: dist.StudentT) -> Array:
@@ -41,10 +41,9 @@ def multivariate_student_velocity(
 ) -> Array:
     """d loc + d scale_tril t + scale_tril t d log|t|/d df d df, t = scale_tril^-1 (value - loc)."""
     apart = value - fn.loc
-    factor = jnp.broadcast_to(fn.scale_tril, apart.shape + apart.shape[-1:])
-    t = jax.lax.linalg.triangular_solve(factor, apart[..., None], left_side=True, lower=True)[..., 0]
+    t = matvec(inverse_lower(fn.scale_tril), apart)
     stretch = log_radius_slope(_log_norm(t), jnp.asarray(fn.df, t.dtype), t.shape[-1]) * moving.df
-    return moving.loc + _times(moving.scale_tril, t) + apart * stretch[..., None]
+    return moving.loc + matvec(moving.scale_tril, t) + apart * stretch[..., None]
 
 
 def _standard(rng_key: Array, df: Array, shape: tuple[int, ...], size: int) -> Array:
@@ -74,10 +73,6 @@ def _log_norm(vector: Array) -> Array:
     return jnp.log(largest) + 0.5 * jnp.log(jnp.maximum(jnp.sum((vector / largest[..., None]) ** 2, -1), 1.0))
 
 
-def _times(factor: Array, vector: Array) -> Array:
-    return jnp.einsum("...ij,...j->...i", factor, vector)
-
-
 def log_radius_slope(log_radius: Array, df: Array, size: int | Array) -> Array:
     """d log r / d df at a fixed direction, r the length of a standard Student-t vector of `size` elements.
 
@@ -98,7 +93,7 @@ def log_radius_slope(log_radius: Array, df: Array, size: int | Array) -> Array:
     raised = a < RAISED_BELOW
     shape = jnp.where(raised, a + 1, a)
     slope = _integral(log_x, m, shape, b)
-    score = _log_plus(log_x, m) + (b - 1) * m / (a + 1) + digamma_excess(a + 1, b - 1)
+    score = log1p_minus(-m, log_x) + (b - 1) * m / (a + 1) + digamma_excess(a + 1, b - 1)
     return 0.25 * jnp.where(raised, (score + (a + b) * x * slope) / a, slope)
 
 
@@ -123,7 +118,7 @@ def _integral(log_x: Array, m: Array, a: Array, b: float | Array) -> Array:
         widening = jnp.where(outward, narrowing * (1 + square) / (square * square), -narrowing)
         grown, lost = growth(widening, power * jnp.log1p(-length))
         far = m * (1 + widening) * jnp.exp(-grown)
-        return (_log_plus(log_x - grown, far) + b / a * far + excess) * jnp.exp(-lost) / p
+        return (log1p_minus(-far, log_x - grown) + b / a * far + excess) * jnp.exp(-lost) / p
 
     def fall(log_distance: Array) -> tuple[Array, Array]:
         log_k = away * log_distance
@@ -134,17 +129,3 @@ def _integral(log_x: Array, m: Array, a: Array, b: float | Array) -> Array:
     # 1 + m (k^2 - 1) is at least m k^2 and at least 1 - m, so the fall is at least linear with the tail's slope.
     first = (cutoff(m.dtype) - total * jnp.where(outward, jnp.log(m), log_x)) / (2 * jnp.where(outward, a, b))
     return -2 * power * integrate(integrand, -jnp.expm1(-reach(fall, first) / jnp.abs(power)))
-
-
-def _log_plus(log_x: Array, m: Array) -> Array:
-    """log(1 - m) + m, of which `log_x` is the logarithm; for small m by the series of atanh, r = m / (2 - m):
-
-    log(1 - m) = -2 atanh(r) and m - 2r = -r m.
-    """
-    near = m < SERIES_BELOW
-    ratio = jnp.where(near, m / (2 - m), 0.0)
-    square = ratio * ratio
-    series = jnp.zeros_like(m)
-    for k in reversed(range(4 if m.dtype == jnp.float32 else 10)):
-        series = square * series + 1 / (2 * k + 3)
-    return jnp.where(near, -ratio * (m + 2 * square * series), log_x + m)

@@ -1,0 +1,234 @@
+"""Where the draws of composed distributions lie: gaps in mixtures are refused, and what has none is differentiated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import autovi
+from autovi import implicit
+from autovi.implicit.composite.supports import ends_of, lies_in, somewhere_in
+
+REAL = dist.constraints.real
+
+
+def affine(loc, scale, base=None):
+    """Declared to lie anywhere on the real line."""
+    base = dist.Uniform(0.0, 1.0) if base is None else base
+    return dist.TransformedDistribution(base, dist.transforms.AffineTransform(loc, scale))
+
+
+def weights(w):
+    return dist.Categorical(probs=jnp.stack([w, 1 - w]))
+
+
+def general(*components, **options):
+    return lambda w: dist.MixtureGeneral(weights(w), list(components), **options)
+
+
+def same(component):
+    return lambda w: dist.MixtureSameFamily(weights(w), component)
+
+
+ENDS = {
+    "uniform": (lambda: dist.Uniform(-1.0, 2.0), (-1.0, 2.0)),
+    "lognormal": (lambda: dist.LogNormal(0.0, 1.0), (0.0, np.inf)),
+    "shifted": (lambda: affine(2.0, 3.0), (2.0, 5.0)),
+    "reflected": (lambda: affine(2.0, -3.0), (-1.0, 2.0)),
+    "reflected half line": (lambda: affine(1.0, -2.0, dist.Gamma(2.0)), (-np.inf, 1.0)),
+    "whole line": (lambda: affine(1.0, -2.0, dist.Normal()), (-np.inf, np.inf)),
+    "transforms one after the other": (
+        lambda: dist.TransformedDistribution(affine(0.0, 2.0), dist.transforms.ExpTransform()),
+        (1.0, np.exp(2.0)),
+    ),
+    "folded on one side": (lambda: dist.FoldedDistribution(dist.Uniform(-3.0, -2.0)), (2.0, 3.0)),
+    "folded on both": (lambda: dist.FoldedDistribution(dist.Uniform(-1.0, 3.0)), (0.0, 3.0)),
+    "mixture": (lambda: general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0))(jnp.array(0.5)), (0.0, 3.0)),
+    "wrapped": (lambda: affine(2.0, 3.0).expand([4]).mask(False), (2.0, 5.0)),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_ends_of_what_is_drawn(name):
+    make, ends = ENDS[name]
+    np.testing.assert_allclose([np.max(end) for end in ends_of(make())], ends, rtol=1e-6)
+    jax.jit(lambda: [float(np.max(np.asarray(end))) for end in ends_of(make())])()  # raises where they are no constants
+    fn = make()
+    draws = fn.sample(jax.random.key(0), (100_000,))
+    assert bool(jnp.all(lies_in(fn, draws)))
+    assert bool(jnp.all(lies_in(fn, somewhere_in(fn, draws))))
+    for end, beyond in zip(ends, (-1e-3, 1e-3), strict=True):
+        if np.isfinite(end):
+            assert not bool(jnp.any(lies_in(fn, jnp.full_like(draws, end + beyond))))
+
+
+def test_no_draw_falls_out_by_rounding():
+    fn = affine(jnp.float32(100.1), jnp.float32(0.37))
+    draws = jax.jit(lambda loc: affine(loc, 0.37).sample(jax.random.key(0), (1_000_000,)))(100.1)
+    assert bool(jnp.all(lies_in(fn, draws)))
+
+
+GAPS = {
+    "two intervals": general(dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 3.0)),
+    "moved by transforms": general(affine(0.0, 1.0), affine(2.0, 1.0)),
+    "one family moved by a transform": same(affine(jnp.array([0.0, 2.0]), 1.0)),
+    "half lines back to back": same(affine(0.0, jnp.array([-1.0, 1.0]), dist.Gamma(2.0).expand([2]))),
+    "half lines apart": general(affine(0.0, -1.0, dist.Gamma(2.0)), affine(1.0, 1.0, dist.Gamma(2.0))),
+    "two coordinates": same(affine(jnp.array([[0.0, 0.0], [0.0, 2.0]]), 1.0).to_event(1)),
+    "a mixture of mixtures": general(general(affine(0.0, 1.0), affine(0.5, 1.0))(0.5), affine(4.0, 1.0), support=REAL),
+}
+JOINED = "half lines back to back"  # both reach 0
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_a_gap_is_refused_however_it_came_about(name):
+    """The mean moves with the weight, but no draw near a gap does."""
+    make = GAPS[name]
+
+    def drawn(w):
+        return jnp.mean(implicit.sample(0, make(w), (3,)))
+
+    def given(w):
+        return jnp.mean(implicit.reparameterize(make(w), jnp.full(make(w).event_shape, 0.5)))
+
+    for cost in (drawn, given):
+        for way in (cost, jax.grad(jax.jit(cost)), jax.jit(jax.grad(cost))):
+            if name == JOINED:
+                assert np.isfinite(way(0.4))
+                continue
+            with pytest.raises(TypeError, match="gap between the supports|its components end at"):
+                way(0.4)
+
+
+COVERED = {
+    "intervals that overlap": (general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0)), 0.5, 1.75),
+    "intervals that touch": (general(dist.Uniform(0.0, 1.0), dist.Uniform(1.0, 3.0)), 0.5, 2.0),
+    "moved by transforms": (general(affine(0.0, 1.0), affine(3.0, -2.5)), 0.5, 1.75),
+    "one family": (same(affine(jnp.array([0.0, 0.5]), jnp.array([1.0, 2.5]))), 0.5, 1.75),
+    "one inside the other": (general(dist.Uniform(0.0, 1.0), dist.Normal(), support=REAL), 0.5, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_weights_of_components_that_end_at_different_values(name):
+    """E z = w m_1 + (1 - w) m_2, and dz/dw = -(F_1 - F_2) / p at each draw; also where a caller has compiled it."""
+    make, first, second = COVERED[name]
+    num, w = 40_000, 0.4
+
+    def draws(w):
+        return implicit.sample(jax.random.key(0), make(w), (num,))
+
+    value, slope = (np.asarray(x, np.float64) for x in jax.jvp(jax.jit(draws), (w,), (1.0,)))
+    error = slope.std() / num**0.5
+    assert abs(slope.mean() - (first - second)) < 5.5 * error < 0.3
+    given = jax.jvp(jax.jit(lambda w: implicit.reparameterize(make(w), jnp.asarray(value, jnp.float32))), (w,), (1.0,))
+    np.testing.assert_allclose(given[1], slope, rtol=1e-4, atol=1e-5)
+    mean = jax.grad(jax.jit(lambda w: jnp.mean(draws(w))))(w)
+    np.testing.assert_allclose(mean, slope.mean(), rtol=1e-4)
+    if "overlap" in name:
+        below = np.clip(value, 0, 1) - np.clip((value - 0.5) / 2.5, 0, 1)
+        density = w * (value < 1) + (1 - w) * (value > 0.5) / 2.5
+        inside = (np.abs(value - 1) > 1e-5) & (np.abs(value - 0.5) > 1e-5)
+        np.testing.assert_allclose(slope[inside], (-below / density)[inside], rtol=1e-3, atol=1e-5)
+
+
+def test_ends_that_parameters_move():
+    """A shift of both components together: the whole mixture moves, E z by 1. Each by itself: there may be a gap."""
+
+    def shifted(loc, apart):
+        fn = general(affine(loc, 1.0), affine(loc + apart, 1.0))(0.5)
+        return jnp.mean(implicit.sample(0, fn, (10,)))
+
+    with pytest.raises(TypeError, match="end where parameters say"):
+        jax.grad(shifted)(0.0, 0.5)
+
+    def whole(loc):
+        fn = general(affine(loc, 1.0, dist.Normal()), dist.Normal())(0.5)
+        return jnp.mean(implicit.sample(0, fn, (100_000,)))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(whole))(0.3), 0.5, atol=0.01)
+
+
+NESTED = {
+    "mixture": lambda part: general(part, dist.Uniform(0.0, 1.0), support=REAL)(0.5),
+    "fold": dist.FoldedDistribution,
+    "copula": lambda part: dist.GaussianCopula(part.expand([2]), correlation_cholesky=jnp.eye(2)),
+}
+
+
+@pytest.mark.parametrize("outer", NESTED)
+def test_parts_whose_density_does_not_know_where_they_end_are_refused(outer):
+    """NumPyro's density of such a mixture counts every component everywhere."""
+    uneven = general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0))(0.5)
+    for part in [uneven] + [dist.FoldedDistribution(dist.Uniform(-1.0, 3.0))] * (outer == "mixture"):
+        with pytest.raises(TypeError, match=f"of {type(part).__name__}: .*its log_prob ignores"):
+            implicit.sample(0, NESTED[outer](part))
+    for part in (
+        general(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, 1.0))(0.5),
+        general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0), support=dist.constraints.interval(0.0, 3.0))(0.5),
+    ):
+        assert np.isfinite(implicit.sample(0, NESTED[outer](part), (3,))).all()
+
+
+def test_a_mixture_of_mixtures_moves_as_the_same_mixture_written_flat():
+    parts = dist.Gamma(2.0, 1.0), dist.Normal(0.5, 1.0), dist.Uniform(-1.0, 2.0)
+    value = jnp.linspace(-1.5, 4.0, 9)
+
+    def nested(w, v):
+        inner = dist.MixtureGeneral(weights(v), list(parts[:2]), support=REAL)
+        return dist.MixtureGeneral(weights(w), [inner, parts[2]], support=REAL)
+
+    def flat(w, v):
+        probs = jnp.stack([w * v, w * (1 - v), 1 - w])
+        return dist.MixtureGeneral(dist.Categorical(probs=probs), list(parts), support=REAL)
+
+    for k in range(2):
+        along = [
+            jax.jvp(lambda *p, make=make: implicit.reparameterize(make(*p), value), (0.4, 0.7), tuple(np.eye(2)[k]))[1]
+            for make in (nested, flat)
+        ]
+        np.testing.assert_allclose(*along, rtol=2e-4, atol=1e-5)
+
+
+def test_a_fold_of_a_transformed_distribution_is_refused():
+    with pytest.raises(TypeError, match="FoldedDistribution: its log_prob ignores the transforms"):
+        implicit.sample(0, dist.FoldedDistribution(dist.LogNormal(0.0, 1.0)))
+
+
+LAWS = {  # and whether NumPyro's density is right: with its checks of values, without them
+    "mixture": (general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0)), False, False),
+    "inside another": (lambda w: general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0))(w).expand([1]), False, False),
+    "mixture that is told": (general(dist.Uniform(0.0, 1.0), dist.Normal(), support=REAL), True, True),
+    "of transforms": (lambda w: general(affine(0.0, 1.0), affine(0.5, 1.0), support=REAL)(w), True, False),
+    "fold of one side": (lambda w: dist.FoldedDistribution(dist.HalfNormal(1.0)), True, False),
+    "fold of transforms": (lambda w: dist.FoldedDistribution(dist.LogNormal(0.0, 1.0)), False, False),
+    "fold": (lambda w: dist.FoldedDistribution(dist.Normal(1.0)), True, True),
+}
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("name", LAWS)
+def test_a_model_is_refused_exactly_where_a_density_is_not_that_of_its_draws(name, checked):
+    make, *right = LAWS[name]
+
+    def model(x):
+        w = numpyro.sample("w", dist.Beta(2.0, 2.0))
+        numpyro.sample("x", make(w), obs=x)
+
+    shape = (1,) if name == "inside another" else ()
+    with numpyro.validation_enabled(checked):
+        fn = make(jnp.array(0.3))
+        grid = np.linspace(-12.0, 12.0, 24_001).reshape((-1, *shape))
+        density = np.exp(np.asarray(jax.jit(fn.log_prob)(grid), np.float64))
+        inside = (grid > 0) | ("fold" not in name)
+        by_density = np.sum((grid * density)[inside & np.isfinite(density)]) * 1e-3
+        error = abs(by_density - np.mean(np.asarray(fn.sample(jax.random.key(0), (100_000,)), np.float64)))
+        if right[0 if checked else 1]:
+            assert error < 0.03
+            assert autovi.plan(model, {"x": np.full(shape, 0.7)})["w"].estimator == "implicit"
+        else:
+            assert error > 0.1
+            with pytest.raises(ValueError, match="site 'x': .*its log_prob ignores"):
+                autovi.plan(model, {"x": np.full(shape, 0.7)})
