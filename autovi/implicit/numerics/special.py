@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-# Coefficients of x^-2k in x (log x - digamma(x) - 1/(2x)) = 1/(12 x) - 1/(120 x^3) + ...: B_2k / 2k.
+# Coefficients of x^-2k, k = 1, 2, ..., in log x - digamma(x) - 1/(2x) = 1/(12 x^2) - 1/(120 x^4) + ...: B_2k / 2k.
 _BERNOULLI = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 
 
