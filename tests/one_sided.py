@@ -9,6 +9,15 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
 FINE_NODES, FINE_WEIGHTS = np.polynomial.legendre.leggauss(60)
 NEAR = np.concatenate([[0.0], 1e-7 * 1.3 ** np.arange(105)])
 
+# The median and the largest relative error of a quadrature in one dimension.
+ACCURACY = {"float32": (1e-6, 1e-4), "float64": (1e-13, 1e-10)}
+
+
+def assert_accurate(errors: np.ndarray, dtype: str) -> None:
+    median, worst = ACCURACY[dtype]
+    assert np.median(errors) < median
+    assert errors.max() < worst
+
 
 def minus_slope_of_cdf(score: Callable, log_density: Callable, at: float, outwards: bool, far: float) -> float:
     """`-int_{-inf}^{at} score p / p(at)`, or over the other side (`outwards`), which is the same with the other sign.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from one_sided import assert_mean, beta_slope, digamma_difference, log_gamma_draws
+from one_sided import ACCURACY, assert_accurate, assert_mean, beta_slope, digamma_difference, log_gamma_draws
 from scipy.special import betainc, polygamma
 from scipy.stats import kstest
 
@@ -52,16 +52,9 @@ def relative_errors(cases, dtype: str) -> np.ndarray:
     return errors
 
 
-def test_each_draw_against_quadrature_in_float32(cases):
-    errors = relative_errors(cases, "float32")
-    assert np.median(errors) < 1e-6
-    assert errors.max() < 1e-4
-
-
-def test_each_draw_against_quadrature_in_float64(cases):
-    errors = relative_errors(cases, "float64")
-    assert np.median(errors) < 1e-13
-    assert errors.max() < 1e-10
+@pytest.mark.parametrize("dtype", ACCURACY)
+def test_each_draw_against_quadrature(cases, dtype):
+    assert_accurate(relative_errors(cases, dtype), dtype)
 
 
 def test_law_of_the_draws():

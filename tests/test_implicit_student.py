@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from one_sided import assert_mean, log_gamma_draws, student_slope
+from one_sided import ACCURACY, assert_accurate, assert_mean, log_gamma_draws, student_slope
 from scipy.special import polygamma
 from scipy.stats import f as f_law
 from scipy.stats import kstest
@@ -53,16 +53,9 @@ def slope_errors(cases: np.ndarray, dtype: str) -> np.ndarray:
     return errors
 
 
-def test_each_draw_against_quadrature_in_float32(cases):
-    errors = slope_errors(cases, "float32")
-    assert np.median(errors) < 1e-6
-    assert errors.max() < 1e-4
-
-
-def test_each_draw_against_quadrature_in_float64(cases):
-    errors = slope_errors(cases, "float64")
-    assert np.median(errors) < 1e-13
-    assert errors.max() < 1e-10
+@pytest.mark.parametrize("dtype", ACCURACY)
+def test_each_draw_against_quadrature(cases, dtype):
+    assert_accurate(slope_errors(cases, dtype), dtype)
 
 
 def test_law_of_the_draws():

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-from autovi.implicit.numerics.extremes import held, scaled_exp, smallest
+from autovi.implicit.numerics.extremes import positive_below_one, scaled_exp
 from autovi.implicit.numerics.special import log1p_ratio, log_quotient
 
 
@@ -53,9 +53,7 @@ def kumaraswamy_velocity(fn: dist.Kumaraswamy, value: Array, moving: dist.Kumara
 def draw_kumaraswamy(rng_key: Array, fn: dist.Kumaraswamy, shape: tuple[int, ...]) -> Array:
     """z = (1 - e^(-E/b))^(1/a), E exponential: exact also for large b, where NumPyro's power of a uniform rounds."""
     noise = _noise(rng_key, shape, fn.concentration1, fn.concentration0)
-    log_value = jnp.log(-jnp.expm1(-noise / fn.concentration0)) / fn.concentration1
-    limits = jnp.finfo(log_value.dtype)
-    return jnp.exp(held(log_value, jnp.log(smallest(log_value.dtype)), jnp.log1p(-limits.eps)))
+    return positive_below_one(jnp.log(-jnp.expm1(-noise / fn.concentration0)) / fn.concentration1)
 
 
 def dagum_velocity(fn: dist.Dagum, value: Array, moving: dist.Dagum) -> Array:
