@@ -17,7 +17,7 @@ from autovi import registry
 from autovi.distributions import Gradients
 from autovi.execution import Record, execute, mask_of
 from autovi.fingerprint import fingerprint, has_custom_derivatives
-from autovi.implicit.composite.supports import density_fault
+from autovi.implicit.composite.faults import density_fault
 from autovi.inputs import Inputs
 from autovi.supports import bijection_to, support_values
 

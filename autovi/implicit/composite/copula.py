@@ -12,7 +12,7 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.supports import embedded_fault
+from autovi.implicit.composite.faults import embedded_fault
 from autovi.implicit.composite.tails import tails
 from autovi.implicit.log_concave.base import FAR, LogConcave
 from autovi.implicit.log_concave.descent import descend

@@ -11,7 +11,8 @@ from numpyro.distributions.transforms import AbsTransform
 from autovi import registry
 from autovi.implicit import dispatch
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.supports import embedded_fault, lies_in
+from autovi.implicit.composite.faults import embedded_fault
+from autovi.implicit.composite.supports import lies_in
 from autovi.implicit.velocity import velocity
 
 

@@ -13,13 +13,8 @@ from jax import Array
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.supports import (
-    component_ends,
-    embedded_fault,
-    gap_between,
-    lies_in,
-    somewhere_in,
-)
+from autovi.implicit.composite.faults import embedded_fault
+from autovi.implicit.composite.supports import component_ends, gap_between, lies_in, somewhere_in
 from autovi.implicit.composite.tails import tails_anywhere
 from autovi.implicit.dispatch import draw
 from autovi.implicit.velocity import velocity

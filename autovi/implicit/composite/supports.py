@@ -20,7 +20,6 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import AbsTransform
 
 from autovi import registry
-from autovi.implicit.guard import parts_of
 from autovi.implicit.rule import is_plain_transformed
 
 # The least and the largest value; twice the support itself where that is not known to be an interval.
@@ -30,7 +29,7 @@ Ends = tuple[Any, Any]
 def lies_in(fn: Any, value: Array) -> Array:
     """Whether a draw may have that value."""
     fn = registry.strip(jax.lax.stop_gradient(fn))
-    if not _is_composed(fn):
+    if not is_composed(fn):
         return fn.support(value)
     low, high = ends_of(fn)
     if isinstance(low, constraints.Constraint):
@@ -41,7 +40,7 @@ def lies_in(fn: Any, value: Array) -> Array:
 def somewhere_in(fn: Any, like: Array) -> Array:
     """A value that a draw may have, an array like `like`."""
     fn = registry.strip(jax.lax.stop_gradient(fn))
-    if not _is_composed(fn):
+    if not is_composed(fn):
         return biject_to(fn.support)(jnp.zeros_like(like))
     if isinstance(fn, dist.MixtureGeneral):
         return somewhere_in(fn.component_distributions[0], like)
@@ -54,7 +53,7 @@ def somewhere_in(fn: Any, like: Array) -> Array:
 def ends_of(fn: Any) -> Ends:
     """The ends of the interval in which all draws lie; constants where all that makes them is constant."""
     fn = registry.strip(fn)
-    if not _is_composed(fn):
+    if not is_composed(fn):
         return _bounds(fn.support)
     if isinstance(fn, dist.MixtureGeneral):
         return _hull(component_ends(fn))
@@ -94,42 +93,12 @@ def gap_between(ends: Sequence[Ends]) -> str | None:
     return "there is a gap between the supports of its components" if np.any(low[1:] > reached[:-1]) else None
 
 
-def density_fault(fn: Any) -> str | None:
-    """Why NumPyro's density of `fn`, or of a distribution inside it, is not that of its draws; None where it may be.
-
-    A mixture has its first component's support unless it is told its own. Distributions that do not check values have
-    a density beyond their ends too, which a mixture counts where the end is a transform's, and a fold for both signs. A
-    fold takes the transforms of its base for its own, and forgets them.
-    """
-    if type(fn) is dist.MixtureGeneral and not _all_alike(component_ends(fn)):
-        right = all(_checks(part) or not _is_composed(registry.strip(part)) for part in fn.component_distributions)
-        if fn._support is None or not right:
-            return "MixtureGeneral: its log_prob ignores that its components end at different values; give it support="
-    if type(fn) is dist.FoldedDistribution:
-        if not all(isinstance(transform, AbsTransform) for transform in fn.transforms):
-            return "FoldedDistribution: its log_prob ignores the transforms of its base; fold a base that has none"
-        low, high = ends_of(fn.base_dist)
-        if not _checks(fn.base_dist) and not _all_alike([(low, high), (-high, -low)]):
-            return "FoldedDistribution: its log_prob ignores that its base ends elsewhere on the left than on the right"
-    faults = map(density_fault, parts_of(fn))
-    return next((fault for fault in faults if fault), None)
-
-
-def embedded_fault(fn: Any) -> str | None:
-    """As `density_fault`, for a part whose density is differentiated: the copies that JAX makes do not check values."""
-    return density_fault(jax.tree.map(lambda leaf: leaf, fn))
-
-
-def _checks(fn: Any) -> bool:
-    """Has it, and all inside it, a density of 0 beyond its ends?"""
-    return bool(fn._validate_args) and all(map(_checks, parts_of(fn)))
-
-
-def _all_alike(ends: Sequence[Ends]) -> bool:
+def all_alike(ends: Sequence[Ends]) -> bool:
+    """Are they known to be the same interval?"""
     return all(map(_all_equal, zip(*ends, strict=True)))
 
 
-def _is_composed(fn: Any) -> bool:
+def is_composed(fn: Any) -> bool:
     """Does its own `support` not tell where its draws lie?"""
     return is_plain_transformed(fn) or type(fn) in (dist.FoldedDistribution, dist.MixtureGeneral)
 
@@ -145,7 +114,7 @@ def _image(transform: Any, ends: Ends) -> Ends:
     """The ends of what a transform makes of an interval: of its whole domain its codomain."""
     if isinstance(transform, AbsTransform):
         return _folded(*ends)
-    if _all_alike([ends, _bounds(transform.domain)]):
+    if all_alike([ends, _bounds(transform.domain)]):
         return _bounds(transform.codomain)
     if isinstance(ends[0], constraints.Constraint):
         return transform.codomain, transform.codomain
