@@ -38,7 +38,7 @@ class Gradients:
     moving_support: tuple[str, ...] = ()
     observation_only: bool = False
     not_pathwise: tuple[str, ...] = ()
-    implicit: Mapping[str, str] = field(default_factory=dict)
+    implicit: Mapping[str, str | None] = field(default_factory=dict)
     periodic: bool = False
     reserved: str | None = None
     note: str = ""

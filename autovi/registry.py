@@ -18,12 +18,13 @@ from autovi.distributions import GRADIENTS, Gradients
 
 _ADDED: dict[type, Gradients] = {}  # classes that users have made known
 
-_WRAPPERS = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
+# Distributions that draw as another does.
+WRAPPERS = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
 
 
 def strip(fn: dist.Distribution) -> dist.Distribution:
     """The distribution inside any `ExpandedDistribution`, `Independent` and `MaskedDistribution`."""
-    while isinstance(fn, _WRAPPERS):
+    while isinstance(fn, WRAPPERS):
         fn = fn.base_dist
     return fn
 
@@ -97,6 +98,17 @@ def _generic_route(fn: dist.Distribution) -> str:
 
 def _wrapped(fn: Any, row: Gradients) -> Gradients:
     return lookup(fn.base_dist)
+
+
+def _folded(fn: dist.FoldedDistribution, row: Gradients) -> Gradients:
+    base = lookup(fn.base_dist)
+    return replace(base, pathwise=base.pathwise and "implicit", implicit={"base_dist": "analytic"})
+
+
+def _sine_skewed(fn: dist.SineSkewed, row: Gradients) -> Gradients:
+    """The ends of uniform angles are those of the circle."""
+    uniform = isinstance(strip(fn.base_dist), dist.Uniform)
+    return replace(row, implicit={**row.implicit, "base_dist": None}) if uniform else row
 
 
 def _independent(fn: dist.Independent, row: Gradients) -> Gradients:
@@ -191,7 +203,7 @@ def _observed_through(fn: Any, row: Gradients) -> Gradients:
 # Classes whose row depends on what the instance holds: (instance, row of its class) -> row of the instance.
 _PER_INSTANCE_ROWS: dict[str, Callable[[Any, Gradients], Gradients]] = {
     "ExpandedDistribution": _wrapped,
-    "FoldedDistribution": _wrapped,
+    "FoldedDistribution": _folded,
     "GaussianCopula": _copula,
     "HurdleLogits": _gated,
     "HurdleProbs": _gated,
@@ -204,6 +216,7 @@ _PER_INSTANCE_ROWS: dict[str, Callable[[Any, Gradients], Gradients]] = {
     "MixtureSameFamily": lambda fn, row: _mixture([fn.component_distribution]),
     "RightCensoredDistribution": _observed_through,
     "RightTruncatedDistribution": _truncated,
+    "SineSkewed": _sine_skewed,
     "TransformedDistribution": _transformed,
     "TwoSidedTruncatedDistribution": _truncated,
     "ZeroInflatedLogits": _observed_through,

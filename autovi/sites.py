@@ -195,7 +195,7 @@ def _jaxprs(program: Callable, *arguments: Any) -> list[Any]:
 
 
 def _log_density(record: Record) -> jax.Array:
-    """The log density of a site, after a check that value and distribution agree in shape."""
+    """The log density of a site, after checks that value and distribution agree in shape, and it with its draws."""
     assert record.fn is not None
     value, expected = jnp.shape(record.value), tuple(record.fn.shape())
     try:

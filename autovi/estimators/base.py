@@ -15,7 +15,8 @@ from numpyro.distributions import Distribution
 from autovi.baselines import BASELINES
 from autovi.costs import Aligned
 from autovi.distributions import Gradients
-from autovi.implicit.transported import transport
+from autovi.implicit.transported.transport import LAWS, Transport
+from autovi.implicit.transported.transport import draw as draw_transported
 
 Scalar = Float[Array, ""]
 PerElement = Float[Array, "particles *batch"]
@@ -177,6 +178,12 @@ class Transported(Baselined):
 
     For Gamma, Beta and Dirichlet; x is noise whose density pi has still something of theta in it. Unbiased for costs
     continuous in z, with any baseline. Ruiz, Titsias and Blei (2016), "The Generalized Reparameterization Gradient".
+
+    Args:
+        baseline: as of `Baselined`.
+
+    Raises:
+        ValueError: an unknown baseline.
     """
 
     pathwise: ClassVar[bool] = True
@@ -184,15 +191,15 @@ class Transported(Baselined):
 
     @property
     @abstractmethod
-    def transport(self) -> transport.Transport:
+    def transport(self) -> Transport:
         """The map T and log pi."""
 
     def refuses(self, facts: Facts) -> str | None:
-        elsewhere = None if facts.law in transport.LAWS else f"it is for {', '.join(transport.LAWS)} only"
+        elsewhere = None if facts.law in LAWS else f"it is for {', '.join(LAWS)} only"
         return refuses_pathwise(facts) or elsewhere
 
     def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        value, log_noise = transport.draw(rng_key, q, self.transport)
+        value, log_noise = draw_transported(rng_key, q, self.transport)
         return Draw(value, log_noise=log_noise)
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:

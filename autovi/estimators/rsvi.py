@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from autovi.estimators.base import Transported
 from autovi.implicit.transported.rejection import rejection
 from autovi.implicit.transported.transport import Transport
@@ -26,7 +28,7 @@ class RSVI(Transported):
             variance that could be measured; each more costs one more uniform.
 
     Raises:
-        ValueError: an unknown baseline, or an augmentation below 1.
+        ValueError: an unknown baseline, or an augmentation that is no integer or below 1.
 
     Example:
         >>> autovi.fit(model, data, estimators={"rate": {"estimator": "rsvi", "augmentation": 10}})
@@ -38,7 +40,7 @@ class RSVI(Transported):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = isinstance(self.augmentation, int) and not isinstance(self.augmentation, bool)
+        whole = isinstance(self.augmentation, int | np.integer) and not isinstance(self.augmentation, bool)
         if not whole or self.augmentation < 1:
             raise ValueError(f"augmentation: expected an integer of at least 1, got {self.augmentation!r}")
 

@@ -57,12 +57,14 @@ def sample(rng_key: Array | int, distribution: Any, sample_shape: tuple[int, ...
 
     Raises:
         TypeError: not a distribution, or one whose draws have no derivative; or someone differentiates in a parameter
-            in which they have none, such as the gate of a hurdle distribution.
-        ValueError: discrete values, or a distribution of one's own that fails a check.
+            in which they have none, such as the gate of a hurdle distribution; or `sample_shape` is no tuple.
+        ValueError: discrete values, a distribution of one's own that fails a check, or `rng_key` is no key.
 
     Example:
         >>> mean = lambda a: autovi.implicit.sample(0, dist.Gamma(a, 2.0), (1000,)).mean()
         >>> jax.grad(mean)(3.0)  # about 1/2
     """
     distribution = guarded(distribution)
-    return draw(as_key(rng_key), distribution, tuple(sample_shape) + distribution.batch_shape)
+    if not isinstance(sample_shape, (tuple, list)):
+        raise TypeError(f"sample_shape: expected a tuple of integers, got {sample_shape!r}")
+    return draw(as_key(rng_key), distribution, (*sample_shape, *distribution.batch_shape))

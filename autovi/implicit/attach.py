@@ -11,9 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-# velocity(parameters, value, moving) -> d value: what a draw does as the parameters move by `moving`, a tree like
-# `parameters` that holds tangents. Linear in `moving`; made of differentiable operations, so that it may be
-# differentiated again.
+# velocity(parameters, value, moving) -> d value: see `attach`.
 Velocity = Callable[[Any, Array, Any], Array]
 
 

@@ -13,7 +13,7 @@ from autovi.implicit.attach import as_inexact, attach
 from autovi.implicit.generic.rules import generic_rule
 from autovi.implicit.guard import guarded
 from autovi.implicit.library import library_draw
-from autovi.implicit.rule import TRANSPARENT, is_plain_transformed, rule_of
+from autovi.implicit.rule import is_plain_transformed, rule_of
 from autovi.implicit.velocity import velocity
 
 
@@ -22,7 +22,7 @@ def draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
 
     For distributions that are `guarded`.
     """
-    if isinstance(fn, TRANSPARENT):
+    if isinstance(fn, registry.WRAPPERS):
         return draw(rng_key, fn.base_dist, shape + fn.event_shape[: fn.event_dim - fn.base_dist.event_dim])
     rule = rule_of(fn)
     if rule is not None and rule.draw is not None:
@@ -33,12 +33,9 @@ def draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
         for transform in fn.transforms:
             value = transform(value)
         return value
-    row = registry.lookup(fn)
-    if row.discrete:
-        raise ValueError(
-            f"{type(fn).__name__}: its values are discrete, so a draw has no derivative; use 'enumerate' or the score "
-            "function"
-        )
+    row = _continuous_row(fn)
+    if row.observation_only:
+        raise TypeError(f"{type(fn).__name__}: {row.note}")
     if rule is None and row.pathwise == "explicit" and not row.not_pathwise:
         return library_draw(rng_key, fn, shape)
     rule = rule or generic_rule(fn)
@@ -49,7 +46,7 @@ def reparameterize(fn: Any, value: Array) -> Array:
     """`value`, drawn from `fn` by whatever means, with the derivative in the parameters of `fn` that a draw has.
 
     Args:
-        fn: the distribution, whose batch shape broadcasts with that of the value.
+        fn: the distribution, whose batch shape broadcasts to that of the value.
         value: of shape `(..., *fn.event_shape)`, inside the support; its own derivative, if any, is dropped.
 
     Returns:
@@ -59,12 +56,35 @@ def reparameterize(fn: Any, value: Array) -> Array:
     Raises:
         TypeError: not a distribution, or one without such a derivative; or someone differentiates in a parameter in
             which there is none, such as the gate of a hurdle distribution. Says why, and what to do.
-        ValueError: a distribution of one's own that fails a check.
+        ValueError: discrete values, a value of another shape, or a distribution of one's own that fails a check.
 
     Example:
         >>> z = jax.random.gamma(key, 2.0)  # by any sampler
         >>> jax.grad(lambda a: autovi.implicit.reparameterize(dist.Gamma(a), z))(2.0)
     """
     fn = guarded(fn)
+    _continuous_row(fn)
+    _require_broadcast(fn, jnp.shape(value))
     dtype = jnp.result_type(value, *jax.tree.leaves(jax.tree.map(as_inexact, fn)))
     return attach(jnp.asarray(value, dtype), fn, velocity)
+
+
+def _continuous_row(fn: Any) -> registry.Gradients:
+    row = registry.lookup(fn)
+    if row.discrete:
+        raise ValueError(
+            f"{type(fn).__name__}: its values are discrete, so a draw has no derivative; use 'enumerate' or the score "
+            "function"
+        )
+    return row
+
+
+def _require_broadcast(fn: Any, shape: tuple[int, ...]) -> None:
+    try:
+        fits = jnp.broadcast_shapes(fn.shape(), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"value: expected a shape that {type(fn).__name__}'s, {fn.shape()}, broadcasts to, got {shape}"
+        )

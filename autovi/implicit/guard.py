@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-import jax
 from numpyro.distributions import Distribution
+from numpyro.distributions.util import lazy_property
 
 from autovi.implicit.attach import forbid
 from autovi.implicit.rule import rule_of
@@ -18,11 +19,16 @@ def guarded(fn: Any) -> Any:
         TypeError: not a distribution, or one whose draws have no derivative.
         ValueError: a parameter that makes no sense.
     """
-    if not isinstance(fn, Distribution):
-        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(fn).__name__}")
+    require_distribution(fn)
     fn = replaced(fn, {name: new for name, held in vars(fn).items() if (new := _guarded_inside(held)) is not None})
     rule = rule_of(fn)
     return fn if rule is None or rule.guard is None else rule.guard(fn)
+
+
+def require_distribution(fn: Any) -> None:
+    """Raises a TypeError for anything else."""
+    if not isinstance(fn, Distribution):
+        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(fn).__name__}")
 
 
 def forbidden(fn: Any, names: tuple[str, ...], message: str) -> Any:
@@ -31,12 +37,14 @@ def forbidden(fn: Any, names: tuple[str, ...], message: str) -> Any:
 
 
 def replaced(fn: Any, attributes: dict[str, Any]) -> Any:
-    """A copy of `fn` with other attributes, and without what it has remembered of its own."""
+    """A copy of `fn` with other attributes, and without what it has computed and remembered."""
     if not attributes:
         return fn
-    copy = jax.tree.unflatten(*reversed(jax.tree.flatten(fn)))
-    vars(copy).update(attributes)
-    return copy
+    new = copy.copy(fn)
+    for name in [name for name in vars(new) if isinstance(getattr(type(new), name, None), lazy_property)]:
+        del vars(new)[name]
+    vars(new).update(attributes)
+    return new
 
 
 def parts_of(fn: Any) -> list[Any]:
@@ -53,4 +61,6 @@ def _guarded_inside(held: Any) -> Any:
     if not isinstance(held, (list, tuple)) or not any(isinstance(x, Distribution) for x in held):
         return None
     each = [guarded(x) if isinstance(x, Distribution) else x for x in held]
-    return type(held)(each) if any(x is not y for x, y in zip(each, held, strict=True)) else None
+    if all(x is y for x, y in zip(each, held, strict=True)):
+        return None
+    return each if isinstance(held, list) else tuple(each)

@@ -22,7 +22,9 @@ def register(
 ) -> None:
     """Makes a class's draws differentiable: `sample`, `reparameterize` and the `implicit` estimator then know it.
 
-    Nothing is tried: the velocity is taken at its word.
+    dz = -(dS/dz)^-1 dS/dtheta dtheta, S the distribution function or another standardization: Figurnov, Mohamed and
+    Mnih (2018), "Implicit Reparameterization Gradients", equation 5. Nothing is tried: the velocity is taken at its
+    word.
 
     Args:
         cls: the distribution class; subclasses that draw and weigh values alike have the same rule.

@@ -8,16 +8,18 @@ from typing import Any
 import numpyro.distributions as dist
 
 from autovi import registry
+from autovi.implicit.guard import require_distribution
 
 
 def routes(distribution: Any) -> dict[str, str | None]:
     """For each parameter of a distribution, how its draws are differentiated in it.
 
-    "explicit": through the map of noise that made the draw, z = t(eps; theta). The others by dz/dtheta = -(dS/dz)^-1
-    dS/dtheta (Figurnov, Mohamed and Mnih, 2018, "Implicit Reparameterization Gradients", equation 5), S the
-    distribution function: "analytic" in closed form, "cdf" by differentiating a `cdf`, "quadrature" by integrating the
-    score; "triangular" with S the conditional distribution functions, one coordinate after the other. None: the draws
-    have no derivative in it.
+    "explicit": the derivative of NumPyro's own map of noise, z = t(eps; theta), by JAX or in closed form. The others by
+    dz/dtheta = -(dS/dz)^-1 dS/dtheta (Figurnov, Mohamed and Mnih, 2018, "Implicit Reparameterization Gradients",
+    equation 5), S the distribution function: "analytic" in closed form, given the derivatives of the distributions
+    inside; "cdf" by differentiating a `cdf`; "quadrature" by integrating the score; "triangular" with S the conditional
+    distribution functions, one coordinate after the other. None: the draws have no derivative in it, or do not follow
+    the log density, as those of censored distributions.
 
     Args:
         distribution: a NumPyro distribution; wrappers are read through.
@@ -33,8 +35,7 @@ def routes(distribution: Any) -> dict[str, str | None]:
         >>> autovi.implicit.routes(dist.StudentT(4.0))
         {'df': 'quadrature', 'loc': 'explicit', 'scale': 'explicit'}
     """
-    if not isinstance(distribution, dist.Distribution):
-        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(distribution).__name__}")
+    require_distribution(distribution)
     fn = registry.strip(distribution)
     row = registry.lookup(fn)
     found: dict[str, str | None] = {}
@@ -45,6 +46,8 @@ def routes(distribution: Any) -> dict[str, str | None]:
 
 
 def _parameters(fn: Any) -> list[str]:
+    if isinstance(fn, (dist.MixtureGeneral, dist.MixtureSameFamily)):
+        return ["mixing_distribution", "components"]
     names = [name for name in fn.arg_constraints if name in vars(fn)]
     # Truncated, gated and folded distributions take another one as it is.
     names += ["base_dist"] if "base_dist" in inspect.signature(type(fn)).parameters else []

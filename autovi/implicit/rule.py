@@ -21,7 +21,7 @@ class Rule:
     """How the draws of one class are differentiated, and drawn.
 
     Attributes:
-        velocity: d value for a value drawn from a distribution of the class; the second argument of `Velocity` is the
+        velocity: d value for a value drawn from a distribution of the class; the first argument of `Velocity` is the
             distribution itself, the third the same distribution with tangents for parameters.
         draw: the class's draws with their gradient; None: NumPyro's sampler, with the velocity attached.
         guard: guard(fn) -> fn, run before anything else: refuses a distribution whose draws have no derivative, and
@@ -35,19 +35,21 @@ class Rule:
 
 RULES: dict[type, Rule] = {}  # filled by `table` and by users
 
-TRANSPARENT = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
-
 
 def rule_of(fn: Any) -> Rule | None:
     """The rule of the class of `fn`, or of an ancestor that draws and weighs values alike."""
     for cls in type(fn).__mro__:
         if cls in RULES:
-            same = all(getattr(type(fn), method) is getattr(cls, method) for method in ("sample", "log_prob"))
-            return RULES[cls] if same else None
+            return RULES[cls] if acts_as(fn, cls) else None
     return None
 
 
 def is_plain_transformed(fn: Any) -> bool:
     """Is `fn` no more than its base distribution and its transforms?"""
-    plain = dist.TransformedDistribution
-    return isinstance(fn, plain) and type(fn).sample is plain.sample and type(fn).log_prob is plain.log_prob
+    return acts_as(fn, dist.TransformedDistribution)
+
+
+def acts_as(fn: Any, cls: type) -> bool:
+    """Is `fn` of that class, or of a subclass that draws and weighs values alike?"""
+    same = all(getattr(type(fn), method, None) is getattr(cls, method) for method in ("sample", "log_prob"))
+    return isinstance(fn, cls) and same

@@ -48,6 +48,7 @@ RULES.update(
         dist.Beta: Rule(beta_velocity, draw_beta),
         dist.Cauchy: _LOCATED,
         dist.Dagum: Rule(closed.dagum_velocity, closed.draw_dagum),
+        dist.Delta: Rule(located.delta_velocity, library_draw),
         dist.Dirichlet: Rule(dirichlet_velocity, draw_dirichlet),
         dist.DoublyTruncatedPowerLaw: Rule(power_law.power_law_velocity, power_law.draw_power_law),
         dist.Exponential: Rule(located.exponential_velocity, library_draw),

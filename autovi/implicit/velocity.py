@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 from jax import Array
+from numpyro.distributions.transforms import AbsTransform
 
+from autovi import registry
 from autovi.implicit.generic.rules import generic_rule
-from autovi.implicit.rule import TRANSPARENT, is_plain_transformed, rule_of
+from autovi.implicit.rule import is_plain_transformed, rule_of
 
 
 def velocity(fn: Any, value: Array, moving: Any) -> Array:
@@ -17,7 +19,7 @@ def velocity(fn: Any, value: Array, moving: Any) -> Array:
     A function of the value too: where that depends on something, so does the velocity. Mixtures and truncations, whose
     draws move otherwise than those of their parts, have right second derivatives because of it.
     """
-    if isinstance(fn, TRANSPARENT):
+    if isinstance(fn, registry.WRAPPERS):
         return velocity(fn.base_dist, value, moving.base_dist)
     rule = rule_of(fn)
     if rule is not None:
@@ -29,6 +31,8 @@ def velocity(fn: Any, value: Array, moving: Any) -> Array:
 
 def _through_transforms(fn: Any, value: Array, moving: Any) -> Array:
     for transform in reversed(fn.transforms):
+        if isinstance(transform, AbsTransform):
+            raise TypeError("TransformedDistribution: AbsTransform has no inverse, use FoldedDistribution")
         value = transform.inv(value)
     leaves, treedef = jax.tree.flatten(fn.transforms)
 

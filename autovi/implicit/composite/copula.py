@@ -12,13 +12,15 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.faults import embedded_fault
+from autovi.implicit.composite.faults import part_fault
+from autovi.implicit.composite.supports import ends_of
 from autovi.implicit.composite.tails import tails
 from autovi.implicit.log_concave.base import FAR, LogConcave
 from autovi.implicit.log_concave.descent import descend
 from autovi.implicit.log_concave.table import log_concave_of
 from autovi.implicit.numerics.inversion import invert
 from autovi.implicit.numerics.triangular import inverse_lower, matvec
+from autovi.implicit.rule import is_plain_transformed
 from autovi.implicit.velocity import velocity
 
 
@@ -47,14 +49,10 @@ def copula_velocity(fn: dist.GaussianCopula, value: Array, moving: dist.Gaussian
 
 def guard_copula(fn: dist.GaussianCopula) -> dist.GaussianCopula:
     """Marginals on a line, without atoms: an angle is cut where its distribution function begins, and that shows."""
-    marginal, instead = registry.strip(fn.marginal_dist), "use the score function"
-    row, name = registry.lookup(marginal), f"{type(fn).__name__} of {type(marginal).__name__}"
-    if row.discrete or row.not_pathwise:
-        raise TypeError(f"{name}: values of their own have a probability, so a draw has no derivative; {instead}")
-    if row.periodic:
-        raise TypeError(f"{name}: its draws jump where the circle is cut; {instead}")
-    if fault := embedded_fault(marginal):
-        raise TypeError(f"{name}: {fault}")
+    marginal = registry.strip(fn.marginal_dist)
+    cut = "its draws jump where the circle is cut" if registry.lookup(marginal).periodic else None
+    if fault := part_fault(marginal) or cut:
+        raise TypeError(f"{type(fn).__name__} of {type(marginal).__name__}: {fault}; use the score function")
     return fn
 
 
@@ -83,7 +81,7 @@ def quantile(fn: Any, scores: Array) -> Array:
     law = log_concave_of(fn)
     if law is not None:
         return law.draw_at(_coordinate(law, scores))
-    if isinstance(fn, dist.TransformedDistribution):
+    if is_plain_transformed(fn):
         for transform in fn.transforms:
             scores = scores * transform.sign
         value = quantile(fn.base_dist, scores)
@@ -95,7 +93,7 @@ def quantile(fn: Any, scores: Array) -> Array:
     try:
         return fn.icdf(u)
     except (ImportError, NotImplementedError):
-        lower, upper = (getattr(fn.support, f"{end}_bound", x) for end, x in (("lower", -jnp.inf), ("upper", jnp.inf)))
+        lower, upper = ends_of(fn) or (-jnp.inf, jnp.inf)
         # Each half in its own tail, where the digits are.
         below = scores < 0
         goal = jnp.where(below, ndtr(scores), -ndtr(-scores))
@@ -108,7 +106,7 @@ def normal_scores(fn: Any, value: Array) -> Array:
     law = log_concave_of(fn)
     if law is not None:
         return _scores(law, value)
-    if isinstance(fn, dist.TransformedDistribution):
+    if is_plain_transformed(fn):
         sign = 1
         for transform in reversed(fn.transforms):
             value, sign = transform.inv(value), sign * transform.sign

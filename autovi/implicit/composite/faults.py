@@ -1,7 +1,8 @@
-"""Densities of NumPyro's composed distributions that are not those of their draws."""
+"""Densities of NumPyro's that are not those of the draws, and parts that no composed distribution can use."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,34 +10,87 @@ import numpyro.distributions as dist
 from numpyro.distributions.transforms import AbsTransform
 
 from autovi import registry
-from autovi.implicit.composite.supports import all_alike, component_ends, ends_of, is_composed
+from autovi.implicit.composite.supports import (
+    MIXTURES,
+    Ends,
+    all_alike,
+    component_ends,
+    ends_of,
+    is_composed,
+    is_known,
+)
 from autovi.implicit.guard import parts_of
+from autovi.implicit.rule import acts_as, is_plain_transformed
 
 
-def density_fault(fn: Any) -> str | None:
+def part_fault(part: Any) -> str | None:
+    """Why a mixture, a fold or a copula whose draws are differentiated cannot be made of `part`; None where it can."""
+    part = registry.strip(part)
+    row = registry.lookup(part)
+    if row.discrete:
+        return "its values are discrete"
+    if row.not_pathwise or isinstance(part, dist.Delta):
+        return "a value of its own has a probability"
+    if row.observation_only:
+        return "its log_prob is not the density of its draws"
+    # Derivatives are taken of copies that JAX makes, which do not check values.
+    return density_fault(jax.tree.map(lambda leaf: leaf, part), sure=False)
+
+
+def density_fault(fn: Any, sure: bool = True) -> str | None:
     """Why NumPyro's density of `fn`, or of a distribution inside it, is not that of its draws; None where it may be.
 
-    A mixture has its first component's support unless it is told its own. Distributions that do not check values have
-    a density beyond their ends too, which a mixture counts where the end is a transform's, and a fold for both signs. A
-    fold takes the transforms of its base for its own, and forgets them.
+    A mixture has its first component's support unless it is told its own: beyond, it has no density. Distributions that
+    do not check values (`validate_args`) have a density beyond their own ends, which a mixture counts where the end is
+    a transform's, and a fold for both signs. A fold takes the transforms of its base for its own, and forgets them.
+
+    Args:
+        fn: the distribution.
+        sure: ends that are traced, and so not known, count as right; otherwise as wrong.
     """
-    if type(fn) is dist.MixtureGeneral and not all_alike(component_ends(fn)):
-        right = all(_checks(part) or not is_composed(registry.strip(part)) for part in fn.component_distributions)
-        if fn._support is None or not right:
-            return "MixtureGeneral: its log_prob ignores that its components end at different values; give it support="
-    if type(fn) is dist.FoldedDistribution:
-        if not all(isinstance(transform, AbsTransform) for transform in fn.transforms):
-            return "FoldedDistribution: its log_prob ignores the transforms of its base; fold a base that has none"
-        low, high = ends_of(fn.base_dist)
-        if not _checks(fn.base_dist) and not all_alike([(low, high), (-high, -low)]):
-            return "FoldedDistribution: its log_prob ignores that its base ends elsewhere on the left than on the right"
-    faults = map(density_fault, parts_of(fn))
-    return next((fault for fault in faults if fault), None)
+    if any(acts_as(fn, cls) for cls in MIXTURES):
+        fault = _mixture_fault(fn, sure)
+    elif acts_as(fn, dist.FoldedDistribution):
+        fault = transforms_fault(fn) or _fold_fault(fn, sure)
+    elif is_plain_transformed(fn) and any(isinstance(transform, AbsTransform) for transform in fn.transforms):
+        fault = "TransformedDistribution: it has no log_prob, as AbsTransform has no inverse; use FoldedDistribution"
+    else:
+        fault = None
+    return fault or next((fault for part in parts_of(fn) if (fault := density_fault(part, sure))), None)
 
 
-def embedded_fault(fn: Any) -> str | None:
-    """As `density_fault`, for a part whose density is differentiated: the copies that JAX makes do not check values."""
-    return density_fault(jax.tree.map(lambda leaf: leaf, fn))
+def transforms_fault(fold: dist.FoldedDistribution) -> str | None:
+    """Whether the base of a fold was a transformed distribution."""
+    if all(isinstance(transform, AbsTransform) for transform in fold.transforms):
+        return None
+    return "FoldedDistribution: its log_prob ignores the transforms of its base; fold a base that has none"
+
+
+def _mixture_fault(fn: Any, sure: bool) -> str | None:
+    general = isinstance(fn, dist.MixtureGeneral)
+    parts = fn.component_distributions if general else [fn.component_distribution]
+    if any(registry.strip(part).event_shape for part in parts) or _alike(component_ends(fn), sure):
+        return None
+    if general and fn._support is None:
+        return "MixtureGeneral: its log_prob ignores that its components end at different values; give it support="
+    if all(_checks(part) or not is_composed(registry.strip(part)) for part in parts):
+        return None
+    return (
+        f"{type(fn).__name__}: its log_prob ignores where its transformed components end; give them validate_args=True"
+    )
+
+
+def _fold_fault(fold: dist.FoldedDistribution, sure: bool) -> str | None:
+    ends = ends_of(fold.base_dist)
+    if ends is None or _checks(fold.base_dist) or _alike([ends, (-ends[1], -ends[0])], sure):
+        return None
+    return "FoldedDistribution: its log_prob ignores that its base ends elsewhere on the left than on the right"
+
+
+def _alike(ends: Sequence[Ends], sure: bool) -> bool:
+    """Are they the same interval, or, if `sure` is asked for, not known to differ?"""
+    known = all(pair is not None and all(map(is_known, pair)) for pair in ends)
+    return all_alike(ends) or len(ends) == 1 or (sure and not known)
 
 
 def _checks(fn: Any) -> bool:

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from numpyro.distributions.transforms import AbsTransform
 
 from autovi import registry
 from autovi.implicit import dispatch
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.faults import embedded_fault
+from autovi.implicit.composite.faults import part_fault, transforms_fault
 from autovi.implicit.composite.supports import lies_in
 from autovi.implicit.velocity import velocity
 
@@ -39,10 +38,9 @@ def folded_velocity(fn: dist.FoldedDistribution, value: Array, moving: dist.Fold
 
 def guard_folded(fn: dist.FoldedDistribution) -> dist.FoldedDistribution:
     """A base without transforms, which NumPyro would take from it, and with a density that is that of its draws."""
-    if not all(isinstance(transform, AbsTransform) for transform in fn.transforms):
-        raise TypeError(
-            "FoldedDistribution: its log_prob ignores the transforms of its base; fold a base that has none"
-        )
-    if fault := embedded_fault(fn.base_dist):
-        raise TypeError(f"FoldedDistribution of {type(registry.strip(fn.base_dist)).__name__}: {fault}")
+    if fault := transforms_fault(fn):
+        raise TypeError(fault)
+    if fault := part_fault(fn.base_dist):
+        name = type(registry.strip(fn.base_dist)).__name__
+        raise TypeError(f"FoldedDistribution of {name}: {fault}; use the score function")
     return fn

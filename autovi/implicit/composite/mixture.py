@@ -13,8 +13,9 @@ from jax import Array
 
 from autovi import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.faults import embedded_fault
-from autovi.implicit.composite.supports import component_ends, gap_between, lies_in, somewhere_in
+from autovi.implicit.composite.faults import part_fault
+from autovi.implicit.composite.gaps import gap_between
+from autovi.implicit.composite.supports import component_ends, lies_in, moved_inside
 from autovi.implicit.composite.tails import tails_anywhere
 from autovi.implicit.dispatch import draw
 from autovi.implicit.velocity import velocity
@@ -142,8 +143,7 @@ def _parts(fn: Any, value: Array, moving: Any) -> _Parts:
 def _component_parts(component: Any, value: Array, moving: Any, several: bool) -> _Parts:
     """The parts of a component, whose support may be smaller than the mixture's."""
     component, moving = registry.strip(component), registry.strip(moving)
-    within = lies_in(component, value)
-    inside = jnp.where(within, value, somewhere_in(component, value))
+    within, inside = lies_in(component, value), moved_inside(component, value)
     log_prob, log_prob_moving, slope = component.log_prob(inside), jnp.zeros_like(value), jnp.zeros_like(value)
     if several:
         leaves, treedef = jax.tree.flatten(component)
@@ -171,17 +171,13 @@ def guard_mixture(fn: Any) -> Any:
     components = [fn.component_distribution] if same else fn.component_distributions
     for component in components:
         inside = registry.strip(component)
-        if registry.is_discrete(inside):
-            raise TypeError(f"{name} of {type(inside).__name__}: its values are discrete; {instead}")
-        if registry.lookup(inside).not_pathwise:
-            raise TypeError(f"{name} of {type(inside).__name__}: a value of its own has a probability; {instead}")
+        if fault := part_fault(inside):
+            raise TypeError(f"{name} of {type(inside).__name__}: {fault}; {instead}")
         if inside.event_shape:
             raise TypeError(
                 f"{name} of {type(inside).__name__}: an implicit gradient needs components whose coordinates are "
                 f"independent, a univariate distribution or Independent of one; {instead}"
             )
-        if fault := embedded_fault(inside):
-            raise TypeError(f"{name} of {type(inside).__name__}: {fault}")
     gap = gap_between(component_ends(fn))
     if gap:
         raise TypeError(

@@ -1,7 +1,7 @@
-"""Where the draws of a univariate distribution lie, and whether the components of a mixture leave a gap between them.
+"""Where the draws of a univariate distribution lie.
 
 The `support` of a transformed distribution is what its transforms may reach, where its draws lie in the image of its
-base's; that of a mixture may be its first component's.
+base's; that of a mixture is its first component's, unless it was told another.
 """
 
 from __future__ import annotations
@@ -17,33 +17,46 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import biject_to, constraints
-from numpyro.distributions.transforms import AbsTransform
+from numpyro.distributions.transforms import AbsTransform, ComposeTransform
 
 from autovi import registry
-from autovi.implicit.rule import is_plain_transformed
+from autovi.implicit.numerics.extremes import smallest
+from autovi.implicit.rule import acts_as, is_plain_transformed
 
-# The least and the largest value; twice the support itself where that is not known to be an interval.
-Ends = tuple[Any, Any]
+MIXTURES = (dist.MixtureGeneral, dist.MixtureSameFamily)
+# The least and the largest value; None where the values are not known to fill an interval.
+Ends = tuple[Any, Any] | None
 
 
 def lies_in(fn: Any, value: Array) -> Array:
-    """Whether a draw may have that value."""
+    """Whether a draw may have that value, the ends of the support included."""
     fn = registry.strip(jax.lax.stop_gradient(fn))
-    if not is_composed(fn):
-        return fn.support(value)
-    low, high = ends_of(fn)
-    if isinstance(low, constraints.Constraint):
-        return low(value)
-    return (value >= low) & (value <= high)
+    ends = ends_of(fn)
+    return fn.support(value) if ends is None else (value >= ends[0]) & (value <= ends[1])
+
+
+def moved_inside(fn: Any, value: Array) -> Array:
+    """`value`, or another where `fn` has no density: inside an end that it is on, anywhere where it is beyond."""
+    ends = ends_of(registry.strip(jax.lax.stop_gradient(fn)))
+    value = jnp.where(lies_in(fn, value), value, somewhere_in(fn, value))
+    if ends is None:
+        return value
+    numbers = jnp.finfo(value.dtype)
+    low, high = (jnp.asarray(end, value.dtype) for end in ends)
+    steps = (smallest(value.dtype) + numbers.eps * jnp.where(jnp.isinf(end), 0.0, jnp.abs(end)) for end in (low, high))
+    return jnp.clip(value, low + next(steps), high - next(steps))
 
 
 def somewhere_in(fn: Any, like: Array) -> Array:
     """A value that a draw may have, an array like `like`."""
     fn = registry.strip(jax.lax.stop_gradient(fn))
+    if acts_as(fn, dist.MixtureGeneral):
+        return somewhere_in(fn.component_distributions[0], like)
+    if acts_as(fn, dist.MixtureSameFamily):
+        each = jnp.broadcast_to(like[..., None], (*jnp.shape(like), fn.mixture_size))
+        return somewhere_in(fn.component_distribution, each)[..., 0]
     if not is_composed(fn):
         return biject_to(fn.support)(jnp.zeros_like(like))
-    if isinstance(fn, dist.MixtureGeneral):
-        return somewhere_in(fn.component_distributions[0], like)
     value = somewhere_in(fn.base_dist, like)
     for transform in fn.transforms:
         value = transform(value)
@@ -55,7 +68,7 @@ def ends_of(fn: Any) -> Ends:
     fn = registry.strip(fn)
     if not is_composed(fn):
         return _bounds(fn.support)
-    if isinstance(fn, dist.MixtureGeneral):
+    if any(acts_as(fn, cls) for cls in MIXTURES):
         return _hull(component_ends(fn))
     ends = ends_of(fn.base_dist)
     for transform in fn.transforms:
@@ -67,57 +80,54 @@ def component_ends(mixture: Any) -> list[Ends]:
     """The ends of each component of a mixture of univariate distributions, or of independent ones."""
     if isinstance(mixture, dist.MixtureGeneral):
         return [ends_of(component) for component in mixture.component_distributions]
-    ends = ends_of(mixture.component_distribution)
-    axis = mixture.mixture_dim
-    if any(isinstance(end, constraints.Constraint) for end in ends) or max(map(np.ndim, ends)) < -axis:
+    ends, axis = ends_of(mixture.component_distribution), mixture.mixture_dim
+    if ends is None or max(map(np.ndim, ends)) < -axis:
         return [ends]
     with _constants(ends):
         low, high = (jnp.moveaxis(end, axis, 0) for end in jnp.broadcast_arrays(*ends))
         return list(zip(low, high, strict=True))
 
 
-def gap_between(ends: Sequence[Ends]) -> str | None:
-    """Why intervals may not make one together; None where they do. Mass that jumps over a gap has no derivative.
+def is_composed(fn: Any) -> bool:
+    """Does its own `support` not tell where its draws lie?"""
+    return is_plain_transformed(fn) or any(acts_as(fn, cls) for cls in (dist.FoldedDistribution, *MIXTURES))
 
-    Ends that are traced are not known: then one that all have in common, a constant or none at all, settles it.
-    """
-    lower, upper = zip(*ends, strict=True)
-    if _all_equal(lower) or _all_equal(upper):
-        return None
-    if not all(map(_is_known, lower + upper)):
-        return "the supports of its components end where parameters say, so that there may be a gap between them"
-    low, high = np.split(np.stack(np.broadcast_arrays(*lower, *upper)), 2)
-    order = np.argsort(low, axis=0)
-    low, high = np.take_along_axis(low, order, 0), np.take_along_axis(high, order, 0)
-    reached = np.maximum.accumulate(high, axis=0)
-    return "there is a gap between the supports of its components" if np.any(low[1:] > reached[:-1]) else None
+
+def is_known(end: Any) -> bool:
+    """Is it a constant?"""
+    return not isinstance(end, jax.core.Tracer)
+
+
+def all_equal(numbers: Sequence[Any]) -> bool:
+    """Are they known to be the same?"""
+    if all(number is numbers[0] for number in numbers):
+        return True
+    return all(map(is_known, numbers)) and all(np.all(np.equal(number, numbers[0])) for number in numbers)
 
 
 def all_alike(ends: Sequence[Ends]) -> bool:
     """Are they known to be the same interval?"""
-    return all(map(_all_equal, zip(*ends, strict=True)))
-
-
-def is_composed(fn: Any) -> bool:
-    """Does its own `support` not tell where its draws lie?"""
-    return is_plain_transformed(fn) or type(fn) in (dist.FoldedDistribution, dist.MixtureGeneral)
+    known = [pair for pair in ends if pair is not None]
+    return len(known) == len(ends) and all(map(all_equal, zip(*known, strict=True)))
 
 
 def _bounds(support: Any) -> Ends:
     below, above = (hasattr(support, f"{end}_bound") for end in ("lower", "upper"))
     if not below and not above and support is not constraints.real:
-        return support, support
+        return None
     return (support.lower_bound if below else -np.inf), (support.upper_bound if above else np.inf)
 
 
 def _image(transform: Any, ends: Ends) -> Ends:
     """The ends of what a transform makes of an interval: of its whole domain its codomain."""
+    if isinstance(transform, ComposeTransform):
+        return functools.reduce(lambda ends, part: _image(part, ends), transform.parts, ends)
+    if ends is None:
+        return None
     if isinstance(transform, AbsTransform):
         return _folded(*ends)
     if all_alike([ends, _bounds(transform.domain)]):
         return _bounds(transform.codomain)
-    if isinstance(ends[0], constraints.Constraint):
-        return transform.codomain, transform.codomain
     with _constants([*ends, *jax.tree.leaves(transform)]):
         images = [transform(jnp.asarray(end, float)) for end in ends]
         return jnp.minimum(*images), jnp.maximum(*images)
@@ -129,26 +139,14 @@ def _folded(low: Any, high: Any) -> Ends:
 
 
 def _hull(ends: Sequence[Ends]) -> Ends:
-    lower, upper = zip(*ends, strict=True)
-    if any(isinstance(end, constraints.Constraint) for end in lower):
-        return ends[0]
+    known = [pair for pair in ends if pair is not None]
+    if len(known) < len(ends) or len(known) == 1:
+        return None if len(known) < len(ends) else known[0]
+    lower, upper = zip(*known, strict=True)
     with _constants([*lower, *upper]):
         return functools.reduce(jnp.minimum, lower), functools.reduce(jnp.maximum, upper)
 
 
 def _constants(values: Iterable[Any]) -> Any:
     """Under `jit` too, what is made of constants is one."""
-    traced = any(isinstance(value, jax.core.Tracer) for value in values)
-    return nullcontext() if traced else jax.ensure_compile_time_eval()
-
-
-def _is_known(end: Any) -> bool:
-    if isinstance(end, (jax.core.Tracer, constraints.Constraint)):
-        return False
-    return not np.any(np.isnan(np.asarray(end)))
-
-
-def _all_equal(ends: Sequence[Any]) -> bool:
-    if all(end is ends[0] for end in ends) and isinstance(ends[0], (jax.core.Tracer, constraints.Constraint)):
-        return True
-    return all(map(_is_known, ends)) and all(np.all(np.equal(end, ends[0])) for end in ends)
+    return jax.ensure_compile_time_eval() if all(map(is_known, values)) else nullcontext()

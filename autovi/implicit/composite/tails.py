@@ -13,7 +13,7 @@ from jax import Array
 from jax.scipy.special import betainc, erfc, expit, gammainc, gammaincc
 
 from autovi import registry
-from autovi.implicit.composite.supports import lies_in, somewhere_in
+from autovi.implicit.composite.supports import lies_in, moved_inside
 from autovi.implicit.generic.by_cdf import cdf_velocity
 from autovi.implicit.generic.by_log_prob import tails_by_log_prob
 from autovi.implicit.generic.rules import generic_rule
@@ -34,9 +34,9 @@ def tails(fn: Any, value: Array) -> tuple[Array, Array]:
 
 def tails_anywhere(fn: Any, value: Array) -> tuple[Array, Array]:
     """As `tails`, at values that `fn` may not reach: there one is 0 and the other 1."""
-    within, somewhere = lies_in(fn, value), somewhere_in(fn, value)
-    below, above = tails(fn, jnp.where(within, value, somewhere))
-    lower, higher = ((x > y).astype(value.dtype) for x, y in ((value, somewhere), (somewhere, value)))
+    within, inside = lies_in(fn, value), moved_inside(fn, value)
+    below, above = tails(fn, inside)
+    lower, higher = ((x > y).astype(value.dtype) for x, y in ((value, inside), (inside, value)))
     return jnp.where(within, below, lower), jnp.where(within, above, higher)
 
 

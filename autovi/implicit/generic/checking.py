@@ -34,6 +34,10 @@ class CheckReport:
         mass: by how much the density's integral misses 1.
         gradient: the largest error of a derivative of F, in units of the mean absolute score.
         note: why the cdf is not used, if there is one.
+
+    Example:
+        >>> autovi.implicit.check(Rayleigh(2.0)).route
+        'log_prob'
     """
 
     distribution: str

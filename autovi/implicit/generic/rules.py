@@ -14,6 +14,7 @@ from autovi.implicit.generic.by_cdf import cdf_velocity
 from autovi.implicit.generic.by_log_prob import log_prob_velocity
 from autovi.implicit.generic.checking import CheckReport, examine
 from autovi.implicit.generic.twin import twins
+from autovi.implicit.guard import require_distribution
 from autovi.implicit.rule import Rule
 from autovi.keys import as_key
 
@@ -62,11 +63,15 @@ def check(distribution: Distribution, rng_key: Array | int = 0) -> CheckReport:
 
     Args:
         distribution: univariate, with concrete parameters, best those of a hard case.
-        rng_key: of the draws that are looked at.
+        rng_key: of the draws that are looked at; a JAX key, or an integer.
+
+    Returns:
+        What was measured, and the route that follows from it.
 
     Raises:
-        TypeError: multivariate, discrete, or something is missing; says what, and what to do.
-        ValueError: a check failed; says which, what was expected and what came out.
+        TypeError: not a distribution, multivariate, discrete, with traced parameters, or something is missing; says
+            what, and what to do.
+        ValueError: a check failed; says which, what was expected and what came out. Or `rng_key` is no key.
 
     Example:
         >>> autovi.implicit.check(Rayleigh(2.0)).route
@@ -94,7 +99,10 @@ def _examine(fn: Distribution, rng_key: Array | int) -> CheckReport:
 
 
 def _require(fn: Distribution) -> None:
+    require_distribution(fn)
     name = type(fn).__name__
+    if fn.event_shape and registry.is_listed(fn):
+        raise TypeError(f"{name}: its draws move with their noise, which values from elsewhere do not tell; use sample")
     if fn.event_shape:
         raise TypeError(
             f"{name}: multivariate, and autovi does not know its class; attach the gradient to its draws with "

@@ -32,7 +32,10 @@ def factorized(value: Array, standardize: Callable[[Any, Array], Array], paramet
         standardize: `standardize(parameters, value) -> u`, of the shape of `value`, each row by itself and
             differentiable in both arguments; u_i may depend on the coordinates up to i only. The gradient is NaN where
             it depends on later ones.
-        parameters: any tree of arrays, in which the result is differentiable.
+        parameters: any tree of numbers and arrays, in which the result is differentiable.
+
+    Returns:
+        `value`, of the same shape.
 
     Raises:
         TypeError: `standardize` does not return floating-point numbers.
@@ -107,9 +110,12 @@ def draw_sequential(
         num_coordinates: of one draw, at least 1.
         shape: of the draws, which the batch shapes of all conditionals broadcast to.
 
+    Returns:
+        Draws of shape `[*shape, num_coordinates]`.
+
     Raises:
         TypeError: as of `sequential`.
-        ValueError: `num_coordinates` below 1; or a conditional that is discrete or fails a check.
+        ValueError: `num_coordinates` below 1, a conditional that is discrete or fails a check, or `rng_key` is no key.
 
     Example:
         >>> z = autovi.implicit.draw_sequential(rng_key, conditional, 3, (1000,))

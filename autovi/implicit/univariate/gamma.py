@@ -36,7 +36,7 @@ def loggamma(rng_key: Array | int, concentration: ArrayLike, shape: tuple[int, .
         Draws of shape `shape`, of the floating type of `concentration`.
 
     Raises:
-        ValueError: `concentration` does not broadcast to `shape`.
+        ValueError: `concentration` does not broadcast to `shape`, or `rng_key` is no key.
 
     Example:
         >>> draws = autovi.implicit.loggamma(jax.random.key(0), 0.001, (1000,))

@@ -14,6 +14,11 @@ def location_scale_velocity(fn: Any, value: Array, moving: Any) -> Array:
     return moving.loc + (value - fn.loc) / fn.scale * moving.scale
 
 
+def delta_velocity(fn: dist.Delta, value: Array, moving: dist.Delta) -> Array:
+    """dv."""
+    return jnp.broadcast_to(moving.v, jnp.shape(value))
+
+
 def scale_velocity(fn: Any, value: Array, moving: Any) -> Array:
     """z / scale dscale, for whatever is `scale * noise`."""
     return value / fn.scale * moving.scale

@@ -1,0 +1,250 @@
+"""Densities that are not those of the draws: refused in models, and as parts of what is differentiated by them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import constraints, transforms
+
+import autovi
+from autovi import implicit
+from autovi.implicit.composite.faults import density_fault
+from autovi.registry import lookup
+
+REAL = constraints.real
+HALF = dist.Categorical(probs=jnp.array([0.5, 0.5]))
+
+
+def affine(loc, scale, base=None, **options):
+    base = dist.Uniform(0.0, 1.0) if base is None else base
+    return dist.TransformedDistribution(base, transforms.AffineTransform(loc, scale), **options)
+
+
+def general(*components, **options):
+    return dist.MixtureGeneral(HALF, list(components), **options)
+
+
+def same(component):
+    return dist.MixtureSameFamily(HALF, component)
+
+
+class OwnMixture(dist.MixtureGeneral):
+    pass
+
+
+class Odd(constraints.Constraint):
+    """Not an interval."""
+
+    event_dim = 0
+
+    def __call__(self, x):
+        return x != 0
+
+
+class Scattered(dist.Laplace):
+    support = Odd()
+
+
+AROUND = {
+    "mixture": lambda part: general(part, dist.Normal(), support=REAL),
+    "one family": lambda part: same(part.expand([2])),
+    "fold": dist.FoldedDistribution,
+    "copula": lambda part: dist.GaussianCopula(part.expand([2]), correlation_cholesky=jnp.eye(2)),
+}
+UNEVEN = dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0)
+PARTS = {
+    "uneven mixture": (lambda: general(*UNEVEN), "its log_prob ignores that its components end"),
+    "a subclass of it": (lambda: OwnMixture(HALF, list(UNEVEN)), "its log_prob ignores that its components end"),
+    "uneven family": (lambda: same(affine(0.0, jnp.array([1.0, 2.0]))), "ignores where its transformed components end"),
+    "censored": (lambda: dist.RightCensoredDistribution(dist.Normal(), 1), "not the density of its draws"),
+    "point": (lambda: dist.Delta(0.5), "a value of its own has a probability"),
+    "absolute value": (lambda: dist.TransformedDistribution(dist.Normal(), transforms.AbsTransform()), "AbsTransform"),
+    "half a fold": (lambda: dist.FoldedDistribution(dist.Uniform(-1.0, 3.0)), "its base ends elsewhere"),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("part", PARTS)
+def test_what_cannot_be_a_part_is_named(part, around):
+    make, fault = PARTS[part]
+    try:
+        fn = AROUND[around](make())
+    except AssertionError as refused:  # NumPyro's own
+        assert "support that does not depend on their parameters" in str(refused)
+        return
+    if around == "fold" and isinstance(fn.base_dist, dist.Normal | dist.Uniform):
+        assert np.isfinite(implicit.sample(0, fn, (3,))).all()  # NumPyro has made one distribution of the two
+        return
+    for use in (lambda: implicit.sample(0, fn), lambda: implicit.reparameterize(fn, jnp.full(fn.event_shape, 0.5))):
+        with pytest.raises(TypeError, match=fault):
+            use()
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_what_can_be_a_part(around):
+    for part in (
+        dist.Normal(),
+        general(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, 1.0)),
+        general(*UNEVEN, support=constraints.interval(0.0, 3.0)),
+        same(affine(0.0, jnp.array([1.0, 2.0]), dist.Normal())),
+    ):
+        try:
+            fn = AROUND[around](part)
+        except AssertionError as refused:
+            assert "support that does not depend on their parameters" in str(refused)
+            continue
+        assert np.isfinite(implicit.sample(0, fn, (3,))).all()
+
+
+def test_a_fold_of_a_transformed_distribution_is_refused():
+    with pytest.raises(TypeError, match="FoldedDistribution: its log_prob ignores the transforms"):
+        implicit.sample(0, dist.FoldedDistribution(dist.LogNormal(0.0, 1.0)))
+
+
+def test_a_copula_of_folds():
+    """E |x| of a normal moves with its location by 1 - 2 Phi(-loc)."""
+    num = 20_000
+
+    @jax.jit
+    def draws(loc):
+        fn = dist.GaussianCopula(dist.FoldedDistribution(dist.Normal(loc)).expand([2]), correlation_cholesky=jnp.eye(2))
+        return implicit.sample(jax.random.key(0), fn, (num,))
+
+    value, slope = (np.asarray(x, np.float64) for x in jax.jvp(draws, (0.5,), (1.0,)))
+    exact = 1 - 2 * 0.3085375387
+    assert (value >= 0).all()
+    error = slope.std(0) / num**0.5
+    assert (np.abs(slope.mean(0) - exact) < 5.5 * error).all() and (error < 0.01).all()
+
+
+def test_points_and_absolute_values():
+    assert jax.grad(lambda v: implicit.reparameterize(dist.Delta(v), 1.0))(1.0) == 1.0
+    assert jax.grad(lambda v: implicit.sample(0, dist.Delta(v), (3,)).sum())(1.0) == 3.0
+    magnitude = lambda loc: dist.TransformedDistribution(dist.Normal(loc), transforms.AbsTransform())  # noqa: E731
+    with pytest.raises(TypeError, match="AbsTransform has no inverse, use FoldedDistribution"):
+        jax.grad(lambda loc: implicit.reparameterize(magnitude(loc), 1.0))(0.5)
+
+
+LAWS = {  # and whether NumPyro's density is right: with its checks of values, without them
+    "mixture": (lambda: general(*UNEVEN), False, False),
+    "inside another": (lambda: general(*UNEVEN).expand([1]), False, False),
+    "subclass": (lambda: OwnMixture(HALF, list(UNEVEN)), False, False),
+    "mixture that is told": (lambda: general(dist.Uniform(0.0, 1.0), dist.Normal(), support=REAL), True, True),
+    "of transforms": (lambda: general(affine(0.0, 1.0), affine(0.5, 1.0), support=REAL), True, False),
+    "one family": (lambda: same(affine(0.0, jnp.array([1.0, 2.0]))), True, False),
+    "fold of one side": (lambda: dist.FoldedDistribution(dist.HalfNormal(1.0)), True, False),
+    "fold of transforms": (lambda: dist.FoldedDistribution(dist.LogNormal(0.0, 1.0)), False, False),
+    "fold": (lambda: dist.FoldedDistribution(dist.Normal(1.0)), True, True),
+}
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("name", LAWS)
+def test_a_model_is_refused_exactly_where_a_density_is_not_that_of_its_draws(name, checked):
+    make, *right = LAWS[name]
+    shape = (1,) if name == "inside another" else ()
+    with numpyro.validation_enabled(checked):
+        fn = make()
+        grid = np.linspace(-12.0, 12.0, 24_001).reshape((-1, *shape))
+        density = np.exp(np.asarray(jax.jit(fn.log_prob)(grid), np.float64))
+        inside = (grid > 0) | ("fold" not in name)
+        by_density = np.sum((grid * density)[inside & np.isfinite(density)]) * 1e-3
+        error = abs(by_density - np.mean(np.asarray(fn.sample(jax.random.key(0), (100_000,)), np.float64)))
+        if right[0 if checked else 1]:
+            assert error < 0.03
+            assert plan(make, np.full(shape, 0.7))["w"].estimator == "implicit"
+        else:
+            assert error > 0.1
+            with pytest.raises(ValueError, match="site 'x': .*its log_prob ignores"):
+                plan(make, np.full(shape, 0.7))
+
+
+def plan(make, value):
+    def model(x):
+        numpyro.sample("w", dist.Beta(2.0, 2.0))
+        numpyro.sample("x", make(), obs=x)
+
+    return autovi.plan(model, {"x": value})
+
+
+def sticks(loc):
+    return dist.TransformedDistribution(dist.Normal(loc * jnp.ones(2)).to_event(1), transforms.StickBreakingTransform())
+
+
+UNTOUCHED = {
+    "vectors through a transform": (lambda s: general(sticks(s), sticks(1.0)), np.ones(3) / 3),
+    "the same end, moved": (lambda s: general(dist.Pareto(s, 1.0), dist.Pareto(s, 2.0)), 5.0),
+    "the same transform twice": (
+        lambda s: general(affine(s, 1.0, dist.Gamma(2.0)), affine(s, 1.0, dist.Gamma(3.0)), support=REAL),
+        5.0,
+    ),
+    "counts": (lambda s: general(dist.Poisson(s), dist.Poisson(2 * s)), 3),
+    "normal vectors": (
+        lambda s: general(*(dist.MultivariateNormal(jnp.full(2, x), s * jnp.eye(2)) for x in (0.0, 1.0))),
+        np.ones(2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_models_of_which_no_fault_is_known_are_planned(name):
+    make, value = UNTOUCHED[name]
+
+    def model(x):
+        s = numpyro.sample("s", dist.LogNormal(0.0, 1.0))
+        numpyro.sample("x", make(s), obs=x)
+
+    assert autovi.plan(model, {"x": value})["s"].estimator == "explicit"
+
+
+def test_a_support_that_is_no_interval():
+    assert density_fault(dist.FoldedDistribution(Scattered(validate_args=False))) is None
+    with pytest.raises(TypeError, match="not known to be intervals"):
+        implicit.sample(0, general(Scattered(), dist.Normal(), support=REAL))
+    assert lookup(same(dist.Normal(jnp.zeros(2)))).pathwise == "implicit"
+
+
+class Labelled(dist.Distribution):
+    """Holds another distribution, and something that is no leaf."""
+
+    arg_constraints = {}
+    support = constraints.nonnegative
+    pytree_data_fields = ("base",)
+
+    def __init__(self, base):
+        self.base, self.label = base, 3
+        super().__init__(base.batch_shape)
+
+    def sample(self, key, sample_shape=()):
+        return self.base.sample(key, sample_shape)
+
+
+def test_a_guard_leaves_the_other_attributes():
+    def drawn(rng_key, fn, shape):
+        return fn.label * implicit.sample(rng_key, fn.base, shape)
+
+    implicit.register(Labelled, lambda fn, value, moving: value, drawn)
+    gate = lambda gate: implicit.sample(0, Labelled(dist.HurdleGamma(gate, 2.0)), (50,)).mean()  # noqa: E731
+    assert gate(0.3) > 0
+    with pytest.raises(TypeError, match="no gradient in 'gate'"):
+        jax.grad(gate)(0.3)
+
+
+def test_refusals_name_the_argument():
+    with pytest.raises(TypeError, match="sample_shape: expected a tuple of integers, got 5"):
+        implicit.sample(0, dist.Normal(), 5)
+    with pytest.raises(TypeError, match="ImproperUniform: no sampler"):
+        implicit.sample(0, dist.ImproperUniform(REAL, (), ()))
+    with pytest.raises(TypeError, match="distribution: expected a NumPyro distribution, got int"):
+        implicit.check(3)
+    with pytest.raises(TypeError, match="MultivariateNormal: .*use sample"):
+        jax.grad(lambda m: implicit.reparameterize(dist.MultivariateNormal(m, jnp.eye(2)), jnp.ones(2)).sum())(
+            jnp.zeros(2)
+        )
+    with pytest.raises(ValueError, match=r"that of the Gamma, \(3,\), broadcasts, got \(\)"):
+        implicit.reparameterize(dist.Gamma(jnp.ones(3)), 1.0)
+    for use in (lambda: implicit.sample(0, dist.Poisson(2.0)), lambda: implicit.reparameterize(dist.Poisson(2.0), 1.0)):
+        with pytest.raises(ValueError, match="Poisson: its values are discrete"):
+            use()
