@@ -211,7 +211,7 @@ def _log_density(record: Record) -> jax.Array:
             "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
             "subsampled plate would explain it"
         )
-    if fault := density_fault(record.fn):
+    if fault := density_fault(record.fn, latent=not record.observed):
         raise SiteError(f"site {record.name!r}: {fault}")
     return record.fn.log_prob(record.value)
 

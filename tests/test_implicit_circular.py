@@ -232,6 +232,15 @@ def test_bases_that_are_refused():
                 gradient(-np.pi)
 
 
+def test_a_circle_of_another_length_has_no_draws():
+    def draws(half):
+        base = dist.Uniform(-half * jnp.ones(1), half * jnp.ones(1)).to_event(1)
+        return implicit.sample(0, dist.SineSkewed(base, jnp.array([0.2])), (3,))
+
+    assert np.isnan(jax.jit(draws)(1.0)).all()
+    assert np.isfinite(jax.jit(draws)(np.pi)).all()
+
+
 def test_given_uniform_angles_move_with_the_skewness():
     """p = (1 + s sin t) / 2 pi, so that dt/ds = -(dF/ds) / p = (cos t + 1) / (1 + s sin t)."""
     t, s = 0.3, 0.2

@@ -175,12 +175,12 @@ def sticks(loc):
 
 UNTOUCHED = {
     "vectors through a transform": (lambda s: general(sticks(s), sticks(1.0)), np.ones(3) / 3),
-    "the same end, moved": (lambda s: general(dist.Pareto(s, 1.0), dist.Pareto(s, 2.0)), 5.0),
+    "the same end, moved": (lambda s: general(dist.Pareto(s, 1.0), dist.Pareto(s, 2.0)), np.array(5.0)),
     "the same transform twice": (
         lambda s: general(affine(s, 1.0, dist.Gamma(2.0)), affine(s, 1.0, dist.Gamma(3.0)), support=REAL),
-        5.0,
+        np.array(5.0),
     ),
-    "counts": (lambda s: general(dist.Poisson(s), dist.Poisson(2 * s)), 3),
+    "counts": (lambda s: general(dist.Poisson(s), dist.Poisson(2 * s)), np.array(3)),
     "normal vectors": (
         lambda s: general(*(dist.MultivariateNormal(jnp.full(2, x), s * jnp.eye(2)) for x in (0.0, 1.0))),
         np.ones(2),
@@ -197,6 +197,21 @@ def test_models_of_which_no_fault_is_known_are_planned(name):
         numpyro.sample("x", make(s), obs=x)
 
     assert autovi.plan(model, {"x": value})["s"].estimator == "explicit"
+
+
+def test_ends_that_parameters_move_are_a_fault_where_nothing_would_say_so():
+    """Of a given value a mixture that checks says by a density of 0 that it lies beyond; of a latent nothing does."""
+
+    def model(x=None):
+        s = numpyro.sample("s", dist.LogNormal(0.0, 1.0))
+        numpyro.sample("x", general(dist.Uniform(0.0, s), dist.Uniform(0.0, 2 * s)), obs=x)
+
+    given = {"x": np.array(0.3)}
+    assert autovi.plan(model, given)["s"].estimator == "explicit"
+    with pytest.raises(ValueError, match="site 'x': .*give it support="):
+        autovi.plan(model)
+    with numpyro.validation_enabled(False), pytest.raises(ValueError, match="site 'x': .*give it support="):
+        autovi.plan(model, given)
 
 
 def test_a_support_that_is_no_interval():
@@ -243,8 +258,85 @@ def test_refusals_name_the_argument():
         jax.grad(lambda m: implicit.reparameterize(dist.MultivariateNormal(m, jnp.eye(2)), jnp.ones(2)).sum())(
             jnp.zeros(2)
         )
-    with pytest.raises(ValueError, match=r"that of the Gamma, \(3,\), broadcasts, got \(\)"):
+    with pytest.raises(ValueError, match=r"a shape that Gamma.s, \(3,\), broadcasts to, got \(\)"):
         implicit.reparameterize(dist.Gamma(jnp.ones(3)), 1.0)
     for use in (lambda: implicit.sample(0, dist.Poisson(2.0)), lambda: implicit.reparameterize(dist.Poisson(2.0), 1.0)):
         with pytest.raises(ValueError, match="Poisson: its values are discrete"):
             use()
+
+
+MASKED = {
+    "fold": lambda fn: dist.FoldedDistribution(fn(0.3)),
+    "mixture": lambda fn: same(fn(jnp.array([0.3, -0.5]))),
+    "transformed": lambda fn: general(
+        dist.TransformedDistribution(fn(0.3), transforms.ExpTransform()), dist.Gamma(2.0, 1.0)
+    ),
+    "copula": lambda fn: dist.GaussianCopula(
+        dist.TransformedDistribution(fn(0.3), transforms.ExpTransform()).expand([2]), correlation_cholesky=jnp.eye(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("around", MASKED)
+def test_draws_do_not_know_of_masks(around):
+    def drawn(scale, mask):
+        def fn(loc):
+            return dist.Normal(loc, scale) if mask is None else dist.Normal(loc, scale).mask(mask)
+
+        return implicit.sample(0, MASKED[around](fn), (50,))
+
+    bare, *masked = (
+        jax.jvp(lambda scale, mask=mask: drawn(scale, mask), (1.3,), (1.0,))
+        for mask in (None, False, jnp.array(False), jnp.array(True))
+    )
+    for found in masked:
+        np.testing.assert_allclose(found, bare, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_do_not_add_up_to_one_inside_another_mixture():
+    """NumPyro takes them in proportion where it does not check them, as under jit."""
+
+    @jax.jit
+    def slopes(probs):
+        def draws(w):
+            inner = dist.MixtureSameFamily(dist.Categorical(probs=probs), dist.Normal(jnp.array([0.0, 1.0]), 1.0))
+            outer = dist.Categorical(probs=jnp.stack([w, 1 - w]))
+            return implicit.sample(0, dist.MixtureGeneral(outer, [inner, dist.Normal(0.5, 2.0)]), (200,))
+
+        return jax.jvp(draws, (0.4,), (1.0,))[1]
+
+    np.testing.assert_allclose(slopes(jnp.array([1.0, 3.0])), slopes(jnp.array([0.25, 0.75])), rtol=1e-4, atol=1e-5)
+
+
+def pair(x):
+    return jnp.stack([x, x / 2])
+
+
+NARROW = {
+    "mixture": lambda p: same(dist.Normal(pair(p), jnp.float32(1.0))),
+    "rows": lambda p: same(dist.Normal(jnp.stack([pair(p), pair(p) + 1]), jnp.float32(1.0)).to_event(1)),
+    "truncated": lambda p: dist.TruncatedNormal(p, jnp.float32(1.0), low=jnp.float32(0.0)),
+    "skewed": lambda p: dist.SineSkewed(dist.VonMises(jnp.zeros(2, "f"), jnp.ones(2, "f")).to_event(1), pair(p)),
+    "copula": lambda p: dist.GaussianCopula(
+        dist.Weibull(jnp.float32(2.0) * jnp.ones(2, "f"), jnp.float32(1.0)),
+        correlation_cholesky=jnp.stack([jnp.array([1.0, 0.0], "f"), jnp.stack([p, jnp.sqrt(1 - p * p)])]),
+    ),
+    "fold": lambda p: dist.FoldedDistribution(dist.Normal(p, jnp.float32(1.0))),
+    "hurdle": lambda p: dist.HurdleLogNormal(jnp.float32(0.3), p, jnp.float32(1.0)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NARROW)
+def test_single_precision_parameters_where_double_is_enabled(name, dtype):
+    """One parameter of either type, the others single: draws have the type that all have in common."""
+    with jax.enable_x64(True):
+        p, make = jnp.asarray(0.3, dtype), NARROW[name]
+        drawn, slope = jax.jvp(lambda p: implicit.sample(0, make(p)), (p,), (jnp.ones((), dtype),))
+        given = jax.jvp(lambda p: implicit.reparameterize(make(p), drawn), (p,), (jnp.ones((), dtype),))[1]
+        # NumPyro makes some parameters itself, in double precision.
+        leaves = jax.tree.leaves(make(p))
+        common = jnp.result_type(*(x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)))
+        assert drawn.dtype == slope.dtype == given.dtype == common
+        assert np.isfinite(slope).all()
+        np.testing.assert_allclose(given, slope, rtol=1e-3, atol=1e-4)

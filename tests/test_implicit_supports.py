@@ -12,6 +12,8 @@ from autovi.implicit.composite.supports import ends_of, lies_in, somewhere_in
 
 REAL = dist.constraints.real
 
+FIRST, SCALES = np.float32([0.0, 0.5]), np.float32([1.0, 2.5])
+
 
 def affine(loc, scale, base=None):
     """Declared to lie anywhere on the real line."""
@@ -51,7 +53,7 @@ ENDS = {
         ),
         (2.0, np.inf),
     ),
-    "one family": (lambda: same(affine(jnp.array([0.0, 0.5]), jnp.array([1.0, 2.5])))(jnp.array(0.5)), (0.0, 3.0)),
+    "one family": (lambda: same(affine(FIRST, SCALES))(jnp.array(0.5)), (0.0, 3.0)),
     "mixture": (lambda: general(dist.Uniform(0.0, 1.0), dist.Uniform(0.5, 3.0))(jnp.array(0.5)), (0.0, 3.0)),
     "wrapped": (lambda: affine(2.0, 3.0).expand([4]).mask(False), (2.0, 5.0)),
 }
@@ -95,6 +97,7 @@ GAPS = {
     ),
     "a mixture of mixtures": general(general(affine(0.0, 1.0), affine(0.5, 1.0))(0.5), affine(4.0, 1.0), support=REAL),
 }
+REFUSED = "gap between the supports|do not all end at the same values|its components end at"
 JOINED = "half lines back to back"  # both reach 0
 
 
@@ -114,7 +117,7 @@ def test_a_gap_is_refused_however_it_came_about(name):
             if name == JOINED:
                 assert np.isfinite(way(0.4))
                 continue
-            with pytest.raises(TypeError, match="gap between the supports|its components end at"):
+            with pytest.raises(TypeError, match=REFUSED):
                 way(0.4)
 
 
@@ -201,3 +204,47 @@ def test_a_mixture_of_mixtures_moves_as_the_same_mixture_written_flat():
             for make in (nested, flat)
         ]
         np.testing.assert_allclose(*along, rtol=2e-4, atol=1e-5)
+
+
+COORDINATES = {
+    "normal and exponential": lambda w: dist.MixtureGeneral(
+        weights(w),
+        [fn.expand([2]).to_event(1) for fn in (dist.Normal(), dist.Exponential())],
+        support=dist.constraints.real_vector,
+    ),
+    "boxes that overlap": same(affine(np.float32([[0, 0], [1, 1]]), np.float32([[2, 1], [2, 1]])).to_event(1)),
+    "a gap in the second given the first": same(
+        affine(np.float32([[0, 0], [0, 2]]), np.float32([[1, 1], [1, 3]])).to_event(1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COORDINATES)
+def test_components_of_several_coordinates_end_at_the_same_values(name):
+    """Else the weights of the second coordinate jump where the first crosses an end, and dz_2 misses that."""
+    with pytest.raises(TypeError, match="do not all end at the same values.*use the score function"):
+        implicit.sample(0, COORDINATES[name](0.4), (3,))
+
+
+JUMPING = {
+    "mixture": (COVERED["intervals that overlap"][0], 0.4),
+    "fold": (lambda low: dist.FoldedDistribution(dist.Uniform(low, 3.0)), -1.0),
+}
+
+
+@pytest.mark.parametrize("name", JUMPING)
+def test_second_derivatives_do_not_see_the_jumps_of_a_density(name):
+    make, at = JUMPING[name]
+    cost = lambda x: jnp.mean(implicit.sample(0, make(x), (100,)) ** 2)  # noqa: E731
+    for first in (jax.grad(cost), jax.grad(jax.jit(cost)), jax.jacfwd(cost)):
+        assert np.isfinite(first(at))
+        for second in (jax.grad(first), jax.jit(jax.grad(first)), jax.jacfwd(first)):
+            with pytest.raises(TypeError, match="the density jumps where a part of it ends"):
+                second(at)
+
+
+def test_second_derivatives_where_all_parts_end_together():
+    """E z^2 = w E_1 + (1 - w) E_2 is linear in the weight."""
+    make = general(dist.Gamma(2.0), dist.Gamma(3.0))
+    cost = lambda w: jnp.mean(implicit.sample(0, make(w), (40_000,)) ** 2)  # noqa: E731
+    assert abs(jax.grad(jax.grad(cost))(0.4)) < 1.0

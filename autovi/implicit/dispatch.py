@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from autovi import registry
-from autovi.implicit.attach import as_inexact, attach
+from autovi.implicit.attach import attach
 from autovi.implicit.generic.rules import generic_rule
-from autovi.implicit.guard import guarded
+from autovi.implicit.guard import float_type, guarded, require_distribution
 from autovi.implicit.library import library_draw
 from autovi.implicit.rule import is_plain_transformed, rule_of
 from autovi.implicit.velocity import velocity
@@ -62,10 +62,11 @@ def reparameterize(fn: Any, value: Array) -> Array:
         >>> z = jax.random.gamma(key, 2.0)  # by any sampler
         >>> jax.grad(lambda a: autovi.implicit.reparameterize(dist.Gamma(a), z))(2.0)
     """
-    fn = guarded(fn)
+    require_distribution(fn)
+    dtype = float_type(fn, value)
+    fn = guarded(fn, dtype)
     _continuous_row(fn)
     _require_broadcast(fn, jnp.shape(value))
-    dtype = jnp.result_type(value, *jax.tree.leaves(jax.tree.map(as_inexact, fn)))
     return attach(jnp.asarray(value, dtype), fn, velocity)
 
 

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
-from numpyro.distributions import Distribution
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution, MaskedDistribution
 from numpyro.distributions.util import lazy_property
 
-from autovi.implicit.attach import forbid
+from autovi.implicit.attach import as_inexact, forbid
 from autovi.implicit.rule import rule_of
 
 
-def guarded(fn: Any) -> Any:
+def guarded(fn: Any, dtype: Any = None) -> Any:
     """`fn` with the guards of its rule, and of the rules of all distributions inside it, applied.
+
+    Without masks, of which draws do not know, and with parameters of one floating type.
+
+    Args:
+        fn: the distribution.
+        dtype: the floating type; None: the widest among the parameters.
 
     Raises:
         TypeError: not a distribution, or one whose draws have no derivative.
         ValueError: a parameter that makes no sense.
     """
     require_distribution(fn)
-    fn = replaced(fn, {name: new for name, held in vars(fn).items() if (new := _guarded_inside(held)) is not None})
-    rule = rule_of(fn)
-    return fn if rule is None or rule.guard is None else rule.guard(fn)
+    return _guarded(_of_one_type(fn, float_type(fn) if dtype is None else dtype))
+
+
+def float_type(fn: Any, *others: Any) -> Any:
+    """The floating type that the parameters of `fn`, integers among them, and the others have in common."""
+    return jnp.result_type(*others, *jax.tree.leaves(jax.tree.map(as_inexact, fn)), *(() if others else (float,)))
 
 
 def require_distribution(fn: Any) -> None:
@@ -53,14 +65,35 @@ def parts_of(fn: Any) -> list[Any]:
     return [x for x in held if isinstance(x, Distribution)]
 
 
+def _guarded(fn: Any) -> Any:
+    if isinstance(fn, MaskedDistribution):
+        return _guarded(fn.base_dist)
+    fn = replaced(fn, {name: new for name, held in vars(fn).items() if (new := _guarded_inside(held)) is not None})
+    rule = rule_of(fn)
+    return fn if rule is None or rule.guard is None else rule.guard(fn)
+
+
 def _guarded_inside(held: Any) -> Any:
     """What takes the place of an attribute; None where it may stay."""
     if isinstance(held, Distribution):
-        new = guarded(held)
+        new = _guarded(held)
         return None if new is held else new
     if not isinstance(held, (list, tuple)) or not any(isinstance(x, Distribution) for x in held):
         return None
-    each = [guarded(x) if isinstance(x, Distribution) else x for x in held]
+    each = [_guarded(x) if isinstance(x, Distribution) else x for x in held]
     if all(x is y for x, y in zip(each, held, strict=True)):
         return None
     return each if isinstance(held, list) else tuple(each)
+
+
+def _of_one_type(fn: Any, dtype: Any) -> Any:
+    """`fn`, or a copy whose arrays of floating numbers are all of that type; constants stay constants."""
+    other = lambda x: hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != dtype  # noqa: E731
+
+    def convert(x: Any) -> Any:
+        if not other(x):
+            return x
+        with nullcontext() if isinstance(x, jax.core.Tracer) else jax.ensure_compile_time_eval():
+            return jnp.asarray(x, dtype)
+
+    return jax.tree.map(convert, fn) if any(map(other, jax.tree.leaves(fn))) else fn

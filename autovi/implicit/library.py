@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
+
+from autovi.implicit.guard import float_type
 
 
 def library_draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
@@ -14,6 +17,6 @@ def library_draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
     were drawn otherwise: parts of mixtures, bases of truncations.
     """
     ahead = len(shape) - len(fn.batch_shape)
-    if shape[ahead:] == fn.batch_shape:
-        return fn.sample(rng_key, shape[:ahead])
-    return fn.expand(shape).sample(rng_key)
+    same = shape[ahead:] == fn.batch_shape
+    value = fn.sample(rng_key, shape[:ahead]) if same else fn.expand(shape).sample(rng_key)
+    return jnp.asarray(value, float_type(fn))  # NumPyro's noise may be wider than the parameters

@@ -36,6 +36,8 @@ from autovi.implicit.circular.von_mises import draw_angle, wrap
 from autovi.implicit.guard import replaced
 from autovi.implicit.numerics.quadrature import cutoff
 
+TOLERANCE = 1e-3  # of the length of a circle
+
 
 class Tilted(NamedTuple):
     """The density exp(kappa cos t) (constant + cosine cos t + sine sin t), up to a factor."""
@@ -86,7 +88,7 @@ def sine_skewed_velocity(fn: dist.SineSkewed, value: Array, moving: dist.SineSke
 def guard_sine_skewed(fn: dist.SineSkewed) -> dist.SineSkewed:
     """A base whose angles can be differentiated; that of a uniform one must be the whole circle, and stay it.
 
-    Its length is looked at where the ends are constants.
+    Its length is looked at where the ends are constants; where they are traced another length gives draws that are NaN.
     """
     base = registry.strip(fn.base_dist)
     if type(base) not in (dist.SineBivariateVonMises, dist.Uniform, dist.VonMises):
@@ -99,7 +101,7 @@ def guard_sine_skewed(fn: dist.SineSkewed) -> dist.SineSkewed:
     ends = (base.low, base.high)
     if not any(isinstance(end, jax.core.Tracer) for end in ends):
         length = np.subtract(*map(np.asarray, ends[::-1]))
-        if np.any(np.abs(length - 2 * pi) > 1e-3):
+        if np.any(np.abs(length - 2 * pi) > TOLERANCE):
             raise ValueError(f"SineSkewed: its base Uniform covers a length of {length}, not the circle's 2 pi")
     whole = forbid(fn.base_dist, "SineSkewed: low and high, the ends of a circle, cannot move")
     return replaced(fn, {"base_dist": whole})
@@ -113,7 +115,9 @@ def _torus(fn: dist.SineSkewed) -> Torus:
         return Torus(locations(base), sine_of(base))
     if isinstance(base, dist.VonMises):
         return Torus(jnp.broadcast_to(base.loc, shape), jnp.broadcast_to(base.concentration, shape))
-    location = jnp.broadcast_to((base.low + base.high) / 2, shape)
+    # Draws that are not numbers where a length that was traced is not that of the circle.
+    middle = jnp.where(jnp.abs(base.high - base.low - 2 * pi) < TOLERANCE, (base.low + base.high) / 2, jnp.nan)
+    location = jnp.broadcast_to(middle, shape)
     return Torus(location, jnp.zeros_like(location))
 
 

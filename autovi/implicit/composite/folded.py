@@ -9,9 +9,9 @@ from jax import Array
 
 from autovi import registry
 from autovi.implicit import dispatch
-from autovi.implicit.attach import attach
+from autovi.implicit.attach import attach, forbid
 from autovi.implicit.composite.faults import part_fault, transforms_fault
-from autovi.implicit.composite.supports import lies_in
+from autovi.implicit.composite.supports import JUMPS, all_alike, ends_of, lies_in
 from autovi.implicit.velocity import velocity
 
 
@@ -26,6 +26,9 @@ def folded_velocity(fn: dist.FoldedDistribution, value: Array, moving: dist.Fold
 
     The distribution function of |x| is F(z) - F(-z). One noise, where the sign of x is a second one.
     """
+    ends = ends_of(fn.base_dist)
+    if ends is None or not all_alike([ends, (-ends[1], -ends[0])]):
+        fn, value = forbid((fn, value), f"{type(fn).__name__}: {JUMPS}")
     base = fn.base_dist
     has_positive, has_negative = lies_in(base, value), lies_in(base, -value)
     positive, negative = jnp.where(has_positive, value, -value), jnp.where(has_negative, -value, value)

@@ -12,11 +12,11 @@ import numpyro.distributions as dist
 from jax import Array
 
 from autovi import registry
-from autovi.implicit.attach import attach
+from autovi.implicit.attach import attach, forbid
 from autovi.implicit.composite.faults import part_fault
 from autovi.implicit.composite.gaps import gap_between
-from autovi.implicit.composite.supports import component_ends, lies_in, moved_inside
-from autovi.implicit.composite.tails import tails_anywhere
+from autovi.implicit.composite.supports import JUMPS, all_alike, component_ends, lies_in, moved_inside
+from autovi.implicit.composite.tails import log_weights_of, tails_anywhere
 from autovi.implicit.dispatch import draw
 from autovi.implicit.velocity import velocity
 
@@ -41,7 +41,7 @@ def draw_mixture(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
     """
     fixed = jax.lax.stop_gradient(fn)
     index_key, component_key = jax.random.split(rng_key)
-    cumulative = jnp.cumsum(jnp.exp(_log_weights(fixed.mixing_distribution)), axis=-1)
+    cumulative = jnp.cumsum(jnp.exp(log_weights_of(fixed.mixing_distribution)), axis=-1)
     uniform = jax.random.uniform(index_key, shape, cumulative.dtype)
     value, *others = _component_draws(component_key, fixed, shape)
     for k, other in enumerate(others):
@@ -58,7 +58,12 @@ def mixture_velocity(fn: Any, value: Array, moving: Any) -> Array:
     "Stochastic Backpropagation through Mixture Density Distributions"; Figurnov, Mohamed and Mnih (2018), section 4.
 
     Between components far apart p is tiny, and this gradient of the weights is astronomically large: so it is.
+
+    Where a component ends inside of another the density may jump, and dz with it: a second derivative, which does not
+    see that, is an error.
     """
+    if not all_alike(component_ends(fn)):
+        fn, value = forbid((fn, value), f"{type(fn).__name__}: {JUMPS}")
     lead = jnp.shape(value)[: jnp.ndim(value) - fn.event_dim]
     full = (*lead, fn.mixture_size)
     parts = [jnp.moveaxis(jnp.reshape(part, (*full, -1)), (-1, -2), (0, 1)) for part in _parts(fn, value, moving)]
@@ -115,16 +120,7 @@ def _weights(fn: Any, moving: Any) -> tuple[Array, Array]:
     """The log weights and their moves."""
     leaves, treedef = jax.tree.flatten(fn.mixing_distribution)
     tangents = jax.tree.leaves(moving.mixing_distribution)
-    return jax.jvp(lambda leaves: _log_weights(jax.tree.unflatten(treedef, leaves)), (leaves,), (tangents,))
-
-
-def _log_weights(mixing: Any) -> Array:
-    """log w, `[..., K]`. A probability of 0 counts as one that is too small to matter, so that it still has a move."""
-    if isinstance(mixing, dist.CategoricalLogits):
-        return jax.nn.log_softmax(mixing.logits)
-    floor = jnp.sqrt(jnp.finfo(jnp.result_type(mixing.probs, float)).tiny)
-    probs = mixing.probs + jax.lax.stop_gradient(jnp.maximum(floor - mixing.probs, 0.0))
-    return jnp.log(probs / jnp.sum(probs, axis=-1, keepdims=True))
+    return jax.jvp(lambda leaves: log_weights_of(jax.tree.unflatten(treedef, leaves)), (leaves,), (tangents,))
 
 
 def _parts(fn: Any, value: Array, moving: Any) -> _Parts:
@@ -178,6 +174,11 @@ def guard_mixture(fn: Any) -> Any:
                 f"{name} of {type(inside).__name__}: an implicit gradient needs components whose coordinates are "
                 f"independent, a univariate distribution or Independent of one; {instead}"
             )
+    if jnp.size(jnp.zeros(fn.event_shape)) > 1 and not all_alike(component_ends(fn)):
+        raise TypeError(
+            f"{name}: its components do not all end at the same values, where the weights of later coordinates jump; "
+            f"{instead}"
+        )
     gap = gap_between(component_ends(fn))
     if gap:
         raise TypeError(

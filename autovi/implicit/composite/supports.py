@@ -24,6 +24,7 @@ from autovi.implicit.numerics.extremes import smallest
 from autovi.implicit.rule import acts_as, is_plain_transformed
 
 MIXTURES = (dist.MixtureGeneral, dist.MixtureSameFamily)
+JUMPS = "the density jumps where a part of it ends, which a second derivative of a draw does not see"
 # The least and the largest value; None where the values are not known to fill an interval.
 Ends = tuple[Any, Any] | None
 
@@ -106,7 +107,9 @@ def all_equal(numbers: Sequence[Any]) -> bool:
 
 
 def all_alike(ends: Sequence[Ends]) -> bool:
-    """Are they known to be the same interval?"""
+    """Are they known to be one interval? That a single one stands for all of a family says so."""
+    if len(ends) == 1:
+        return True
     known = [pair for pair in ends if pair is not None]
     return len(known) == len(ends) and all(map(all_equal, zip(*known, strict=True)))
 

@@ -86,8 +86,17 @@ def _mixed(fn: Any, value: Array) -> tuple[Array, Array]:
     else:
         found = [tails_anywhere(registry.strip(component), value) for component in fn.component_distributions]
         sides = tuple(jnp.stack(side, -1) for side in zip(*found, strict=True))
-    below, above = (jnp.sum(fn.mixing_distribution.probs * side, -1) for side in sides)
+    below, above = (jnp.sum(jnp.exp(log_weights_of(fn.mixing_distribution)) * side, -1) for side in sides)
     return below, above
+
+
+def log_weights_of(mixing: Any) -> Array:
+    """log w, `[..., K]`. A probability of 0 counts as one that is too small to matter, so that it still has a move."""
+    if isinstance(mixing, dist.CategoricalLogits):
+        return jax.nn.log_softmax(mixing.logits)
+    floor = jnp.sqrt(jnp.finfo(jnp.result_type(mixing.probs, float)).tiny)
+    probs = mixing.probs + jax.lax.stop_gradient(jnp.maximum(floor - mixing.probs, 0.0))
+    return jnp.log(probs / jnp.sum(probs, axis=-1, keepdims=True))
 
 
 def _symmetric(beyond: Callable[[Array], Array]) -> Callable[[Any, Array], tuple[Array, Array]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from autovi.implicit.attach import attach
+from autovi.implicit.guard import float_type
 from autovi.implicit.log_concave.base import FAR, LogConcave
 from autovi.implicit.log_concave.descent import descend
 from autovi.implicit.log_concave.table import log_concave_of
@@ -71,7 +72,7 @@ def _ends(fn: Any) -> tuple[LogConcave, _End, _End]:
     law = log_concave_of(fn.base_dist)
     if law is None:
         raise TypeError(f"{type(fn).__name__} of {type(fn.base_dist).__name__}: not a base that can be truncated")
-    start = jnp.zeros_like(law.draw_at(jnp.zeros(())))
+    start = jnp.zeros_like(law.draw_at(jnp.zeros((), float_type(fn))))
     bounds = (getattr(fn, "low", -jnp.inf), getattr(fn, "high", jnp.inf))
     low, high = jnp.broadcast_arrays(*(jnp.asarray(x, start.dtype) + start for x in bounds))
     return law, _end(law, low, -1.0), _end(law, high, 1.0)
@@ -80,7 +81,7 @@ def _ends(fn: Any) -> tuple[LogConcave, _End, _End]:
 def _end(law: LogConcave, bound: Array, side: float) -> _End:
     limit = law.limits[0] if side < 0 else law.limits[1]
     open_end = jnp.isinf(bound) | (bound <= law.support_low)
-    inside = jnp.where(open_end, law.draw_at(jnp.zeros(())), bound)
+    inside = jnp.where(open_end, law.draw_at(jnp.zeros((), bound.dtype)), bound)
     at = law.position(inside)
     return _End(bound, inside, open_end, jnp.where(open_end, side * FAR, at), jnp.where(open_end, limit, at), side)
 
