@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,17 @@ class Node(NamedTuple):
     q: Distribution
     draw: Draw
     log_q: jax.Array
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors of an estimator's draw say of which site; those of JAX's own classes stay as they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"site {name!r}: {error}") from error
 
 
 def draw_node(name: str, q: Distribution, draw: Drawer) -> Node:

@@ -22,7 +22,7 @@ from autovi.estimators.base import Draw
 from autovi.execution import Record, execute, mask_of, plate_scale, site_key, unvalidated
 from autovi.guide_function import run_guide
 from autovi.inputs import Inputs
-from autovi.nodes import Node, weighted
+from autovi.nodes import Node, naming, weighted
 from autovi.plan import Plan
 from autovi.sites import Site, Sites, feasible
 from autovi.structure import sum_rightmost
@@ -119,7 +119,8 @@ class Program:
         def draw(name: str, q: Distribution) -> Draw:
             if name in forced:
                 return Draw(jnp.broadcast_to(forced[name], q.shape()))
-            return self.plan.estimator_of(name).draw(site_key(rng_key, name), q)
+            with naming(name):
+                return self.plan.estimator_of(name).draw(site_key(rng_key, name), q)
 
         terms: dict[str, jax.Array] = {}
         if self.guide is None:

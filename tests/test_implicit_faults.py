@@ -265,6 +265,20 @@ def test_refusals_name_the_argument():
             use()
 
 
+def test_a_guide_is_told_which_of_its_sites_cannot_be_drawn():
+    def model():
+        numpyro.sample("x", dist.Normal().expand([2]).to_event(1))
+
+    def guide():
+        weight = numpyro.param("weight", 0.4, constraint=constraints.unit_interval)
+        parts = [fn.expand([2]).to_event(1) for fn in (dist.Normal(), dist.Exponential())]
+        mixing = dist.Categorical(probs=jnp.stack([weight, 1 - weight]))
+        numpyro.sample("x", dist.MixtureGeneral(mixing, parts, support=constraints.real_vector))
+
+    with pytest.raises(TypeError, match="site 'x': MixtureGeneral: .*use the score function"):
+        autovi.fit(model, guide=guide, estimators={"x": "implicit"}, num_steps=2, progress_bar=False)
+
+
 MASKED = {
     "fold": lambda fn: dist.FoldedDistribution(fn(0.3)),
     "mixture": lambda fn: same(fn(jnp.array([0.3, -0.5]))),
