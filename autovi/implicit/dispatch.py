@@ -65,8 +65,8 @@ def reparameterize(fn: Any, value: Array) -> Array:
     require_distribution(fn)
     dtype = float_type(fn, value)
     fn = guarded(fn, dtype)
-    _continuous_row(fn)
-    _require_broadcast(fn, jnp.shape(value))
+    if not _continuous_row(fn).observation_only:  # whose values are of another shape than draws
+        _require_broadcast(fn, jnp.shape(value))
     return attach(jnp.asarray(value, dtype), fn, velocity)
 
 

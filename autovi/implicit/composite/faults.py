@@ -14,16 +14,16 @@ from autovi.implicit.guard import parts_of
 from autovi.implicit.rule import acts_as, is_plain_transformed
 
 
-def part_fault(part: Any) -> str | None:
+def part_fault(part: Any, zeros: bool = False) -> str | None:
     """Why a mixture, a fold or a copula whose draws are differentiated cannot be made of `part`; None where it can.
 
-    Derivatives are taken of copies that JAX makes, which do not check values.
+    Derivatives are taken of copies that JAX makes, which do not check values. With `zeros`, those of a hurdle may be.
     """
     part = registry.strip(part)
     row = registry.lookup(part)
     if row.discrete:
         return "its values are discrete"
-    if row.not_pathwise or isinstance(part, dist.Delta):
+    if (row.not_pathwise and not zeros) or isinstance(part, dist.Delta):
         return "a value of its own has a probability"
     if row.observation_only:
         return "its log_prob is not the density of its draws"

@@ -43,7 +43,7 @@ def guard_folded(fn: dist.FoldedDistribution) -> dist.FoldedDistribution:
     """A base without transforms, which NumPyro would take from it, and with a density that is that of its draws."""
     if fault := transforms_fault(fn):
         raise TypeError(fault)
-    if fault := part_fault(fn.base_dist):
+    if fault := part_fault(fn.base_dist, zeros=True):
         name = type(registry.strip(fn.base_dist)).__name__
         raise TypeError(f"FoldedDistribution of {name}: {fault}; use the score function")
     return fn
