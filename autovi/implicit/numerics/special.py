@@ -81,15 +81,14 @@ def log1p_minus(x: Array, log1p: Array | None = None) -> Array:
     `log1p`, which a caller may know to more digits than x tells where x is near -1.
     """
     near = jnp.abs(x) < 0.25
-    small = jnp.where(near, x, 0.0)
-    ratio = small / (2 + small)
+    ratio = jnp.where(near, x / (2 + x), 0.0)
     square = ratio * ratio
     series = jnp.zeros_like(x)
-    for k in reversed(range(6 if x.dtype == jnp.float32 else 12)):
+    for k in reversed(range(4 if x.dtype == jnp.float32 else 10)):
         series = square * series + 2 / (2 * k + 3)
     if log1p is None:
         log1p = jnp.log1p(jnp.where(near, 0.0, x))
-    return jnp.where(near, ratio * (square * series - small), log1p - x)
+    return jnp.where(near, ratio * (square * series - x), log1p - x)
 
 
 def log_quotient(value: Array, scale: Array) -> Array:
