@@ -165,7 +165,7 @@ def _masked(fn: dist.MaskedDistribution, value: Array) -> Array:
         return log_density(fn.base_dist, value)
     try:
         feasible = fn.support.feasible_like(value)
-    except NotImplementedError:
+    except NotImplementedError:  # a support that names no point of its own
         return jnp.asarray(fn.log_prob(value))
     # Masked values are often NaN or fillers outside the support: replace them, or the gradient is NaN.
     kept, value, feasible = _same_rank(mask.reshape(mask.shape + (1,) * fn.event_dim), value, feasible)

@@ -78,7 +78,7 @@ def _unlisted(fn: dist.Distribution) -> Gradients:
     try:
         discrete = bool(fn.support.is_discrete)
         fixed = isinstance(_element(fn.support), constraints.ParameterFreeConstraint)
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # a class of one's own without a support
         discrete, fixed = False, False
     univariate = not discrete and not fn.event_shape
     return Gradients(

@@ -34,7 +34,7 @@ def guarded(fn: Any, dtype: Any = None) -> Any:
 
 def float_type(fn: Any, *others: Any) -> Any:
     """The floating type that the parameters of `fn`, integers among them, and the others have in common."""
-    return jnp.result_type(*others, *jax.tree.leaves(jax.tree.map(as_inexact, fn)), *(() if others else (float,)))
+    return jnp.result_type(*others, *jax.tree.leaves(jax.tree.map(as_inexact, fn)), float)
 
 
 def require_distribution(fn: Any) -> None:

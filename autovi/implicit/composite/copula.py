@@ -92,7 +92,7 @@ def quantile(fn: Any, scores: Array) -> Array:
     u = jnp.clip(ndtr(scores), numbers.tiny, 1 - numbers.epsneg)
     try:
         return fn.icdf(u)
-    except (ImportError, NotImplementedError):
+    except (ImportError, NotImplementedError):  # NumPyro has none, or one that needs another package
         lower, upper = ends_of(fn) or (-jnp.inf, jnp.inf)
         # Each half in its own tail, where the digits are.
         below = scores < 0

@@ -42,10 +42,8 @@ def moved_inside(fn: Any, value: Array) -> Array:
     value = jnp.where(lies_in(fn, value), value, somewhere_in(fn, value))
     if ends is None:
         return value
-    numbers = jnp.finfo(value.dtype)
     low, high = (jnp.asarray(end, value.dtype) for end in ends)
-    steps = (smallest(value.dtype) + numbers.eps * jnp.where(jnp.isinf(end), 0.0, jnp.abs(end)) for end in (low, high))
-    return jnp.clip(value, low + next(steps), high - next(steps))
+    return jnp.clip(value, low + _step(low), high - _step(high))
 
 
 def somewhere_in(fn: Any, like: Array) -> Array:
@@ -112,6 +110,11 @@ def all_alike(ends: Sequence[Ends]) -> bool:
         return True
     known = [pair for pair in ends if pair is not None]
     return len(known) == len(ends) and all(map(all_equal, zip(*known, strict=True)))
+
+
+def _step(end: Array) -> Array:
+    """To a neighbour of `end` that is another number."""
+    return smallest(end.dtype) + jnp.finfo(end.dtype).eps * jnp.where(jnp.isinf(end), 0.0, jnp.abs(end))
 
 
 def _bounds(support: Any) -> Ends:

@@ -147,7 +147,7 @@ def _compare_cdf(fn: Any, points: Array, fine: Integrals) -> None:
     differentiate = jax.jit(lambda u: jax.jvp(lambda u: _line_cdf(fn, u), (u,), (jnp.ones_like(u),)))
     try:
         law, slope = (np.asarray(x, np.float64) for x in differentiate(points))
-    except NotImplementedError:
+    except NotImplementedError:  # a `cdf` that only refuses
         raise _Unfit("it is not implemented") from None
     error = np.abs(law - fine.below)
     density = np.asarray(jnp.exp(log_density(fn, points)), np.float64)

@@ -48,7 +48,7 @@ def listed_rule(fn: Distribution) -> Rule:
     value = jax.ShapeDtypeStruct(fn.batch_shape, jnp.result_type(*jax.tree.leaves(fn), float))
     try:
         jax.eval_shape(jax.grad(lambda fn, value: jnp.sum(fn.cdf(value)), allow_int=True), fn, value)
-    except (NotImplementedError, TypeError, ValueError):
+    except (NotImplementedError, TypeError, ValueError):  # no `cdf`, or one that JAX cannot differentiate
         return _ROUTES["log_prob"]
     return _ROUTES["cdf"]
 
