@@ -3,8 +3,8 @@
 from autovi import estimators, families, implicit
 from autovi.fitting import fit, plan
 from autovi.loading import load
-from autovi.plan import Plan
-from autovi.result import Fit
+from autovi.plan.plan import Plan
+from autovi.result.fit import Fit
 
 __version__ = "0.1.0"
 

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import optax
 
-from autovi.checks import check_count, check_end, check_start
-from autovi.engine import Engine
 from autovi.keys import as_key, seed_or_key
-from autovi.optimize import MAX_STEPS, Carry, optimize
-from autovi.plan import Plan
+from autovi.plan.plan import Plan
 from autovi.preparation import Options, prepare
-from autovi.result import Fit
-from autovi.stopping import OWN_RATE, RATES, Progress
+from autovi.result.fit import Fit
+from autovi.run.checks import check_count, check_end, check_start
+from autovi.run.engine import Engine
+from autovi.run.loop import MAX_STEPS, Carry, optimize
+from autovi.run.stopping import OWN_RATE, RATES, Progress
 
 OBJECTIVES = ("elbo",)
 

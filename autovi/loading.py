@@ -11,15 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from autovi import storage
-from autovi.engine import Engine
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES
-from autovi.inputs import Inputs, bind
-from autovi.plan import Choice, Plan
+from autovi.model.inputs import Inputs, bind
+from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
-from autovi.result import Fit
-from autovi.saving import FIELDS, KIND, decode_data, model_of, named_leaves, unpack_labels
+from autovi.result import storage
+from autovi.result.fit import Fit
+from autovi.result.saving import FIELDS, KIND, decode_data, model_of, named_leaves, unpack_labels
+from autovi.run.engine import Engine
 
 
 def load(

@@ -11,21 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from autovi.checks import check_count
-from autovi.engine import Cache, Engine
-from autovi.execution import check_keys
-from autovi.fingerprint import fingerprint
-from autovi.guides import as_guide_function
-from autovi.inputs import Inputs, bind
-from autovi.matching import guide_nodes
-from autovi.optimize import Optimizer
-from autovi.overrides import check_arguments
-from autovi.planning import GUIDES, make_plan
-from autovi.program import Program
-from autovi.seams import find_seams
-from autovi.sites import Sites, trace_sites
-from autovi.structure import analyse_structure
-from autovi.switching import find_jumps
+from autovi.analysis.discontinuities import find_jumps
+from autovi.analysis.periodicity import find_seams
+from autovi.analysis.structure import analyse_structure
+from autovi.model.execution import check_keys
+from autovi.model.fingerprint import fingerprint
+from autovi.model.guides import as_guide_function
+from autovi.model.inputs import Inputs, bind
+from autovi.model.matching import guide_nodes
+from autovi.model.sites import Sites, trace_sites
+from autovi.objective.program import Program
+from autovi.plan.requests import check_arguments
+from autovi.plan.rules import GUIDES, make_plan
+from autovi.run.checks import check_count
+from autovi.run.engine import Cache, Engine
+from autovi.run.loop import Optimizer
 
 _CACHE = Cache()
 

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 import pandas as pd
 
 import autovi
-from autovi.export import plot_posterior_summary
+from autovi.result.export import plot_posterior_summary
 
 FIRST, LAST = 1851, 1962
 # fmt: off

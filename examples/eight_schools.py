@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import autovi
-from autovi.export import plot_posterior_summary
+from autovi.result.export import plot_posterior_summary
 
 SCHOOLS = list("ABCDEFGH")
 EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])

@@ -11,7 +11,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 
 # The shapes that annotations promise are checked at every call of these modules.
-install_import_hook(["autovi.baselines", "autovi.estimators"], "beartype.beartype")
+install_import_hook(["autovi.estimators.baselines", "autovi.estimators"], "beartype.beartype")
 
 
 def pytest_configure(config: pytest.Config) -> None:

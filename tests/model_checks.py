@@ -16,9 +16,9 @@ import numpy as np
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 
-from autovi.engine import Engine
-from autovi.execution import mask_of
+from autovi.model.execution import mask_of
 from autovi.preparation import Options, prepare
+from autovi.run.engine import Engine
 
 
 def moved_params(engine: Engine, arrays: Any) -> Any:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 
-from autovi.baselines import BASELINES
-from autovi.costs import Aligned
-from autovi.distributions import Gradients
+from autovi.analysis.costs import Aligned
+from autovi.distributions.gradients import Gradients
+from autovi.estimators.baselines import BASELINES
 from autovi.implicit.transported.transport import LAWS, Transport
 from autovi.implicit.transported.transport import draw as draw_transported
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import jax
 from numpyro.distributions import Distribution
 
-from autovi import implicit, registry
+from autovi import implicit
+from autovi.distributions import registry
 from autovi.estimators.base import Draw, Estimator, Facts, refuses_pathwise
 from autovi.implicit.rule import rule_of
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
-from autovi.costs import to_site
+from autovi.analysis.costs import to_site
 from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, PerValue, refuses_to_list
 
 

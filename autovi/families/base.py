@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 from numpyro.distributions import Distribution
 
-from autovi.sites import Site
+from autovi.model.sites import Site
 
 Params = dict[str, jax.Array]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from autovi.families.base import Family, Layout, Params, to_event
-from autovi.sites import Site
+from autovi.model.sites import Site
 
 
 @dataclass(frozen=True)

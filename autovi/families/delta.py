@@ -9,7 +9,7 @@ import jax
 import numpyro.distributions as dist
 
 from autovi.families.base import Family, Layout, Params, continuous_with_bijection, to_event
-from autovi.sites import Site
+from autovi.model.sites import Site
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from autovi.families.base import INIT_SCALE, Family, Layout, Params, continuous_with_bijection, to_event
-from autovi.sites import Site
+from autovi.model.sites import Site
 
 
 @dataclass(frozen=True)

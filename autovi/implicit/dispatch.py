@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.attach import attach
 from autovi.implicit.generic.rules import generic_rule
 from autovi.implicit.guard import float_type, guarded, require_distribution

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from numpyro.distributions import Distribution
 
-from autovi import registry
-from autovi.distributions import ROUTES, Gradients
+from autovi.distributions import registry
+from autovi.distributions.gradients import ROUTES, Gradients
 from autovi.implicit.attach import Velocity
 from autovi.implicit.rule import RULES, Drawer, Rule
 

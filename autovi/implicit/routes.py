@@ -7,7 +7,7 @@ from typing import Any
 
 import numpyro.distributions as dist
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.guard import require_distribution
 
 

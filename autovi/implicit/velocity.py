@@ -8,7 +8,7 @@ import jax
 from jax import Array
 from numpyro.distributions.transforms import AbsTransform
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.generic.rules import generic_rule
 from autovi.implicit.rule import is_plain_transformed, rule_of
 

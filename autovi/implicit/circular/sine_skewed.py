@@ -20,7 +20,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.attach import attach, forbid
 from autovi.implicit.circular.half_circle import Parts, Place, half_circle_velocity
 from autovi.implicit.circular.sine_bivariate import (

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import log_ndtr, ndtr, ndtri
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.attach import attach
 from autovi.implicit.composite.faults import part_fault
 from autovi.implicit.composite.supports import ends_of

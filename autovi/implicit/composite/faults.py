@@ -8,7 +8,7 @@ from typing import Any
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import AbsTransform
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.composite.supports import MIXTURES, Ends, all_alike, component_ends, ends_of, is_composed, is_known
 from autovi.implicit.guard import parts_of
 from autovi.implicit.rule import acts_as, is_plain_transformed

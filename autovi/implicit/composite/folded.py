@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit import dispatch
 from autovi.implicit.attach import attach, forbid
 from autovi.implicit.composite.faults import part_fault, transforms_fault

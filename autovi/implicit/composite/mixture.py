@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.attach import attach, forbid
 from autovi.implicit.composite.faults import part_fault
 from autovi.implicit.composite.gaps import gap_between

@@ -19,7 +19,7 @@ from jax import Array
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import AbsTransform, ComposeTransform
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.numerics.extremes import smallest
 from autovi.implicit.rule import acts_as, is_plain_transformed
 

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import betainc, erfc, expit, gammainc, gammaincc
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.composite.supports import lies_in, moved_inside
 from autovi.implicit.generic.by_cdf import cdf_velocity
 from autovi.implicit.generic.by_log_prob import tails_by_log_prob

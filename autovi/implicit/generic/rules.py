@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.generic.by_cdf import cdf_velocity
 from autovi.implicit.generic.by_log_prob import log_prob_velocity
 from autovi.implicit.generic.checking import CheckReport, examine

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from numpyro.distributions import Distribution, biject_to, constraints
 
-from autovi.supports import bijection_to
+from autovi.distributions.supports import bijection_to
 
 _SIZES = (0.3, 0.9)  # of the unconstrained parameters of the copies
 

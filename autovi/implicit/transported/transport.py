@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import gammaln
 
-from autovi import registry
+from autovi.distributions import registry
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.extremes import fraction, positive_below_one, scaled_exp
 from autovi.implicit.numerics.special import digamma_gap

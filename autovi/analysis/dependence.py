@@ -1,0 +1,399 @@
+"""What a program's outputs depend on, read from its jaxpr without computing anything.
+
+Three questions are answered for every pair of an output (a cost term) and a tracked input (the value of a
+site): does the output depend on it at all; along which dimensions is it elementwise in it, so that a plate's
+cost may be split by element; and which operations on the way could make it jump. Every answer errs on one
+side only: a dependence is never missed, an alignment never claimed without proof, a jump never overlooked
+(`continuity.py` tests the suspicions).
+
+The method is abstract interpretation. Each variable of the jaxpr carries, for every tracked input that
+reaches it, a path: the position map so far and the names of the operations that could jump.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from autovi.analysis.primitives import (
+    CONTINUOUS,
+    COPYING,
+    POLYNOMIAL_ALWAYS,
+    SMOOTH_FUNCTIONS,
+    SPREADING_NONFINITE,
+    UNUSED,
+    DimMap,
+    Names,
+    position_maps,
+    shape_of,
+    shift_guards,
+)
+
+NONE: Names = frozenset()
+
+
+class Dependence(NamedTuple):
+    """How an output depends on an input.
+
+    aligned: for each dimension `d` of the input the output dimension `e` such that `out[..., i at e, ...]`
+        depends on the input only through `input[..., i at d, ...]`; None where no such dimension is known.
+    jumps: primitives on the way at which the output, where it is finite, may be discontinuous in the input.
+        Empty for inputs that are not floating point.
+    guards: the same for switches between the output and a non-finite constant, such as `-inf` outside the
+        support: the output does not jump from one finite value to another there, but `exp(output)` may.
+    """
+
+    aligned: tuple[int | None, ...]
+    jumps: Names = NONE
+    guards: Names = NONE
+
+
+class _Value(NamedTuple):
+    """What is known of one variable. A value without paths does not depend on the tracked inputs."""
+
+    paths: dict[str, Dependence] = {}
+    polynomial: bool = True  # a polynomial in the tracked inputs, its coefficients free of them
+    nonfinite: bool = False  # without a finite element, whatever the inputs
+
+
+class _MutableState(Exception):
+    """The program writes to references, so that what a variable holds is not where it was defined."""
+
+
+Handler = Callable[[Any, list[_Value]], list[_Value]]
+
+
+def analyse(
+    fn: Callable[..., dict[str, Any]], tracked: dict[str, Any], *untracked: Any
+) -> dict[str, dict[str, Dependence]]:
+    """For each output of `fn(tracked, *untracked)`, the tracked inputs it may depend on, and how.
+
+    `fn` returns a dictionary of arrays; the leaves of `tracked` (one array each) and `untracked` are arrays
+    or `jax.ShapeDtypeStruct`. `fn` is traced once and nothing is computed. An input that is missing from an
+    output's dictionary cannot influence it.
+
+    Control flow and nested functions are followed; unknown primitives are taken to mix all positions and to
+    jump. Under `while` and across the steps of `scan` a carried value keeps only what every step keeps.
+
+    Raises TypeError if an entry of `tracked` or of the result is not one array.
+
+    Example:
+        >>> out = analyse(lambda t: {"y": t["mu"][t["z"]]}, {"mu": jnp.zeros(3), "z": jnp.zeros(5, int)})
+        >>> out["y"]["z"].aligned, out["y"]["mu"].aligned
+        ((0,), (None,))
+    """
+    _expect_arrays("tracked", tracked)
+    closed, out_tree = jax.make_jaxpr(fn, return_shape=True)(tracked, *untracked)
+    _expect_arrays("the result of fn", out_tree)
+    names, out_names = sorted(tracked), sorted(out_tree)
+    atoms = dict(zip(names, closed.jaxpr.invars[: len(names)], strict=True))
+    sources = [_Value({n: Dependence(tuple(range(len(shape_of(v)))))}) for n, v in atoms.items()]
+    rest = [_Value() for _ in closed.jaxpr.invars[len(names) :]]
+    try:
+        outs = _run(closed, [*sources, *rest])
+    except _MutableState:
+        lost = {n: Dependence((None,) * len(shape_of(v)), frozenset({"ref"})) for n, v in atoms.items()}
+        outs = [_Value(lost) for _ in out_names]
+    report = dict(zip(out_names, outs, strict=True))
+    floating = {n for n, v in atoms.items() if _is_inexact(v)}
+    return {
+        out: {n: p if n in floating else Dependence(p.aligned) for n, p in value.paths.items()}
+        for out, value in report.items()
+    }
+
+
+def _expect_arrays(what: str, tree: Any) -> None:
+    if not isinstance(tree, dict):
+        raise TypeError(f"{what}: expected a dict of arrays, got {type(tree).__name__}")
+    for name, entry in tree.items():
+        if not jax.tree_util.all_leaves([entry]):
+            raise TypeError(f"{what}: expected one array under {name!r}, got {type(entry).__name__}")
+
+
+# --- Running a jaxpr ---------------------------------------------------------------------------------------
+
+
+def _run(jaxpr: Any, args: list[_Value]) -> list[_Value]:
+    """Interprets an open or closed jaxpr on abstract values."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    known = dict(zip(jaxpr.invars, args, strict=True)) | {v: _Value() for v in jaxpr.constvars}
+    shifts = shift_guards(jaxpr)
+
+    def read(atom: Any) -> _Value:
+        return _literal(atom) if isinstance(atom, Literal) else known[atom]
+
+    for position, eqn in enumerate(jaxpr.eqns):
+        if any(hasattr(v.aval, "inner_aval") for v in (*eqn.invars, *eqn.outvars)):
+            raise _MutableState
+        operands = [read(v) for v in eqn.invars]
+        if position in shifts:
+            operands[0] = _map_paths(operands[0], lambda p: Dependence(p.aligned))
+        results = HANDLERS.get(eqn.primitive.name, _primitive)(eqn, operands)
+        known |= zip(eqn.outvars, results, strict=True)
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _literal(atom: Any) -> _Value:
+    value = np.asarray(atom.val)
+    return _Value(nonfinite=bool(_is_inexact(atom) and value.size and not np.isfinite(value).any()))
+
+
+def _is_inexact(atom: Any) -> bool:
+    return jnp.issubdtype(getattr(atom.aval, "dtype", np.bool_), jnp.inexact)
+
+
+def _map_paths(value: _Value, change: Callable[[Dependence], Dependence], **fields: Any) -> _Value:
+    return value._replace(paths={n: change(p) for n, p in value.paths.items()}, **fields)
+
+
+def _join_paths(a: Dependence, b: Dependence) -> Dependence:
+    aligned = tuple(i if i == j else None for i, j in zip(a.aligned, b.aligned, strict=True))
+    return Dependence(aligned, a.jumps | b.jumps, a.guards | b.guards)
+
+
+def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
+    merged: dict[str, Dependence] = {}
+    for paths in maps:
+        for name, path in paths.items():
+            merged[name] = _join_paths(merged[name], path) if name in merged else path
+    return merged
+
+
+def _join(a: _Value, b: _Value) -> _Value:
+    """What is known of a variable that may be either."""
+    return _Value(_merge(a.paths, b.paths), a.polynomial and b.polynomial, a.nonfinite and b.nonfinite)
+
+
+def _join_lists(a: list[_Value], b: list[_Value]) -> list[_Value]:
+    return [_join(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def _settled(step: Callable[[list[_Value]], list[_Value]], carry: list[_Value]) -> list[_Value]:
+    """The least carry that contains `carry` and its own image: alignments only get lost, names only added."""
+    while (wider := _join_lists(carry, step(carry))) != carry:
+        carry = wider
+    return carry
+
+
+# --- One equation ------------------------------------------------------------------------------------------
+
+
+def _primitive(eqn: Any, args: list[_Value]) -> list[_Value]:
+    polynomial = _is_polynomial(eqn, args)
+    nonfinite = _is_nonfinite(eqn, args)
+    outs = []
+    for k, maps in enumerate(position_maps(eqn)):
+        used = [(i, dims) for i, dims in zip(range(len(args)), maps, strict=True) if dims is not UNUSED]
+        paths = _merge(*(_through(eqn, args, i, k, dims) for i, dims in used))
+        out = _Value(paths, polynomial, nonfinite)
+        # Nowhere finite, it has no finite value to jump from: `inf * (x > 0)`.
+        outs.append(_map_paths(out, _as_guards) if nonfinite else out)
+    return outs
+
+
+def _as_guards(path: Dependence) -> Dependence:
+    return Dependence(path.aligned, NONE, path.jumps | path.guards)
+
+
+def _is_nonfinite(eqn: Any, args: list[_Value]) -> bool:
+    if eqn.primitive.name in ("add", "sub", "mul"):
+        return any(a.nonfinite for a in args)
+    copied = eqn.primitive.name in COPYING and _is_inexact(eqn.outvars[0])
+    return copied and all(a.nonfinite for a in args)
+
+
+def _through(eqn: Any, args: list[_Value], i: int, k: int, dims: DimMap) -> dict[str, Dependence]:
+    """The paths of operand `i`, carried on to output `k`."""
+    new = _jump(eqn, args, i, k)
+    guarding = _is_guard(eqn, args, i)
+    keeps = _keeps_nonfinite(eqn, i)
+
+    def onward(path: Dependence) -> Dependence:
+        aligned = _place(path.aligned, dims)
+        if guarding:
+            return _as_guards(path._replace(aligned=aligned))
+        if keeps:
+            return Dependence(aligned, path.jumps | new, path.guards)
+        return Dependence(aligned, path.jumps | path.guards | new)
+
+    return {name: onward(path) for name, path in args[i].paths.items()}
+
+
+def _place(aligned: Iterable[int | None], dims: DimMap) -> tuple[int | None, ...]:
+    """Negative entries stand for steps of an enclosing loop, and no operation inside a step moves them."""
+    return tuple(a if a is None or a < 0 else dims[a] for a in aligned)
+
+
+def _jump(eqn: Any, args: list[_Value], i: int, k: int) -> Names:
+    """Names the primitive if output `k` may jump where operand `i` is continuous."""
+    name = eqn.primitive.name
+    # What an operation does to an integer adds nothing: the jump was where the integer was made.
+    if name in CONTINUOUS or not _is_inexact(eqn.invars[i]):
+        return NONE
+    harmless = CONTINUOUS_IF.get(name)
+    return NONE if harmless is not None and harmless(eqn, args, i, k) else frozenset({name})
+
+
+def _all_polynomial(eqn: Any, args: list[_Value], i: int, k: int) -> bool:
+    # A polynomial that is not zero everywhere is zero almost nowhere, and is finite wherever its inputs are:
+    # `x == c`, `isnan(x)`, `isfinite(x)` take one value almost everywhere. A clipped value can equal a bound
+    # on a whole interval: for it, the comparison does jump.
+    return all(a.polynomial for a in args)
+
+
+def _polynomial_against_infinity(eqn: Any, args: list[_Value], i: int, k: int) -> bool:
+    return all(a.polynomial for a in args) and any(a.nonfinite for a in args)
+
+
+def _leading_key(eqn: Any, args: list[_Value], i: int, k: int) -> bool:
+    # Sorted values are continuous; what is carried along jumps in the keys, where two of them change places.
+    return i == k == 0 or i >= eqn.params["num_keys"]
+
+
+CONTINUOUS_IF: dict[str, Callable[[Any, list[_Value], int, int], bool]] = {
+    **dict.fromkeys(["eq", "ne", "is_finite"], _all_polynomial),
+    **dict.fromkeys(["lt", "le", "gt", "ge"], _polynomial_against_infinity),
+    "convert_element_type": lambda eqn, args, i, k: _is_inexact(eqn.outvars[k]),
+    "scatter": lambda eqn, args, i, k: eqn.params.get("update_jaxpr") is None,  # `x.at[i].apply(f)` has one
+    "sort": _leading_key,
+    "top_k": lambda eqn, args, i, k: k == 0,
+}
+
+
+def _is_guard(eqn: Any, args: list[_Value], i: int) -> bool:
+    """Whether operand `i` is the predicate of a switch between one value and others that are never finite."""
+    return eqn.primitive.name == "select_n" and i == 0 and sum(not a.nonfinite for a in args[1:]) == 1
+
+
+def _keeps_nonfinite(eqn: Any, i: int) -> bool:
+    """Whether the output is not finite wherever operand `i` is not and influences it."""
+    name = eqn.primitive.name
+    if name in ("div", "select_n"):
+        return i == 0 if name == "div" else i > 0
+    return name in SPREADING_NONFINITE and (name != "convert_element_type" or _is_inexact(eqn.outvars[0]))
+
+
+def _is_polynomial(eqn: Any, args: list[_Value]) -> bool:
+    if not any(a.paths for a in args):
+        return True
+    rule = POLYNOMIAL.get(eqn.primitive.name)
+    return rule is not None and all(a.polynomial for a in args) and rule(eqn, args)
+
+
+# --- Equations with programs inside ------------------------------------------------------------------------
+
+
+def _call(param: str) -> Handler:
+    return lambda eqn, args: _run(eqn.params[param], args)
+
+
+def _custom_jvp(eqn: Any, args: list[_Value]) -> list[_Value]:
+    body = eqn.params["call_jaxpr"]
+    outs = _run(body, args)
+    harmless = SMOOTH_FUNCTIONS.get(_function_name(body), NONE)
+    before = _merge(*({n: Dependence((), p.jumps | p.guards) for n, p in a.paths.items()} for a in args))
+
+    def cleared(name: str, path: Dependence) -> Dependence:
+        return path._replace(jumps=(path.jumps - harmless) | (path.jumps & before[name].jumps))
+
+    return [out._replace(paths={n: cleared(n, p) for n, p in out.paths.items()}) for out in outs]
+
+
+def _function_name(jaxpr: Any) -> str:
+    info = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
+    return getattr(info, "func_src_info", "").split(" at ")[0]
+
+
+def _controlled(outs: list[_Value], controls: Iterable[_Value]) -> list[_Value]:
+    """Values that a scalar chose (a branch, the number of steps): they depend on it at every position."""
+    chosen = _merge(*(c.paths for c in controls))
+    if not chosen:
+        return outs
+    lost = {n: Dependence(_place(p.aligned, ()), p.jumps | p.guards) for n, p in chosen.items()}
+    return [_Value(_merge(out.paths, lost), polynomial=False) for out in outs]
+
+
+def _cond(eqn: Any, args: list[_Value]) -> list[_Value]:
+    index, *operands = args
+    outs = reduce(_join_lists, (_run(branch, operands) for branch in eqn.params["branches"]))
+    return _controlled(outs, [index])
+
+
+def _while(eqn: Any, args: list[_Value]) -> list[_Value]:
+    p = eqn.params
+    num_test, num_body = p["cond_nconsts"], p["body_nconsts"]
+    test, body = args[:num_test], args[num_test : num_test + num_body]
+    carry = _settled(lambda c: _run(p["body_jaxpr"], [*body, *c]), args[num_test + num_body :])
+    return _controlled(carry, _run(p["cond_jaxpr"], [*test, *carry]))
+
+
+def _scan(eqn: Any, args: list[_Value]) -> list[_Value]:
+    body = eqn.params["jaxpr"]
+    num_consts, num_carry = _scan_counts(eqn)
+    consts, rest = args[:num_consts], args[num_consts:]
+    init, stacked = rest[:num_carry], rest[num_carry:]
+    step = min((a for v in args for q in v.paths.values() for a in q.aligned if a is not None), default=0)
+    step = min(step, 0) - 1  # a mark of this loop's own: "aligned with the step"
+    slices = [_map_aligned(v, lambda a: step if a == 0 else a - (a > 0)) for v in stacked]
+
+    def carried(carry: list[_Value]) -> list[_Value]:
+        outs = _run(body, [*consts, *carry, *slices])[:num_carry]
+        # A later step sees this one.
+        return [_map_aligned(v, lambda a: None if a == step else a) for v in outs]
+
+    carry = _settled(carried, init)
+    outs = _run(body, [*consts, *carry, *slices])[num_carry:]
+    return [*carry, *(_map_aligned(v, lambda a: 0 if a == step else a + (a >= 0)) for v in outs)]
+
+
+def _scan_counts(eqn: Any) -> tuple[int, int]:
+    """Numbers of constants and of carried values, by rank: outside, only what is sliced has a dimension more.
+
+    (The parameters that say so differ between versions of JAX.)
+    """
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+
+    def same_rank(outside: Any, inside: Any) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(shape_of(o)) == len(shape_of(i)) for o, i in pairs)
+
+    num_carry = same_rank(eqn.outvars, body.outvars)
+    return same_rank(eqn.invars, body.invars) - num_carry, num_carry
+
+
+def _map_aligned(value: _Value, change: Callable[[int], int | None]) -> _Value:
+    return _map_paths(value, lambda p: p._replace(aligned=tuple(None if a is None else change(a) for a in p.aligned)))
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(["jit", "pjit", "remat", "remat2", "checkpoint"], _call("jaxpr")),
+    **dict.fromkeys(["closed_call", "core_call", "custom_vjp_call"], _call("call_jaxpr")),
+    "custom_vjp_call_jaxpr": _call("fun_jaxpr"),
+    "custom_jvp_call": _custom_jvp,
+    "cond": _cond,
+    "while": _while,
+    "scan": _scan,
+}
+
+# --- Which equations make polynomials of polynomials ---------------------------------------------------
+
+
+def _always(eqn: Any, args: list[_Value]) -> bool:
+    return True
+
+
+def _later_operands_free(eqn: Any, args: list[_Value]) -> bool:
+    return not any(a.paths for a in args[1:])
+
+
+POLYNOMIAL: dict[str, Callable[[Any, list[_Value]], bool]] = {
+    **dict.fromkeys(POLYNOMIAL_ALWAYS, _always),
+    **dict.fromkeys(["div", "dynamic_slice", "gather"], _later_operands_free),
+    "convert_element_type": lambda eqn, args: _is_inexact(eqn.invars[0]) and _is_inexact(eqn.outvars[0]),
+    "integer_pow": lambda eqn, args: eqn.params["y"] >= 0,
+    "select_n": lambda eqn, args: not args[0].paths,
+}

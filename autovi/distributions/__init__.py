@@ -1,0 +1,1 @@
+"""What is known of NumPyro's distributions, one row a class."""

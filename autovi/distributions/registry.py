@@ -1,0 +1,239 @@
+"""What is known of the gradients of a distribution: its row of the table, read for the instance at hand.
+
+`lookup` reads `distributions.GRADIENTS` through wrappers, transforms, mixtures and subclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from autovi.distributions.gradients import GRADIENTS, Gradients
+
+_ADDED: dict[type, Gradients] = {}  # classes that users have made known
+
+# Distributions that draw as another does.
+WRAPPERS = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
+
+
+def strip(fn: dist.Distribution) -> dist.Distribution:
+    """The distribution inside any `ExpandedDistribution`, `Independent` and `MaskedDistribution`."""
+    while isinstance(fn, WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
+def lookup(fn: dist.Distribution) -> Gradients:
+    """What is known of the gradients of `fn`: its row of `GRADIENTS`, read for this instance.
+
+    Wrappers, transforms, truncations, mixtures and gates are read through to what they wrap. A subclass of a
+    listed class has that class's row unless it overrides `sample`. Any other class is unknown: a pathwise gradient,
+    if it is univariate, only when asked for; and every parameter moves the support unless the support is a constant.
+
+    Example:
+        >>> lookup(dist.Uniform(0.0, 1.0).expand([3]).to_event(1)).moving_support
+        ('low', 'high')
+    """
+    if type(fn) in _ADDED:
+        return _ADDED[type(fn)]
+    listed = _listed_class(type(fn))
+    if listed is None or type(fn).sample is not listed.sample:
+        return _unlisted(fn)
+    row, refine = GRADIENTS[listed.__name__], _PER_INSTANCE_ROWS.get(listed.__name__)
+    return refine(fn, row) if refine else row
+
+
+def add(cls: type[dist.Distribution], row: Gradients) -> None:
+    """Gives a class that is not NumPyro's a row of its own, for `lookup`."""
+    _ADDED[cls] = row
+
+
+def is_listed(fn: dist.Distribution) -> bool:
+    """Are `fn` and all distributions inside it NumPyro's own classes, as they are in the table?"""
+    inside = jax.tree.leaves(vars(fn), is_leaf=lambda x: isinstance(x, dist.Distribution))
+    return _listed_class(type(fn)) is type(fn) and all(is_listed(x) for x in inside if isinstance(x, dist.Distribution))
+
+
+def is_discrete(fn: dist.Distribution) -> bool:
+    """Whether the draws of `fn` are integers: `lookup(fn).discrete`."""
+    return lookup(fn).discrete
+
+
+def _listed_class(cls: type) -> type[dist.Distribution] | None:
+    """The nearest ancestor of `cls` that has a row and is NumPyro's own, not a namesake."""
+    for ancestor in cls.__mro__:
+        name = ancestor.__name__
+        if name in GRADIENTS and getattr(dist, name) is ancestor and ancestor is not dist.Distribution:
+            return ancestor
+    return None
+
+
+def _unlisted(fn: dist.Distribution) -> Gradients:
+    try:
+        discrete = bool(fn.support.is_discrete)
+        fixed = isinstance(_element(fn.support), constraints.ParameterFreeConstraint)
+    except (AttributeError, NotImplementedError):  # a class of one's own without a support
+        discrete, fixed = False, False
+    univariate = not discrete and not fn.event_shape
+    return Gradients(
+        "implicit" if univariate else None,
+        discrete=discrete,
+        enumerable=discrete and bool(fn.has_enumerate_support),
+        moving_support=() if fixed or discrete else tuple(fn.arg_constraints),
+        implicit=dict.fromkeys(fn.arg_constraints, _generic_route(fn)) if univariate else {},
+        reserved="autovi does not know its class, and can only try its density on a few values" if univariate else None,
+        note=f"{type(fn).__name__} is not a distribution that autovi knows",
+    )
+
+
+def _generic_route(fn: dist.Distribution) -> str:
+    return "quadrature" if type(fn).cdf is dist.Distribution.cdf else "cdf"
+
+
+def _wrapped(fn: Any, row: Gradients) -> Gradients:
+    return lookup(fn.base_dist)
+
+
+def _folded(fn: dist.FoldedDistribution, row: Gradients) -> Gradients:
+    base = lookup(fn.base_dist)
+    return replace(base, pathwise=base.pathwise and "implicit", implicit={"base_dist": "analytic"})
+
+
+def _sine_skewed(fn: dist.SineSkewed, row: Gradients) -> Gradients:
+    """The ends of uniform angles are those of the circle."""
+    uniform = isinstance(strip(fn.base_dist), dist.Uniform)
+    return replace(row, implicit={**row.implicit, "base_dist": None}) if uniform else row
+
+
+def _independent(fn: dist.Independent, row: Gradients) -> Gradients:
+    element = lookup(fn.base_dist)
+    return replace(element, enumerable=element.enumerable and fn.reinterpreted_batch_ndims == 0)
+
+
+def _transformed(fn: dist.TransformedDistribution, row: Gradients) -> Gradients:
+    base = lookup(fn.base_dist)
+    moving = base.moving_support + (("transforms",) if _transforms_move_support(fn) else ())
+    return replace(base, enumerable=False, moving_support=moving)
+
+
+def _transforms_move_support(fn: dist.TransformedDistribution) -> bool:
+    """Whether a parameter of a transform may move the edge of the support.
+
+    A bijection from the whole real space has no edge to move; once a transform has left the whole space, any
+    later one with parameters may. A Python number among them is a constant.
+    """
+    whole = _is_whole_space(fn.base_dist.support)
+    for transform in fn.transforms:
+        dtypes = [getattr(leaf, "dtype", int) for leaf in jax.tree.leaves(transform)]
+        if not whole and any(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
+            return True
+        # The default codomain of an affine transform is the real line, whatever goes in: only ever lose the
+        # whole space along the chain, never regain it.
+        whole = whole and _is_whole_space(transform.codomain)
+    return False
+
+
+def _truncated(fn: Any, row: Gradients) -> Gradients:
+    if not isinstance(fn.base_dist, dist.StudentT):
+        return row
+    return replace(row, pathwise="implicit", implicit=dict.fromkeys(("base_dist", *row.moving_support), "analytic"))
+
+
+def _copula(fn: dist.GaussianCopula, row: Gradients) -> Gradients:
+    marginal = lookup(fn.marginal_dist)
+    row = replace(row, moving_support=marginal.moving_support)
+    if marginal.periodic:
+        return replace(row, pathwise=None, note="its angles are cut where their distribution functions begin")
+    if marginal.not_pathwise:
+        return replace(row, pathwise=None, note="a value of its marginal has a probability of its own")
+    if marginal.pathwise is None:
+        return row
+    implicit = {"marginal_dist": "analytic"}
+    return replace(row, pathwise="implicit", implicit=implicit, reserved=marginal.reserved, note="")
+
+
+def _mixture(components: Iterable[dist.Distribution]) -> Gradients:
+    components = list(components)
+    rows = [lookup(component) for component in components]
+    common = Gradients(
+        None,
+        discrete=all(row.discrete for row in rows),
+        moving_support=_union(row.moving_support for row in rows),
+        note="the component is a discrete choice: enumerate it, or use the score function for the weights",
+    )
+    if not all(row.pathwise and _is_factorized(c) for row, c in zip(rows, components, strict=True)):
+        return common
+    if any(row.not_pathwise for row in rows):
+        return replace(common, note="a value of a component has a probability of its own")
+    route = "triangular" if components[0].event_shape else "analytic"
+    return replace(
+        common,
+        pathwise="implicit",
+        periodic=any(row.periodic for row in rows),
+        implicit={"mixing_distribution": route, "components": route},
+        reserved="the implicit gradient of a mixture explodes as its components draw apart",
+        note="",
+    )
+
+
+def _is_factorized(fn: dist.Distribution) -> bool:
+    """Are the coordinates of `fn` independent, each with a distribution function of its own?"""
+    return not strip(fn).event_shape
+
+
+def _gated(fn: dist.HurdleProbs, row: Gradients) -> Gradients:
+    base = lookup(fn.base_dist)
+    if base.discrete or base.pathwise is None:
+        return replace(row, discrete=base.discrete, moving_support=base.moving_support)
+    return replace(GRADIENTS["HurdleLogNormal"], moving_support=base.moving_support)
+
+
+def _observed_through(fn: Any, row: Gradients) -> Gradients:
+    """Inflated and censored distributions: a row of their own, with the kind of values of their base."""
+    base = lookup(fn.base_dist)
+    return replace(row, discrete=base.discrete, enumerable=base.enumerable and not row.observation_only)
+
+
+# Classes whose row depends on what the instance holds: (instance, row of its class) -> row of the instance.
+_PER_INSTANCE_ROWS: dict[str, Callable[[Any, Gradients], Gradients]] = {
+    "ExpandedDistribution": _wrapped,
+    "FoldedDistribution": _folded,
+    "GaussianCopula": _copula,
+    "HurdleLogits": _gated,
+    "HurdleProbs": _gated,
+    "Independent": _independent,
+    "IntervalCensoredDistribution": _observed_through,
+    "LeftCensoredDistribution": _observed_through,
+    "LeftTruncatedDistribution": _truncated,
+    "MaskedDistribution": _wrapped,
+    "MixtureGeneral": lambda fn, row: _mixture(fn.component_distributions),
+    "MixtureSameFamily": lambda fn, row: _mixture([fn.component_distribution]),
+    "RightCensoredDistribution": _observed_through,
+    "RightTruncatedDistribution": _truncated,
+    "SineSkewed": _sine_skewed,
+    "TransformedDistribution": _transformed,
+    "TwoSidedTruncatedDistribution": _truncated,
+    "ZeroInflatedLogits": _observed_through,
+    "ZeroInflatedProbs": _observed_through,
+}
+
+
+def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for group in names for name in group))
+
+
+def _element(support: constraints.Constraint) -> constraints.Constraint:
+    """The constraint on one element of a support built with `constraints.independent`."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
+def _is_whole_space(support: constraints.Constraint) -> bool:
+    return _element(support) is constraints.real

@@ -1,0 +1,1 @@
+"""Guide and model as one program, and a loss whose gradient is the estimate."""

@@ -1,0 +1,144 @@
+"""The engine's own guide: the blocks of a plan, whose distributions depend on parameters alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions.transforms import biject_to
+
+from autovi.families.base import Family, Layout
+from autovi.model.execution import Record, mask_of, plate_scale
+from autovi.model.sites import Sites
+from autovi.objective.nodes import Drawer, Node, draw_node, guide_term
+from autovi.plan.plan import Block, Plan
+
+
+@dataclass(frozen=True)
+class BlockGuide:
+    """Parameters, starting points and draws of a plan's blocks."""
+
+    sites: Sites
+    plan: Plan
+
+    # --- parameters ---------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many unconstrained numbers a starting point has."""
+        return sum(self._start_size(b) for b in self.plan.blocks)
+
+    def init(self, start: jax.Array) -> dict[str, Any]:
+        """Parameters around one starting point: `start` holds every unconstrained value of the blocks, in order."""
+        return {b.name: family_of(b).init(x, self.layout(b)) for b, x in self._starts(start)}
+
+    def start_values(self, start: jax.Array, indices: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """The value of every continuous block at a starting point, to force it to."""
+        continuous = [(b, x) for b, x in self._starts(start) if self._start_size(b)]
+        return {b.name: self.gather(b, x, indices) for b, x in continuous}
+
+    def layout(self, block: Block) -> Layout:
+        """The array that a block's family is asked for, plates at full size."""
+        site = self.sites.samples[block.sites[0]]
+        if block.flat:
+            return Layout((), (sum(self.sites.samples[s].size for s in block.sites),))
+        if family_of(block).unconstrained:
+            shape, ndim = site.full(site.unconstrained_shape or ()), len(site.batch_shape)
+            return Layout(shape[:ndim], shape[ndim:])
+        num_values = None if site.values is None else len(site.values)
+        return Layout(site.full(site.batch_shape), site.event_shape, num_values)
+
+    def gather(self, block: Block, leaves: Any, indices: Mapping[str, Any]) -> Any:
+        """The rows of a block's parameters that belong to the elements of this step's plates."""
+        if block.flat:
+            return leaves
+        site = self.sites.samples[block.sites[0]]
+        full = site.full(site.batch_shape)
+        for plate in site.plates:
+            axis = len(full) + plate.dim
+            if plate.subsampled and plate.name in indices and axis >= 0 and full[axis] == plate.size:
+                rows = indices[plate.name]
+                leaves = jax.tree.map(lambda x, a=axis, r=rows: jnp.take(x, r, axis=a), leaves)
+        return leaves
+
+    def _starts(self, start: jax.Array) -> Iterator[tuple[Block, jax.Array]]:
+        offset = 0
+        for block in self.plan.blocks:
+            size = self._start_size(block)
+            yield block, self._start(block, start[offset : offset + size])
+            offset += size
+
+    def _start_size(self, block: Block) -> int:
+        sites = [self.sites.samples[s] for s in block.sites]
+        return sum(prod(s.full(s.unconstrained_shape)) for s in sites if s.unconstrained_shape is not None)
+
+    def _start(self, block: Block, flat: jax.Array) -> jax.Array:
+        site, layout, family = self.sites.samples[block.sites[0]], self.layout(block), family_of(block)
+        if family.unconstrained:
+            return flat.reshape(layout.batch_shape + layout.event_shape)
+        if family.support is None:
+            return jnp.zeros(layout.batch_shape + layout.event_shape)
+        return biject_to(family.support)(flat.reshape(site.full(site.unconstrained_shape or ())))
+
+    # --- draws --------------------------------------------------------------------------------------------------------
+
+    def draw(
+        self, params: Mapping[str, Any], indices: Mapping[str, Any], draw: Drawer
+    ) -> tuple[dict[str, Node], dict[str, Any]]:
+        """Every block as drawn, and the value of every site: unconstrained where its family is."""
+        nodes: dict[str, Node] = {}
+        values: dict[str, Any] = {}
+        for block in self.plan.blocks:
+            leaves = self.gather(block, params[block.name], indices)
+            q = family_of(block).distribution(leaves, len(self.layout(block).event_shape))
+            nodes[block.name] = draw_node(block.name, q, draw)
+            values.update(self._site_values(block, nodes[block.name].draw.value))
+        return nodes, values
+
+    def terms(
+        self, nodes: Mapping[str, Node], records: Mapping[str, Record], sizes: Mapping[str, int]
+    ) -> dict[str, jax.Array]:
+        """-log q of every block, with the plate scale and the mask of the model's site."""
+        terms = {}
+        for block in self.plan.blocks:
+            node = nodes[block.name]
+            if block.flat:
+                terms[f"q:{block.name}"] = guide_term(node, block.estimator)
+            else:
+                r = records[block.name]
+                scale, mask = plate_scale(r.frames, sizes), mask_of(r.fn)
+                terms[f"q:{block.name}"] = guide_term(node, block.estimator, scale, mask)
+        return terms
+
+    def unconstrained(self) -> frozenset[str]:
+        """The sites whose values are drawn on the unconstrained scale."""
+        return frozenset(s for b in self.plan.blocks if family_of(b).unconstrained for s in b.sites)
+
+    def _site_values(self, block: Block, drawn: jax.Array) -> dict[str, Any]:
+        if not block.flat:
+            return {block.name: site_value(self.sites, block.name, drawn)}
+        values, offset = {}, 0
+        for name in block.sites:
+            site = self.sites.samples[name]
+            values[name] = drawn[offset : offset + site.size].reshape(site.unconstrained_shape)
+            offset += site.size
+        return values
+
+
+def family_of(block: Block) -> Family:
+    """The family of a block of the engine's own guide."""
+    assert block.family is not None
+    return block.family
+
+
+def site_value(sites: Sites, name: str, index: Any) -> Any:
+    """The value that a draw from a finite support stands for: families draw the index."""
+    values = sites.samples[name].values
+    if values is None or values == tuple(range(len(values))):
+        return index
+    return jnp.asarray(np.asarray(values).astype(int))[index]

@@ -1,0 +1,61 @@
+"""What the structure of a program says of a site when an estimator is chosen for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from autovi.analysis.structure import Structure
+from autovi.distributions.gradients import Gradients
+from autovi.estimators.base import Facts
+from autovi.model.sites import CIRCULAR, Site
+
+
+def facts_of(
+    site: Site,
+    law: str,
+    gradients: Gradients,
+    nodes: Mapping[str, Site],
+    structure: Structure,
+    sampled: Collection[str],
+    jumps: str | None,
+    seam: str | None,
+) -> Facts:
+    """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be."""
+    if gradients.periodic and site.support != CIRCULAR:
+        seam = "its angle is transformed, so that what lies across the seam is not known"
+    return Facts(
+        gradients,
+        num_values=None if site.values is None else len(site.values),
+        entangled=_entangled(site, structure),
+        shared=_shared(site, nodes, structure, sampled),
+        nested=_bound_to_guide(site, nodes, structure),
+        jumps=jumps,
+        seam=seam,
+        law=law,
+    )
+
+
+def _entangled(site: Site, structure: Structure) -> str | None:
+    for term, aligned in structure.downstream[site.name].items():
+        for d, e in enumerate(aligned):
+            if e is None and site.batch_shape[d] > 1:
+                return f"the term {term!r} mixes its elements, which then cannot be set all at once"
+    return None
+
+
+def _shared(site: Site, nodes: Mapping[str, Site], structure: Structure, sampled: Collection[str]) -> tuple[str, ...]:
+    """The other sites that can be integrated and have a term downstream in common with this one."""
+    mine = set(structure.downstream[site.name])
+    others = [n for n, s in sorted(nodes.items()) if n != site.name and s.values is not None and n not in sampled]
+    return tuple(n for n in others if mine & set(structure.downstream[n]) and _entangled(nodes[n], structure) is None)
+
+
+def _bound_to_guide(site: Site, nodes: Mapping[str, Site], structure: Structure) -> str | None:
+    """Why a site cannot be summed out of the model and leave the guide."""
+    for term in structure.downstream[site.name]:
+        for plate in structure.plates[term]:
+            if plate.subsampled and plate not in site.plates:
+                where = f"the term {term!r} is in the subsampled plate {plate.name!r}"
+                return f"{where}, and the logarithm of a sum cannot be subsampled"
+    below = next((n for n in nodes if n != site.name and f"q:{n}" in structure.downstream[site.name]), None)
+    return None if below is None else f"the guide draws {below!r} given it, so it cannot leave the guide"

@@ -1,0 +1,314 @@
+"""Sites -> Plan: ordered rules, each with the sentence that explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from autovi.analysis.structure import Structure
+from autovi.distributions.gradients import GRADIENTS
+from autovi.estimators import ESTIMATORS, Estimator
+from autovi.estimators.base import Facts
+from autovi.families import FAMILIES, Family
+from autovi.model.matching import guide_nodes
+from autovi.model.sites import Site, Sites
+from autovi.plan.facts import facts_of
+from autovi.plan.plan import Block, Choice, Plan
+from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
+
+GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
+JOINT = "joint"  # the block of all continuous sites that share one distribution
+FULL_RANK_LIMIT = 200  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
+ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
+
+OWN_FAMILY = {
+    "Gamma": "gamma",
+    "Chi2": "gamma",
+    "Exponential": "gamma",
+    "Beta": "beta",
+    "BetaProportion": "beta",
+    "Dirichlet": "dirichlet",
+    "VonMises": "von_mises",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the family rules look at besides the site."""
+
+    guide: str
+    free_dimensions: int  # unconstrained dimensions that a joint block would have
+    jumps: Mapping[str, str]  # sites in which a cost jumps
+
+
+FamilyRule = tuple[Callable[[Site, Context], bool], str, str]
+
+FAMILY_RULES: tuple[FamilyRule, ...] = (
+    (lambda s, c: s.support == "boolean", "bernoulli", "a yes-or-no site"),
+    (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
+    (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
+    (
+        lambda s, c: c.guide == "auto" and s.distribution in OWN_FAMILY and not s.subsampled,
+        "own",
+        "the family of its own prior, exact where the model is conjugate",
+    ),
+    (lambda s, c: s.name in c.jumps, "normal", "apart from the others, so that its score sees its own cost only"),
+    (lambda s, c: c.guide == "mean_field", "normal", "guide='mean_field' asks for independent normals"),
+    (
+        lambda s, c: s.subsampled,
+        "normal",
+        "one element of a subsampled plate at a time, so no joint covariance",
+    ),
+    (lambda s, c: s.masked, "normal", "masked elements must not tie to others, so no joint covariance"),
+    (lambda s, c: c.guide == "low_rank", "low_rank", "guide='low_rank' asks for a joint normal of low rank"),
+    (lambda s, c: c.guide == "full_rank", "full_rank", "guide='full_rank' asks for one joint normal"),
+    (
+        lambda s, c: c.free_dimensions <= FULL_RANK_LIMIT,
+        "full_rank",
+        "jointly normal with the other continuous sites on the unconstrained scale",
+    ),
+    (
+        lambda s, c: True,
+        "normal",
+        f"normal on the unconstrained scale; over {FULL_RANK_LIMIT} dimensions, so mean field",
+    ),
+)
+
+
+def make_plan(
+    sites: Sites,
+    structure: Structure,
+    *,
+    guide: str = "auto",
+    guide_sites: Sites | None = None,
+    families: Mapping[str, Any] | None = None,
+    estimators: Mapping[str, Any] | None = None,
+    num_particles: int | None = None,
+    jumps: Mapping[str, str] | None = None,
+    seams: Mapping[str, str] | None = None,
+) -> Plan:
+    """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
+
+    `families` and `estimators` map site names or globs to entries of the two tables, and win over
+    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where,
+    `seams` for which angles it was found not to be periodic.
+
+    Raises:
+        ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
+            names the site, says why and lists what is valid.
+    """
+    check_arguments(families, estimators, num_particles)
+    nodes = sites.latents if guide_sites is None else guide_nodes(sites, guide_sites)
+    asked_families = overrides_of(families, nodes, "family", "families")
+    asked_estimators = overrides_of(estimators, nodes, "estimator", "estimators")
+    if guide_sites is not None and asked_families:
+        raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
+    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, jumps or {})
+    breaks = (jumps or {}, seams or {})
+    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites)
+    blocks = _blocks(rows)
+    marginal = {b.name: b for b in blocks if b.estimator.name == "marginalize"}
+    blocks = tuple(b for b in blocks if b.name not in marginal)
+    block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
+    choices = tuple(_choice(nodes[r.site], r, block_of[r.site]) for r in rows)
+    particles = _particles(blocks, num_particles)
+    return Plan(choices, blocks, marginal, guide if guide_sites is None else "function", particles)
+
+
+@dataclass(frozen=True)
+class _Row:
+    site: str
+    family: Family | None
+    estimator: Estimator
+    why: str
+    lonely: bool  # the site must have a block of its own
+
+
+# --- families ------------------------------------------------------------------------------------------------------
+
+
+def _choose_families(
+    nodes: Mapping[str, Site], asked: Mapping[str, Any], guide: str, jumps: Mapping[str, str]
+) -> dict[str, tuple[Family, str]]:
+    if guide not in GUIDES:
+        raise ValueError(
+            f"guide: unknown name {guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
+        )
+    could = [s for n, s in nodes.items() if n not in asked and _rule(s, Context(guide, 0, jumps))[1] == "full_rank"]
+    context = Context(guide, sum(s.size for s in could), jumps)
+    return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
+
+
+def _rule(site: Site, context: Context) -> FamilyRule:
+    return next(r for r in FAMILY_RULES if r[0](site, context))
+
+
+def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
+    if site.distribution == "Delta":
+        raise ValueError(
+            f"site {site.name!r} (Delta): it has one value only, so there is nothing to fit; write it as "
+            "numpyro.deterministic"
+        )
+    if asked is not None:
+        family, why = as_family(site.name, asked), "asked for"
+    else:
+        rule = _rule(site, context)
+        name = OWN_FAMILY[site.distribution] if rule[1] == "own" else rule[1]
+        family, why = FAMILIES[name](), rule[2]
+    reason = family.refuses(site)
+    if family.joint and site.subsampled:
+        reason = "it is in a subsampled plate, which a joint family cannot follow"
+    if reason is not None:
+        valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and site.subsampled)]
+        remedy = "none, so write a guide function"
+        if site.discrete and site.event_shape and site.support == "integer interval":
+            remedy = "none; a numpyro.plate in place of to_event would make its elements sites of finite support"
+        raise ValueError(
+            f"site {site.name!r} ({site.distribution}): family {family.name!r} does not fit, since {reason}; "
+            f"valid: {valid or remedy}"
+        )
+    return family, why
+
+
+# --- estimators ----------------------------------------------------------------------------------------------------
+
+
+def _choose_estimators(
+    nodes: Mapping[str, Site],
+    families: Mapping[str, tuple[Family, str]],
+    asked: Mapping[str, Any],
+    structure: Structure,
+    breaks: tuple[Mapping[str, str], Mapping[str, str]],
+    guide_sites: Sites | None,
+) -> list[_Row]:
+    jumps, seams = breaks
+    wanted = {n: as_estimator(n, what) for n, what in asked.items()}
+    sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
+    rows = []
+    for n, site in nodes.items():
+        absent = guide_sites is not None and n not in guide_sites.latents
+        said = "not in the guide function" if absent else "as the guide function draws it"
+        family, family_why = families.get(n, (None, said))
+        law = site.distribution if family is None else family.law
+        gradients = site.gradients if family is None else GRADIENTS[law]
+        facts = facts_of(site, law, gradients, nodes, structure, sampled, jumps.get(n), seams.get(n))
+        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts)
+        lonely = site.masked or site.subsampled or estimator.name == "score"
+        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely))
+    return rows
+
+
+def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str, ...]:
+    if absent:
+        return ("marginalize",)
+    if family is not None:
+        return family.estimators
+    pathwise = (facts.gradients.pathwise,) if facts.gradients.pathwise else ()
+    others = ("enumerate", "score", "marginalize", "rsvi", "g_rep")
+    return (*others, *pathwise) if facts.gradients.reserved else (*pathwise, *others)
+
+
+def _estimator(
+    site: Site, wanted: Estimator | None, candidates: tuple[str, ...], facts: Facts
+) -> tuple[Estimator, str]:
+    valid = {n: ESTIMATORS[n]() for n in candidates if ESTIMATORS[n]().refuses(facts) is None}
+    if wanted is not None:
+        reason = wanted.refuses(facts)
+        if reason is None and type(wanted) in ESTIMATORS.values() and wanted.name not in candidates:
+            reason = f"its distribution admits {list(candidates)} only"
+        if reason is not None:
+            raise ValueError(
+                f"site {site.name!r} ({site.distribution}): estimator {wanted.name!r} would be wrong, since {reason}; "
+                f"valid: {sorted(valid) or 'none'}"
+            )
+        though = facts.gradients.reserved if wanted.pathwise else None
+        return wanted, f"estimator asked for{f', though {though}' if though else ''}"
+    for name, estimator in valid.items():
+        sentence = _sentence(name, site, facts)
+        if sentence is not None:
+            return estimator, sentence
+    reasons = "; ".join(f"{n}: {ESTIMATORS[n]().refuses(facts)}" for n in candidates)
+    raise ValueError(f"site {site.name!r} ({site.distribution}): no estimator is right for it ({reasons})")
+
+
+def _sentence(name: str, site: Site, facts: Facts) -> str | None:
+    """Why the first valid estimator is taken; None when it is valid but too dear."""
+    if name in ("enumerate", "marginalize"):
+        assert facts.num_values is not None
+        if facts.num_values * prod(site.batch_shape) > ENUMERATION_BUDGET:
+            return None
+        if name == "marginalize":
+            return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
+        return f"its {facts.num_values} values are enumerated exactly, without noise"
+    if name == "score":
+        because = facts.jumps or (facts.seam if facts.gradients.periodic else None) or facts.gradients.reserved
+        if facts.gradients.discrete:
+            dear = "going through its values for all its elements would hold too many numbers"
+            because = ESTIMATORS["enumerate"]().refuses(facts) or dear
+        return f"the score function with a leave-one-out baseline{f', since {because}' if because else ''}"
+    if name == "implicit":
+        return "implicit reparameterization, since the cost is smooth in it"
+    return "explicit reparameterization, since the cost is smooth in it"
+
+
+# --- blocks --------------------------------------------------------------------------------------------------------
+
+
+def _blocks(rows: list[_Row]) -> tuple[Block, ...]:
+    """Joint families and mean-field normals with one pathwise estimator become one flat block each."""
+    flat: dict[Any, list[_Row]] = {}
+    blocks: list[Block] = []
+    for row in rows:
+        family = row.family
+        joint = family is not None and (family.joint or family.name == "normal") and not row.lonely
+        if joint:
+            flat.setdefault((family, row.estimator), []).append(row)
+        else:
+            alone = family is not None and family.joint
+            blocks.append(Block(row.site, (row.site,), family, row.estimator, flat=alone))
+    for (family, estimator), members in flat.items():
+        names = tuple(r.site for r in members)
+        name = names[0] if len(names) == 1 else (JOINT if len(flat) == 1 else f"{JOINT}_{family.name}")
+        taken = {b.name for b in blocks} | ({r.site for r in rows} if len(names) > 1 else set())
+        blocks.append(Block(_untaken(name, taken), names, family, estimator, flat=True))
+    return tuple(blocks)
+
+
+def _untaken(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _choice(site: Site, row: _Row, block: str) -> Choice:
+    family = row.family.name if row.family is not None else "guide"
+    shape = site.full(site.batch_shape) + site.event_shape
+    estimator = row.estimator
+    if estimator.name == "marginalize":
+        family = "exact"
+    return Choice(
+        site.name,
+        site.distribution,
+        site.support,
+        shape,
+        family,
+        estimator.name,
+        estimator.baseline_name,
+        row.why,
+        block,
+    )
+
+
+def _particles(blocks: tuple[Block, ...], asked: int | None) -> int:
+    needed = max([b.estimator.min_particles for b in blocks], default=1)
+    if asked is None:
+        return max(8, needed) if any(b.estimator.name == "score" for b in blocks) else max(4, needed)
+    if asked < needed:
+        who = next(b for b in blocks if b.estimator.min_particles == needed)
+        raise ValueError(
+            f"num_particles: {asked} is too few for site {who.sites[0]!r}, whose baseline "
+            f"{who.estimator.baseline_name!r} needs at least {needed}; set it, or baseline 'moving_average'"
+        )
+    return int(asked)

@@ -1,0 +1,293 @@
+"""What a fit gives back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from autovi.keys import as_key, is_key
+from autovi.model.inputs import Inputs, bind
+from autovi.model.labels import plate_coords
+from autovi.model.sites import Site
+from autovi.plan.plan import Plan
+from autovi.result import export
+from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.saving import write_fit
+from autovi.run.engine import Draws, Engine
+
+GRADIENT_REPEATS = 64
+
+
+@dataclass(eq=False)
+class Fit:
+    """A fitted posterior. Draws and diagnostics are computed when first asked for, and kept.
+
+    `status` is "converged" (the loss stands still), "max_steps" (all steps were run), "stopped" (Ctrl-C) or "failed"
+    (non-finite steps); `message` says it in words. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of
+    which `skipped_steps` changed nothing.
+    """
+
+    model: Callable
+    guide: Callable | None
+    engine: Engine
+    inputs: Inputs
+    raw_params: Any
+    estimator_params: Any
+    losses: np.ndarray
+    status: str
+    message: str
+    skipped_steps: int
+    rng_key: jax.Array
+    num_draws: int
+    seconds: float
+    saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
+
+    @property
+    def plan(self) -> Plan:
+        """What was chosen for every site and why."""
+        return self.engine.program.plan if self.saved_plan is None else self.saved_plan
+
+    @cached_property
+    def params(self) -> dict[str, np.ndarray]:
+        """The fitted parameters: "block.parameter" for the engine's families, parameter sites by name, constrained."""
+        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in self.raw_params["guide"].items() for k, v in leaves.items()}
+        return {**flat, **jax.tree.map(np.asarray, self._site_params)}
+
+    @cached_property
+    def _site_params(self) -> dict[str, Any]:
+        return self.engine.program.constrained(self.raw_params)
+
+    @cached_property
+    def _arrays(self) -> Any:
+        return jax.device_put(self.inputs.traced())
+
+    def _check_unchanged(self) -> None:
+        """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
+        self.engine.use_unchanged(self.model, self.guide, self.inputs)
+
+    def _draw(self, num_draws: int, rng_key: jax.Array) -> Draws:
+        self._check_unchanged()
+        return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws)
+
+    @cached_property
+    def draws(self) -> Draws:
+        """`num_draws` posterior draws with their log densities, the ones in `idata`."""
+        return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0))
+
+    @cached_property
+    def _elbo(self) -> Elbo:
+        return elbo_of(self.draws.log_p - self.draws.log_q)
+
+    @property
+    def elbo(self) -> float:
+        """The ELBO in nats, estimated with `num_draws` draws at full plates."""
+        return self._elbo.value
+
+    @property
+    def elbo_se(self) -> float:
+        """The Monte Carlo standard error of `elbo`, in nats."""
+        return self._elbo.se
+
+    @cached_property
+    def khat(self) -> float:
+        """Pareto k of the importance weights p(x, z) / q(z): above 0.7 the posterior is not to be trusted as it is.
+
+        Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
+        """
+        return export.pareto_k(self.draws.log_p - self.draws.log_q)
+
+    @cached_property
+    def gradients(self) -> dict[str, SiteGradient]:
+        """Variance and signal-to-noise ratio of the gradient estimate of one step, at the fitted parameters.
+
+        By latent site; sites that share a block share its numbers. Parameter sites by name. Sites that are summed out
+        have no gradient.
+        """
+        key = jax.random.fold_in(self.rng_key, 1)
+        self._check_unchanged()
+        sampled = self.engine.gradients(self.raw_params, self.estimator_params, self._arrays, key, GRADIENT_REPEATS)
+        of_block = gradient_summary(sampled["guide"])
+        blocks = self.engine.program.plan.blocks
+        of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
+        return {**of_site, **gradient_summary(sampled["param"])}
+
+    def sample(self, num_draws: int, rng_key: int | jax.Array | None = None) -> dict[str, np.ndarray]:
+        """Posterior draws: name -> `(num_draws, *shape)`, constrained, deterministic sites included.
+
+        Without `rng_key` the draws are the same at every call.
+        """
+        _check_count("num_draws", num_draws)
+        key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
+        return dict(self._draw(int(num_draws), key).values)
+
+    def predict(
+        self, new_data: Any = None, *, num_draws: int | None = None, rng_key: int | jax.Array | None = None
+    ) -> dict[str, np.ndarray]:
+        """Posterior predictive draws: name -> `(num_draws, *shape)` of observed and deterministic sites.
+
+        `new_data` takes the form of `fit`'s data, without the observations (None: the data of the fit). Latent sites
+        of a plate that has another size there are drawn anew, from their prior given the rest, and returned as well.
+        Without `num_draws` the latent values are those in `idata`; without `rng_key` the draws are the same at every
+        call.
+
+        Raises:
+            ValueError: `new_data` does not fit the model; the message names the argument.
+        """
+        inputs = self.inputs if new_data is None else self._bind(new_data)
+        key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
+        latent_key, key = jax.random.split(key)
+        values = self.draws.values if num_draws is None else self.sample(num_draws, latent_key)
+        latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
+        return self.engine.predict(self.model, inputs, latent, self._site_params, key)
+
+    def _bind(self, new_data: Any) -> Inputs:
+        inputs = bind(self.model, new_data)
+        return inputs.as_constants() if self.inputs.concrete else inputs
+
+    @cached_property
+    def idata(self) -> Any:
+        """The posterior as ArviZ opens it; the same object at every access. See `to_arviz`."""
+        return self.to_arviz()
+
+    def to_arviz(self) -> Any:
+        """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
+
+        Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
+        observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
+        dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
+        `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`) in the same variables, those in
+        which each site was fitted, and their difference `log_weight`.
+        """
+        draws = self.draws
+        predictive = {n: v for n, v in self.predict().items() if n in self.engine.full.sites.observed}
+        stats = {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
+        groups = {
+            "posterior": _chain(draws.values),
+            "posterior_predictive": _chain(predictive),
+            "log_likelihood": _chain(draws.log_likelihoods),
+            "sample_stats": _chain(stats),
+            "observed_data": self._observed,
+            "constant_data": {self._variable(n): a for n, a in self._constant.items()},
+        }
+        dims = self._dims()
+        coords = {**self._column_coords(dims), **self._coords}
+        return export.build(groups, dims=dims, coords=coords, attrs=self._attrs())
+
+    @cached_property
+    def _observed(self) -> dict[str, np.ndarray]:
+        self._check_unchanged()
+        return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
+
+    @cached_property
+    def _constant(self) -> dict[str, np.ndarray]:
+        """The model's array arguments that are not observations, keys of random numbers apart."""
+        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not is_key(a)}
+        return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
+
+    def _variable(self, argument: str) -> str:
+        """The name of a data array in ArviZ: names of sites and plates are theirs alone."""
+        sites = self.engine.full.sites
+        taken = {*sites.samples, *sites.deterministics, *sites.plates}
+        return self._variable(f"{argument}_data") if argument in taken else argument
+
+    @cached_property
+    def _plate_sizes(self) -> dict[str, int]:
+        return {p.name: p.size for p in self.engine.full.sites.plates.values()}
+
+    @cached_property
+    def _coords(self) -> dict[str, Any]:
+        return plate_coords(self._plate_sizes, self.inputs.labels)
+
+    def _dims(self) -> dict[str, list[str | None]]:
+        """Names of the leading axes of every variable; those after them get ArviZ's own."""
+        sites = self.engine.full.sites
+        dims = {name: _plate_names(site) for name, site in sites.samples.items()}
+        dims |= {name: list(plates) for name, plates in sites.deterministics.items()}
+        dims |= {self._variable(n): self._constant_dims(n, array) for n, array in self._constant.items()}
+        return dims
+
+    def _constant_dims(self, name: str, array: np.ndarray) -> list[str | None]:
+        """The plates among a data array's axes: those that its labels name, else the only one of that length."""
+        labels, sizes = self.inputs.labels.get(name), self._plate_sizes
+        names: list[str | None] = []
+        for axis, size in enumerate(np.shape(array)):
+            dim, values = (None, None) if labels is None else (labels.dims[axis], labels.coords[axis])
+            fitting = [plate for plate in sizes if sizes[plate] == size]
+            plate = dim if dim is not None else fitting[0] if len(fitting) == 1 else None
+            # The columns of a table are no plate, though there be as many.
+            foreign = plate not in fitting or (values is not None and not _same(values, self._coords.get(plate)))
+            names.append(None if foreign or plate in names else plate)
+        return names
+
+    def _column_coords(self, dims: Mapping[str, list[str | None]]) -> dict[str, Any]:
+        """Labels of the axes of data arrays that are no plates."""
+        labels = {self._variable(n): self.inputs.labels[n] for n in self._constant if n in self.inputs.labels}
+        return {
+            f"{n}_dim_{axis}": values
+            for n, label in labels.items()
+            for axis, values in enumerate(label.coords)
+            if values is not None and dims[n][axis] is None
+        }
+
+    def _attrs(self) -> dict[str, Any]:
+        return {
+            "plan": json.dumps(self.plan.to_dict()),
+            "estimators": json.dumps({c.site: c.estimator for c in self.plan.choices}),
+            "elbo": self.elbo,
+            "elbo_se": self.elbo_se,
+            "khat": self.khat,
+            "status": self.status,
+            "message": self.message,
+            "sampling_time": self.seconds,
+        }
+
+    def summary(self, **kwargs: Any) -> Any:
+        """`az.summary` made right for independent draws: statistics without convergence columns, which are for chains.
+
+        Keyword arguments go to `az.summary`.
+        """
+        return export.summary(self.idata, **kwargs)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.
+
+        Raises:
+            ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
+        """
+        write_fit(self, path)
+
+    def __repr__(self) -> str:
+        return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+
+
+def _plate_names(site: Site) -> list[str | None]:
+    names: list[str | None] = [None] * len(site.batch_shape)
+    for plate in site.plates:
+        if -plate.dim <= len(names) and site.batch_shape[plate.dim] == plate.size:
+            names[plate.dim] = plate.name
+    return names
+
+
+def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {n: np.asarray(v)[None] for n, v in group.items()}
+
+
+def _same(values: np.ndarray, other: np.ndarray | None) -> bool:
+    return other is not None and np.array_equal(values, other)
+
+
+def _same_numbers(array: np.ndarray, other: np.ndarray) -> bool:
+    """Equal at the precision of `other`: JAX makes 32 bits of the user's 64."""
+    return array.shape == other.shape and np.array_equal(array.astype(other.dtype), other)

@@ -1,0 +1,90 @@
+"""What is said when a start or a fit went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from autovi.model.sites import Sites
+from autovi.run.engine import Engine, Start
+from autovi.run.loop import Carry
+from autovi.run.stopping import Progress
+
+
+def check_start(sites: Sites, start: Start) -> None:
+    """Raises unless some starting point has a finite ELBO.
+
+    Raises:
+        ValueError: names the observed site whose data lie outside its support, or else the sites whose density is not
+            finite at any of the tried points.
+    """
+    for name, inside in start.inside.items():
+        if not np.any(inside):
+            site = sites.samples[name]
+            where = f" at all {start.totals.size} starting points tried" if site.gradients.moving_support else ""
+            raise ValueError(
+                f"site {name!r}: observations lie outside the support of {site.distribution} ({site.support}){where}; "
+                "check the data, their coding (counts from 0?) and the likelihood"
+            )
+    if np.any(np.isfinite(start.totals)):
+        return
+    never = [n for n, finite in start.finite.items() if not np.any(finite)]
+    often = sorted(start.finite, key=lambda n: int(np.sum(start.finite[n])))[:1]
+    names = sorted({n.split(":", 1)[1] for n in never or often})
+    raise ValueError(
+        f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at "
+        f"site(s) {names}: check their parameters (a scale of 0? a log of a negative number?) and the data's scale"
+    )
+
+
+def check_end(engine: Engine, progress: Progress, carry: Carry) -> None:
+    """Sets status and message from what the loop counted."""
+    losses = np.concatenate([*progress.losses, np.zeros(0)])
+    skipped = int(carry.skipped)
+    if skipped:
+        where = faulty_sites(engine, carry)
+        said = (
+            f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing "
+            f"(site(s) {where})"
+        )
+        observed = engine.program.sites.observed
+        moving = [n for n in where if n in observed and observed[n].gradients.moving_support]
+        if moving:
+            said += (
+                f"; the support of {moving[0]!r} moves with its parameters, and where the guide lets it leave an "
+                "observation behind the ELBO is minus infinity: give the parameter a support that the data allow"
+            )
+        failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
+        if failed and progress.status != "stopped":
+            progress.status = "failed"
+        progress.message = "; ".join(filter(None, [progress.message, said]))
+    if progress.status == "max_steps" and not progress.message:
+        asked = progress.num_steps is not None
+        progress.message = (
+            f"ran the {progress.step} steps asked for; whether they suffice was not tested"
+            if asked
+            else f"the loss had not come to a stand after max_steps={progress.max_steps}"
+        )
+
+
+def faulty_sites(engine: Engine, carry: Carry) -> list[str]:
+    """The sites whose terms, or else whose parameters' gradients, were not finite in most of the skipped steps."""
+    bad_terms = zip(engine.term_names, np.asarray(carry.bad_terms), strict=True)
+    counts = {n.split(":", 1)[1]: int(c) for n, c in bad_terms if int(c)}
+    if not counts:
+        guide: dict[str, Any] = carry.bad_params["guide"]
+        for block in engine.program.plan.blocks:
+            bad = sum(int(c) for c in jax.tree.leaves(guide.get(block.name, ())))
+            counts.update({s: bad for s in block.sites if bad})
+        counts.update({n: int(c) for n, v in carry.bad_params["param"].items() for c in jax.tree.leaves(v) if int(c)})
+    return sorted(counts, key=lambda n: -counts[n])
+
+
+def check_count(name: str, value: Any, optional: bool = False) -> None:
+    """Raises ValueError, naming the argument, unless `value` is an integer of at least 1 (or None, if `optional`)."""
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1{' or None' if optional else ''}, got {value!r}")

@@ -1,0 +1,96 @@
+"""Every estimator of the table against oracles: unbiased, stable under jit, the same under vmap and loop.
+
+The mean of independent gradient estimates is compared with the exact gradient, coordinate by coordinate. Batches are
+added until the standard error of the whole gradient is under 2 % of its norm, so that a bias of a tenth would be five
+standard errors. With about a thousand coordinates in all and a bound of 5.5 standard errors the suite would raise a
+false alarm in 4e-5 of all seeds; the seeds are fixed.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gradient_checks import assert_unbiased, batched, flat
+
+from autovi.estimators import ESTIMATORS, Score
+from autovi.estimators.baselines import BASELINES
+from autovi.preparation import Options, prepare
+from oracles import ORACLES
+
+BY_NAME = {o.name: o for o in ORACLES}
+
+
+def cases():
+    """(oracle, site, estimator): each site in turn with each of its estimators, the others with their first."""
+    for oracle in ORACLES:
+        for site, names in oracle.estimators.items():
+            for name in names:
+                yield pytest.param(oracle, site, name, id=f"{oracle.name}-{site}-{name}")
+
+
+@functools.cache
+def engine_of(oracle, site, estimator, num_particles=2):
+    chosen = {s: names[0] for s, names in oracle.estimators.items()} | {site: estimator}
+    options = Options(guide=oracle.guide, estimators=chosen, num_particles=num_particles)
+    return prepare(oracle.model, oracle.data, options)
+
+
+def gradient_fn(engine, inputs):
+    def gradient(params, key):
+        own = engine.estimator_params()
+        raw = {"guide": {}, "param": params}
+        grads = jax.grad(lambda p: engine.estimate(p, own, inputs.traced(), key)[0])(raw)["param"]
+        return jax.tree.map(jnp.negative, grads)
+
+    return gradient
+
+
+def check_unbiased(oracle, gradient, exact_elbo):
+    params = {k: jnp.asarray(v) for k, v in oracle.params.items()}
+    assert_unbiased(batched(gradient), (params,), flat(jax.grad(exact_elbo)(params)))
+
+
+@pytest.mark.parametrize("oracle, site, estimator", list(cases()))
+def test_unbiased(oracle, site, estimator):
+    exact = oracle.exact_marginal if estimator == "marginalize" else oracle.exact_elbo
+    check_unbiased(oracle, gradient_fn(*engine_of(oracle, site, estimator)), exact)
+
+
+@pytest.mark.parametrize("baseline", sorted(set(BASELINES) - {"leave_one_out"}))
+@pytest.mark.parametrize("name", ["bernoulli_plate_subsample2", "dependent_pair", "normal_above_discrete", "poisson"])
+def test_baselines_leave_the_mean_alone(name, baseline):
+    oracle = BY_NAME[name]
+    site = list(oracle.estimators)[-1]
+    engine, inputs = engine_of(oracle, site, Score(baseline))
+
+    def gradient(params, key):
+        # A baseline that has seen past costs, different in every element.
+        own = jax.tree.map(lambda b: b - 3.0 + jnp.arange(b.size).reshape(b.shape), engine.estimator_params())
+        raw = {"guide": {}, "param": params}
+        grads = jax.grad(lambda p: engine.estimate(p, own, inputs.traced(), key)[0])(raw)["param"]
+        return jax.tree.map(jnp.negative, grads)
+
+    check_unbiased(oracle, gradient, oracle.exact_elbo)
+
+
+def test_every_estimator_is_in_some_oracle():
+    assert {n for o in ORACLES for names in o.estimators.values() for n in names} == set(ESTIMATORS)
+
+
+@pytest.mark.parametrize("name", ["mixture_plate_subsample2", "change_point", "two_sites_in_plate"])
+def test_same_under_jit_vmap_and_loop(name):
+    oracle = BY_NAME[name]
+    site, names = next(iter(oracle.estimators.items()))
+    gradient = gradient_fn(*engine_of(oracle, site, names[0]))
+    params = {k: jnp.asarray(v) for k, v in oracle.params.items()}
+    keys = jax.random.split(jax.random.key(3), 4)
+    one = functools.partial(gradient, params)
+    loop = jax.jit(lambda ks: jax.lax.map(one, ks))(keys)
+    together = jax.jit(jax.vmap(one))(keys)
+    alone = [jax.jit(one)(k) for k in keys]
+    for a, b in zip(jax.tree.leaves(loop), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
+    for i, g in enumerate(alone):
+        np.testing.assert_allclose(flat(g), flat(jax.tree.map(lambda x, i=i: x[i], loop)), rtol=2e-4, atol=1e-5)

@@ -1,0 +1,349 @@
+"""What autovi hands over works in ArviZ, of whichever line is installed, and survives netCDF."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import arviz as az
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import ml_dtypes
+import numpy as np
+import pytest
+
+from autovi.result.export import build, pareto_k, plot_posterior_summary, summary
+
+ARVIZ_1 = int(az.__version__.split(".")[0]) >= 1
+DRAWS = 200
+SCHOOLS = list("abcdefgh")
+DIMS = {"theta": ["school"], "z": ["school"], "y": ["school"], "loadings": ["school", None]}
+PLAN = {"sites": [{"name": "theta", "family": "normal"}], "pilot": None}
+
+
+def eight_schools():
+    rng = np.random.default_rng(0)
+    draws = (1, DRAWS)
+    return {
+        "posterior": {
+            "mu": rng.normal(size=draws),
+            "theta": jnp.asarray(rng.normal(size=(*draws, 8))),
+            "z": rng.integers(0, 3, (*draws, 8)).astype(np.int32),
+            "switch": rng.random(draws) > 0.5,
+            "loadings": rng.normal(size=(*draws, 8, 2)).astype(np.float32),
+        },
+        "posterior_predictive": {"y": rng.normal(size=(*draws, 8))},
+        "log_likelihood": {"y": rng.normal(scale=0.3, size=(*draws, 8))},
+        "sample_stats": {"lp": rng.normal(size=draws)},
+        "prior": {},
+        "observed_data": {"y": np.arange(8.0)},
+        "constant_data": {"n": np.array(8)},
+    }
+
+
+@pytest.fixture
+def idata():
+    return build(eight_schools(), dims=DIMS, coords={"school": SCHOOLS}, attrs={"plan": PLAN, "elbo": -3.5})
+
+
+def groups_of(idata):
+    return set(idata.children) if ARVIZ_1 else set(idata.groups())
+
+
+@pytest.fixture(params=["built", "read back"])
+def either(request, idata, tmp_path):
+    if request.param == "built":
+        return idata
+    idata.to_netcdf(tmp_path / "fit.nc")
+    return az.from_netcdf(tmp_path / "fit.nc")
+
+
+def test_groups_shapes_and_dtypes(either):
+    given = {group: variables for group, variables in eight_schools().items() if variables}
+    assert groups_of(either) == set(given)
+    for group, variables in given.items():
+        for name, value in variables.items():
+            array = either[group][name]
+            assert array.dtype == value.dtype, (group, name)
+            np.testing.assert_array_equal(array.values, value)
+
+
+def test_dims_and_coords(either):
+    for group in ("posterior_predictive", "log_likelihood"):
+        assert either[group]["y"].dims == ("chain", "draw", "school")
+    assert either["observed_data"]["y"].dims == ("school",)
+    assert either["posterior"]["loadings"].dims == ("chain", "draw", "school", "loadings_dim_1")
+    for array in (either["posterior"]["theta"], either["observed_data"]["y"]):
+        assert list(array["school"].values) == SCHOOLS
+    assert list(either["posterior"]["draw"].values) == list(range(DRAWS))
+    assert list(either["posterior"]["loadings_dim_1"].values) == [0, 1]
+    assert either["posterior"]["theta"].sel(school="c").shape == (1, DRAWS)
+
+
+def test_attrs(either):
+    for attrs in (either.attrs, either["posterior"].attrs):
+        assert attrs["inference_library"] == "autovi"
+        assert attrs["inference_library_version"]
+        assert json.loads(attrs["plan"]) == PLAN
+        assert attrs["elbo"] == -3.5
+    assert either["log_likelihood"].attrs["inference_library"] == "autovi"
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (True, "true"),
+        (None, "null"),
+        (2**70, str(2**70)),
+        (-(2**63), -(2**63)),
+        (np.float32(0.5), 0.5),
+        (np.arange(2), "[0, 1]"),
+        ({"a": jnp.ones(1)}, '{"a": [1.0]}'),
+        ("", ""),
+        ({"f": len}, '{"f": "<built-in function len>"}'),
+    ],
+)
+def test_any_attr_survives_netcdf(tmp_path, value, stored):
+    built = build({"posterior": {"mu": np.zeros((1, 4))}}, attrs={"key": value})
+    built.to_netcdf(tmp_path / "fit.nc")
+    for root in (built, az.from_netcdf(tmp_path / "fit.nc")):
+        assert root.attrs["key"] == stored and root["posterior"].attrs["key"] == stored
+
+
+def test_given_attrs_win():
+    built = build({"posterior": {"mu": np.zeros((1, 4))}}, attrs={"inference_library_version": "9"})
+    assert built.attrs["inference_library_version"] == "9"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (range(2), [0, 1]),
+        ([("a", 1), ("b", 2)], ["('a', 1)", "('b', 2)"]),
+        (np.array(["a", 1], object), ["a", "1"]),
+        ([(1, 2), (3,)], ["(1, 2)", "(3,)"]),
+        (np.array(["2026-01-01", "2026-01-02"], "M8[ns]"), None),
+        (jnp.array([0.5, 1.0]), [0.5, 1.0]),
+    ],
+)
+def test_any_labels_survive_netcdf(tmp_path, labels, expected):
+    built = build({"posterior": {"x": np.zeros((1, 4, 2))}}, dims={"x": ["g"]}, coords={"g": labels})
+    built.to_netcdf(tmp_path / "fit.nc")
+    read = az.from_netcdf(tmp_path / "fit.nc")["posterior"]["g"].values
+    np.testing.assert_array_equal(read, labels if expected is None else expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_short_floats_become_float32(tmp_path, dtype):
+    built = build({"posterior": {"x": np.arange(4, dtype=dtype)[None]}})
+    built.to_netcdf(tmp_path / "fit.nc")
+    array = az.from_netcdf(tmp_path / "fit.nc")["posterior"]["x"]
+    assert array.dtype == np.float32 and list(array.values[0]) == [0, 1, 2, 3]
+
+
+def test_names_that_arviz_cannot_hold(tmp_path):
+    built = build(
+        {
+            "posterior": {
+                "scope/x": np.zeros((1, 4, 2)),
+                "w": np.zeros((1, 4, 3)),
+                "m": np.zeros((1, 4, 2, 2)),
+            },
+            "constant_data": {"group": np.zeros(2), "w": np.zeros(3)},
+        },
+        dims={"scope/x": ["group"], "group": ["group"], "w": ["draw"], "m": ["group", "group"]},
+        coords={"group": ["a", "b"], "draw": ["u", "v", "w"]},
+    )
+    built.to_netcdf(tmp_path / "fit.nc")
+    for root in (built, az.from_netcdf(tmp_path / "fit.nc")):
+        x = root["posterior"]["scope.x"]
+        assert x.dims == ("chain", "draw", "group_dim") and x.attrs["site"] == "scope/x"
+        assert root["constant_data"]["group"].dims == ("group_dim",)
+        assert list(root["constant_data"]["group_dim"].values) == ["a", "b"]
+        assert root["posterior"]["w"].dims == ("chain", "draw", "draw_dim")
+        assert list(root["posterior"]["draw_dim"].values) == ["u", "v", "w"]
+        assert root["posterior"]["m"].dims == ("chain", "draw", "group_dim", "m_dim_1")
+
+
+@pytest.mark.parametrize(
+    ("groups", "options", "message"),
+    [
+        ({"posterior": {"x": np.zeros(4)}}, {}, r"posterior\['x'\]: expected leading axes"),
+        (
+            {"posterior": {"x": np.zeros((1, 4)), "y": np.zeros((1, 5))}},
+            {},
+            "'draw' has length 4 in 'x', but 5",
+        ),
+        (
+            {"posterior": {"x": np.zeros((1, 4, 2)), "y": np.zeros((1, 4, 3))}},
+            {"dims": {"x": ["g"], "y": ["g"]}},
+            "'g' has length 2 in 'x', but 3 in 'y'",
+        ),
+        ({"posterior": {"x": np.zeros((1, 4))}}, {"dims": {"x": ["g"]}}, r"dims\['x'\] names 1 axes"),
+        (
+            {"posterior": {"x": np.zeros((1, 4, 2))}},
+            {"dims": {"x": ["g"]}, "coords": {"g": ["a"]}},
+            r"coords\['g'\] has 1 values, but the axis has 2 in posterior",
+        ),
+        (
+            {"posterior": {"a/b": np.zeros((1, 4)), "a.b": np.zeros((1, 4))}},
+            {},
+            "'a.b' .*names two variables",
+        ),
+        ({"posterior": {"draw": np.zeros((1, 4))}}, {}, "'draw' .*taken by ArviZ"),
+        ({"observed_data": {"x": np.array([{}])}}, {}, r"observed_data\['x'\]: expected numbers"),
+    ],
+)
+def test_faults_are_named(groups, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(groups, **options)
+
+
+def test_predictions_of_new_data_have_axes_of_their_own():
+    groups = {"posterior": {"x": np.zeros((1, 4, 2))}, "predictions": {"y": np.zeros((1, 4, 3))}}
+    built = build(groups, dims={"x": ["g"], "y": ["g"]}, coords={"g": ["a", "b"]})
+    assert list(built["posterior"]["g"].values) == ["a", "b"]
+    assert list(built["predictions"]["g"].values) == [0, 1, 2]
+
+
+def test_several_chains_and_no_groups():
+    assert build({"posterior": {"x": np.zeros((3, 4))}})["posterior"]["x"].shape == (3, 4)
+    assert groups_of(build({"posterior": {}})) == set()
+
+
+def test_arviz_functions_run(either):
+    assert len(az.summary(either, var_names=["mu", "theta"], kind="stats")) == 9
+    result = az.loo(either, pointwise=True)
+    assert result.pareto_k.dims == ("school",) and np.isfinite(result.pareto_k).all()
+    with warnings.catch_warnings():
+        # ArviZ 0.23 calls into matplotlib in ways that 3.11 deprecates.
+        warnings.simplefilter("ignore")
+        if ARVIZ_1:
+            az.plot_trace_dist(either, var_names=["theta"])
+            az.plot_dist(either, var_names=["theta"])
+            az.plot_ppc_dist(either)
+        else:
+            az.plot_trace(either, var_names=["theta"])
+            az.plot_posterior(either, var_names=["theta"])
+            az.plot_ppc(either)
+    plt.close("all")
+
+
+def test_summary_is_of_independent_draws(either):
+    table = summary(either, var_names=["mu", "theta", "switch"])
+    assert list(table.index) == ["mu", *(f"theta[{s}]" for s in SCHOOLS), "switch"]
+    assert "r_hat" not in table.columns and not table.isna().any().any()
+    assert float(table["mean"]["switch"]) == pytest.approx(eight_schools()["posterior"]["switch"].mean(), abs=1e-2)
+
+
+def test_summary_passes_arguments_on(idata):
+    table = summary(idata, var_names=["mu"], kind="all")
+    assert "ess_bulk" in table.columns and "r_hat" not in table.columns
+    assert list(summary(idata, group="posterior_predictive", coords={"school": ["b"]}).index) == ["y[b]"]
+
+
+def test_summary_keeps_an_r_hat_that_means_something():
+    rng = np.random.default_rng(0)
+    built = build({"posterior": {"x": rng.normal(size=(4, 100)), "fixed": np.ones((4, 100))}})
+    assert float(summary(built, kind="all")["r_hat"]["x"]) == pytest.approx(1.0, abs=0.05)
+
+
+def pareto_log_weights(k, size, seed=0):
+    """Log of generalized Pareto draws of shape k: the exact tail that the fit assumes."""
+    u = np.random.default_rng(seed).random(size)
+    return np.log(np.expm1(-k * np.log(u)) / k)
+
+
+@pytest.mark.parametrize("k", [0.3, 0.7, 1.2])
+def test_pareto_k_finds_the_tail(k):
+    found = [pareto_k(pareto_log_weights(k, 20_000, seed) + 1000.0) for seed in range(8)]
+    # 424 tail draws: standard error (1 + k) / sqrt(424) each, over eight of them.
+    assert np.mean(found) == pytest.approx(k, abs=4 * (1 + k) / np.sqrt(424 * 8))
+    assert found[0] == pytest.approx(k, abs=0.3)
+
+
+def test_pareto_k_of_a_thin_tail_is_low_and_its_mirror_is_not():
+    """The two ArviZ lines take weights of opposite sign; either way the upper tail counts."""
+    skewed = -np.random.default_rng(0).exponential(size=2000) * 5
+    assert pareto_k(skewed) < 0 < 1 < pareto_k(-skewed)
+
+
+def test_pareto_k_takes_what_jax_gives():
+    log_weights = pareto_log_weights(0.7, 2000)
+    expected = pareto_k(log_weights)
+    assert pareto_k(jnp.asarray(log_weights, jnp.float32)) == pytest.approx(expected, abs=1e-3)
+    assert pareto_k(log_weights.reshape(4, -1)) == expected
+    assert pareto_k(list(log_weights)) == expected
+
+
+RNG = np.random.default_rng(1)
+SOME = RNG.normal(size=100)
+
+
+@pytest.mark.parametrize(
+    ("log_weights", "expected"),
+    [
+        pytest.param(np.zeros(100), -np.inf, id="equal"),
+        pytest.param(np.full(100, -1e5, np.float32), -np.inf, id="equal and large"),
+        pytest.param(np.zeros(100, int), -np.inf, id="integers"),
+        pytest.param((-1e3 + 1e-4 * SOME).astype(np.float32), -np.inf, id="equal up to float32"),
+        pytest.param(np.where(np.arange(100) < 50, -np.inf, 0.0), -np.inf, id="half of them zero"),
+        pytest.param(np.where(np.arange(100) < 50, -1.0, 0.0), -np.inf, id="two values"),
+        pytest.param(np.where(np.arange(1000) < 800, -np.inf, 0.0), -np.inf, id="most of them zero"),
+        pytest.param(np.where(np.arange(1000) < 5, 7.5, 0.0), np.inf, id="a rare value with all the weight"),
+        pytest.param(np.where(np.arange(1000) < 5, 0.5, 0.0), -np.inf, id="a rare value of little weight"),
+        pytest.param(np.where(np.arange(100) < 98, -np.inf, SOME), np.inf, id="two draws carry all"),
+        pytest.param(np.where(np.arange(100) < 98, SOME, 900.0 + SOME), np.inf, id="the rest underflows"),
+        pytest.param(np.full(100, -np.inf), np.inf, id="all zero"),
+        pytest.param(np.append(SOME, np.nan), np.inf, id="nan"),
+        pytest.param(np.append(SOME, np.inf), np.inf, id="infinite"),
+        pytest.param(np.array([np.nan]), np.inf, id="few and nan"),
+        pytest.param(SOME[:29], np.nan, id="few"),
+        pytest.param(np.zeros(0), np.nan, id="none"),
+    ],
+)
+def test_pareto_k_of_degenerate_weights(log_weights, expected):
+    before = log_weights.copy()
+    np.testing.assert_equal(pareto_k(log_weights), expected)
+    np.testing.assert_array_equal(log_weights, before)
+
+
+def test_pareto_k_lets_some_weights_be_zero():
+    weights = pareto_log_weights(0.7, 2000)
+    some = np.where(np.arange(2000) % 2 == 0, -np.inf, weights)
+    assert pareto_k(some) == pytest.approx(0.7, abs=0.35)
+    assert np.isfinite(pareto_k(SOME[:30]))
+
+
+def test_pareto_k_of_discrete_weights_is_calm_where_they_are_even():
+    """As from a model whose latent sites are all discrete: few values, each many times."""
+    for levels in range(1, 40):
+        even = pareto_k(RNG.integers(0, levels, 500) * 0.1 / levels)
+        assert even < 0.7
+        rare = np.where(np.arange(500) < 3, 9.0, RNG.integers(0, levels, 500) * 0.1 / levels)
+        assert pareto_k(rare) > 0.7
+
+
+def test_picture(idata, tmp_path):
+    figures = plt.get_fignums()
+    plot_posterior_summary(idata, tmp_path / "posterior.png")
+    assert plt.imread(tmp_path / "posterior.png").std() > 0.01
+    assert plt.get_fignums() == figures
+
+
+def test_picture_of_large_and_odd_variables(tmp_path):
+    rng = np.random.default_rng(0)
+    posterior = {f"x{i}": rng.normal(size=(1, 50)) for i in range(15)}
+    odd = {"big": rng.normal(size=(1, 50, 30, 40)), "fixed": np.ones((1, 50)), "none": np.zeros((1, 50, 0))}
+    plot_posterior_summary(build({"posterior": {**odd, **posterior}}), str(tmp_path / "posterior.png"))
+    height, width = plt.imread(tmp_path / "posterior.png").shape[:2]
+    assert height < 5000 and width < 5000
+
+
+def test_arviz_is_imported_only_when_used():
+    root = Path(__file__).resolve().parents[2]
+    code = "import sys, autovi.export; print({'arviz', 'xarray', 'matplotlib'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

@@ -1,0 +1,343 @@
+"""The loop: how many steps, how it ends, what it skips, and a stopping rule that is honest about noise."""
+
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+
+import autovi
+from autovi.objective.surrogate import Estimate
+from autovi.run.loop import Optimizer, init_carry, make_chunk, optimize
+from autovi.run.stopping import CHUNK, HOPELESS, LONGEST, PRECISION, TOLERANCE, WINDOW, Progress, judge
+
+Y = np.array([0.5, 1.0, 1.5, 3.0])
+
+
+def model(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("n", y.shape[0]):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def quick(model, data, **options):
+    return autovi.fit(model, data, **{"num_steps": 50, "num_draws": 50, "progress_bar": False, **options})
+
+
+# --- how many steps, and how it ends ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_steps", [1, 99, 100, 101, 250])
+def test_every_step_has_a_loss(num_steps):
+    fit = quick(model, {"y": Y}, num_steps=num_steps)
+    assert fit.losses.shape == (num_steps,) and np.isfinite(fit.losses).all()
+    assert fit.status == "max_steps" and f"the {num_steps} steps asked for" in fit.message
+
+
+def test_one_chunk_is_a_beginning_of_the_next():
+    """Whether a chunk is full or not, the steps in it are the same."""
+    short, long = (quick(model, {"y": Y}, num_steps=n, optimizer=optax.sgd(0.01)) for n in (30, 130))
+    np.testing.assert_array_equal(short.losses, long.losses[:30])
+
+
+def test_converged():
+    fit = quick(model, {"y": Y}, num_steps=None)
+    assert fit.status == "converged"
+    assert "stands still" in fit.message and "standard error" in fit.message and "nats" in fit.message
+    assert fit.losses.size % CHUNK == 0 and fit.losses.size < 20_000
+    mu = fit.sample(5000)["mu"]
+    assert mu.mean() == pytest.approx(6 / 5, abs=0.04) and mu.std() == pytest.approx(0.2**0.5, rel=0.05)
+
+
+def test_converged_with_an_optimizer_of_ones_own():
+    fit = quick(model, {"y": Y}, num_steps=None, optimizer=optax.adam(0.02), num_particles=16)
+    assert fit.status == "converged" and "stands still: it fell by" in fit.message
+    mu = fit.sample(5000)["mu"]
+    assert mu.mean() == pytest.approx(6 / 5, abs=0.06) and mu.std() == pytest.approx(0.2**0.5, rel=0.1)
+
+
+def test_another_kind_of_key():
+    """A second fit of the same shapes with a key of another implementation has a state of another type."""
+    fits = [quick(model, {"y": Y}, rng_key=key) for key in (0, jax.random.key(0, impl="rbg"), jax.random.PRNGKey(0))]
+    assert all(np.isfinite(fit.losses).all() for fit in fits)
+    # Old-style and integer keys are the same stream.
+    np.testing.assert_array_equal(fits[0].losses, fits[2].losses)
+
+
+def test_restarts_keep_the_best():
+    def two_modes(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
+        numpyro.factor("modes", jnp.logaddexp(3.0 - 8.0 * (mu - 3.0) ** 2, -8.0 * (mu + 3.0) ** 2))
+
+    fits = [quick(two_modes, {"y": Y}, num_steps=600, num_restarts=n, rng_key=3) for n in (1, 8)]
+    assert fits[1].elbo >= fits[0].elbo - 0.1
+    assert fits[1].sample(100)["mu"].mean() == pytest.approx(3.0, abs=0.2)
+
+
+def test_max_steps():
+    fit = quick(model, {"y": Y}, num_steps=None, max_steps=350)
+    assert fit.losses.shape == (350,)
+    assert fit.status == "max_steps" and "max_steps=350" in fit.message
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+def interrupting(at, times=1):
+    """A progress bar at whose `at`-th update the user presses Ctrl-C."""
+    from autovi.run.loop import tqdm
+
+    class Bar(tqdm):
+        updates = 0
+
+        def update(self, n=1):
+            self.updates += 1
+            if self.updates == at:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+            return super().update(n)
+
+    return Bar
+
+
+@pytest.mark.parametrize("num_steps", [None, 50_000])
+def test_ctrl_c_returns_what_there_is(monkeypatch, num_steps):
+    monkeypatch.setattr("autovi.run.loop.tqdm", interrupting(at=3))
+    before = signal.getsignal(signal.SIGINT)
+    fit = quick(model, {"y": Y}, num_steps=num_steps, progress_bar=True)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert fit.status == "stopped" and f"after {fit.losses.size} steps" in fit.message
+    assert 300 <= fit.losses.size <= 500 and np.isfinite(fit.losses).all()
+    assert all(np.isfinite(value).all() for value in fit.params.values())
+    assert np.isfinite(fit.sample(10)["mu"]).all() and np.isfinite(fit.elbo)
+    assert "mu" in fit.summary().index
+
+
+def test_a_second_ctrl_c_interrupts_at_once(monkeypatch):
+    monkeypatch.setattr("autovi.run.loop.tqdm", interrupting(at=2, times=2))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        quick(model, {"y": Y}, num_steps=50_000, progress_bar=True)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_fits_in_a_thread():
+    """Signals belong to the main thread: elsewhere they are left alone."""
+    found = []
+    worker = threading.Thread(target=lambda: found.append(quick(model, {"y": Y}).status))
+    worker.start()
+    worker.join()
+    assert found == ["max_steps"]
+
+
+# --- steps that are not finite ---------------------------------------------------------------------------------------
+
+
+def test_bad_steps_are_skipped_counted_and_named():
+    def sometimes(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.factor("trap", 0.1 * jnp.log(2.2 - mu))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    fit = quick(sometimes, {"y": np.array(1.5)}, num_steps=600, num_particles=2)
+    bad = ~np.isfinite(fit.losses)
+    assert fit.skipped_steps == bad.sum() and 5 < fit.skipped_steps < 200
+    assert fit.status == "max_steps"
+    assert f"{fit.skipped_steps} of 600 steps" in fit.message and "'trap'" in fit.message
+    assert all(np.isfinite(value).all() for value in fit.params.values())
+    assert 0.2 < fit.params["mu.loc"].item() < 1.2
+
+
+def test_all_steps_bad():
+    """A density that is finite everywhere and has no derivative anywhere."""
+
+    def never(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu + jnp.sqrt(0.0 * mu), 1.0), obs=y)
+
+    fit = quick(never, {"y": np.array(1.5)}, num_steps=120)
+    assert fit.status == "failed" and fit.skipped_steps == 120
+    assert "120 of 120 steps" in fit.message and "'mu'" in fit.message
+    assert all(np.isfinite(value).all() for value in fit.params.values())
+
+
+def test_a_hopeless_fit_ends_early():
+    def never(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu + jnp.sqrt(0.0 * mu), 1.0), obs=y)
+
+    fit = quick(never, {"y": np.array(1.5)}, num_steps=None)
+    assert fit.status == "failed" and fit.losses.size == HOPELESS * CHUNK
+
+
+def toy(bad=lambda key: False, noise=1.0):
+    """The loss |p - e|^2 / 2 with noise e around (1, -1): its minimum is there."""
+
+    def estimate(params, own, arrays, key):
+        target = arrays + noise * jax.random.normal(key, (2,))
+        loss = 0.5 * jnp.sum((params["guide"]["p"] - target) ** 2)
+        loss = jnp.where(bad(key), jnp.nan, 1.0) * loss
+        return loss, Estimate(jax.lax.stop_gradient(-loss), {"p:y": jax.lax.stop_gradient(loss)})
+
+    return estimate
+
+
+TARGET = jnp.array([1.0, -1.0])
+
+
+def toy_carry(optimizer, seed=0):
+    # Compiled, as the engine does: a donated array must not stand in two places.
+    begin = jax.jit(lambda key: init_carry({"guide": {"p": jnp.zeros(2)}, "param": {}}, {}, optimizer, key, 1))
+    return begin(jax.random.key(seed))
+
+
+def test_a_bad_step_changes_nothing_but_the_counts():
+    optimizer = Optimizer()
+    chunk = make_chunk(toy(bad=lambda key: True), optimizer)
+    before = jax.tree.map(np.asarray, toy_carry(optimizer)[:5])
+    after, losses = chunk(toy_carry(optimizer), TARGET, Progress(CHUNK, CHUNK).schedule(0))
+    for a, b in zip(jax.tree.leaves(after[:5]), jax.tree.leaves(before), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.isnan(losses).all()
+    assert int(after.skipped) == CHUNK and after.bad_terms.tolist() == [CHUNK]
+    assert int(after.bad_params["guide"]["p"]) == CHUNK
+
+
+def test_bad_steps_leave_the_good_ones_alone():
+    """With every other step bad the rest reaches the minimum, and only they are counted."""
+    optimizer = Optimizer(optax.sgd(0.1))
+    is_bad = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1))  # noqa: E731
+    progress = Progress(1000, 1000)
+    carry = optimize(make_chunk(toy(is_bad), optimizer), toy_carry(optimizer), TARGET, progress, progress_bar=False)
+    assert 400 < int(carry.skipped) == np.isnan(progress.all_losses()).sum() < 600
+    np.testing.assert_allclose(carry.average["guide"]["p"], TARGET, atol=0.3)
+
+
+# --- the optimizer ---------------------------------------------------------------------------------------------------
+
+
+def moved(optimizer, num_steps=1):
+    """How far one step goes from the start, which a rate of 0 leaves where it is."""
+    start = quick(model, {"y": Y}, num_steps=1, optimizer=optax.sgd(0.0)).raw_params
+    end = quick(model, {"y": Y}, num_steps=num_steps, optimizer=optimizer).raw_params
+    return np.concatenate([np.ravel(b - a) for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)])
+
+
+def test_the_users_optimizer_is_used_as_it_is():
+    np.testing.assert_array_equal(moved(optax.sgd(0.0), num_steps=10), 0.0)
+    step = moved(optax.sgd(0.01))
+    used = step != 0  # some families have parameters that never count
+    assert used.sum() >= 2
+    np.testing.assert_allclose(moved(optax.sgd(0.02)), 2 * step, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(moved(optax.adam(0.1))[used], 0.1 * np.sign(step[used]), rtol=1e-3)
+    clipped = moved(optax.chain(optax.clip_by_global_norm(1e-2), optax.sgd(1.0)))
+    assert np.linalg.norm(clipped) == pytest.approx(1e-2, rel=1e-3)
+    np.testing.assert_allclose(clipped / 1e-2, step / np.linalg.norm(step), rtol=1e-2, atol=1e-4)
+
+
+def test_the_users_optimizer_finds_the_posterior():
+    fit = quick(model, {"y": Y}, num_steps=1500, optimizer=optax.adam(0.02))
+    mu = fit.sample(5000)["mu"]
+    assert mu.mean() == pytest.approx(6 / 5, abs=0.04) and mu.std() == pytest.approx(0.2**0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("transform", [optax.sgd(0.1), optax.adam(0.1)], ids=["sgd", "adam"])
+def test_the_average_beats_the_last_iterate(transform):
+    optimizer = Optimizer(transform)
+    chunk = make_chunk(toy(), optimizer)
+    averages, lasts = [], []
+    for seed in range(20):
+        progress = Progress(1000, 1000)
+        carry = optimize(chunk, toy_carry(optimizer, seed), TARGET, progress, progress_bar=False)
+        averages.append(np.sum((carry.average["guide"]["p"] - TARGET) ** 2))
+        lasts.append(np.sum((carry.params["guide"]["p"] - TARGET) ** 2))
+    assert np.mean(averages) < 0.4 * np.mean(lasts)
+    # 250 steps are averaged; no unbiased estimate from them has a smaller error than 2 / 250.
+    assert np.mean(averages) < 6 * 2 / 250
+
+
+def test_arrays_of_the_user_are_never_given_away():
+    y, key = jnp.asarray(Y), jax.random.key(4)
+    given = {"y": y}
+    first = quick(model, given, rng_key=key)
+    assert not y.is_deleted() and not key.is_deleted() and given["y"] is y
+    np.testing.assert_array_equal(y, Y.astype(np.float32))
+    second = quick(model, given, rng_key=key)
+    np.testing.assert_array_equal(first.losses, second.losses)
+    assert np.isfinite(first.predict()["y"]).all()
+    assert not y.is_deleted()
+
+
+# --- progress bar ----------------------------------------------------------------------------------------------------
+
+
+def test_progress_bar_shows_elbo_and_speed(capsys):
+    quick(model, {"y": Y}, num_steps=250, progress_bar=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "250/250" in err and "ELBO -" in err and "step" in err.split("250/250")[-1] and "/s" in err
+
+
+def test_no_progress_bar_prints_nothing(capsys):
+    quick(model, {"y": Y}, num_steps=250)
+    assert capsys.readouterr() == ("", "")
+
+
+# --- the verdict on a loss -------------------------------------------------------------------------------------------
+
+
+def autoregressive(rng, size, correlation, sd=1.0):
+    noise = rng.normal(size=size) * sd * (1 - correlation**2) ** 0.5
+    noise[0] /= (1 - correlation**2) ** 0.5
+    for i in range(1, size):
+        noise[i] += correlation * noise[i - 1]
+    return noise
+
+
+# Noise of single steps under which a window of steps without correlation tells the fall to half of PRECISION.
+QUIET = PRECISION / 4 * (WINDOW * CHUNK) ** 0.5
+
+
+@pytest.mark.parametrize(("correlation", "sd"), [(0.0, QUIET), (0.5, QUIET / 2), (0.9, QUIET / 5)])
+def test_a_flat_loss_stands_still_most_of_the_time(correlation, sd):
+    rng = np.random.default_rng(0)
+    verdicts = [judge(100 + autoregressive(rng, WINDOW * CHUNK, correlation, sd)) for _ in range(200)]
+    assert np.mean([v.standing for v in verdicts]) > 0.9
+    # The standard error is that of the fall.
+    assert 0.7 < np.mean([v.se for v in verdicts]) / np.std([v.fall for v in verdicts]) < 1.2
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_a_trend_above_the_noise_does_not_stand_still(correlation):
+    """Slow against single steps, whose noise is about the whole fall or more, and clear on average."""
+    rng = np.random.default_rng(1)
+    size = 4 * WINDOW * CHUNK
+    fall = 0.4 if correlation == 0.0 else 1.6
+    trend = np.linspace(fall, 0.0, size)
+    verdicts = [judge(100 + trend + autoregressive(rng, size, correlation)) for _ in range(100)]
+    assert np.mean([v.standing for v in verdicts]) < 0.05
+    assert np.mean([v.fall for v in verdicts]) == pytest.approx(fall / 2, rel=0.1)
+
+
+def test_noise_that_hides_a_trend_is_waited_out():
+    """A standard error too large to see a fall is no verdict, until the window is as long as is worth looking at."""
+    rng = np.random.default_rng(2)
+    loud = 20 * QUIET * rng.normal(size=WINDOW * CHUNK)
+    assert judge(loud).se > PRECISION and not judge(loud).standing
+    verdicts = [judge(1e3 * rng.normal(size=LONGEST)) for _ in range(50)]
+    assert np.mean([v.standing for v in verdicts]) > 0.85
+
+
+def test_a_fall_below_the_tolerance_is_not_waited_for():
+    trend = np.linspace(1.9 * TOLERANCE, 0.0, WINDOW * CHUNK)
+    assert judge(100 + trend).standing
+    assert not judge(100 + 2 * trend).standing
+
+
+def test_a_rising_loss_stands_still():
+    assert judge(np.linspace(0.0, 10 * TOLERANCE, WINDOW * CHUNK)).standing
