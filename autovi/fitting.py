@@ -11,15 +11,15 @@ import numpy as np
 import optax
 
 from autovi.keys import as_key, seed_or_key
+from autovi.objectives import Objective
 from autovi.plan.plan import Plan
+from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count, check_end, check_start
 from autovi.run.engine import Engine
 from autovi.run.loop import MAX_STEPS, Carry, optimize
 from autovi.run.stopping import OWN_RATE, RATES, Progress
-
-OBJECTIVES = ("elbo",)
 
 
 def fit(
@@ -30,7 +30,7 @@ def fit(
     guide: Any = "auto",
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
-    objective: str = "elbo",
+    objective: str | Objective = "elbo",
     num_particles: int | None = None,
     num_steps: int | None = None,
     max_steps: int = MAX_STEPS,
@@ -56,7 +56,7 @@ def fit(
         estimators: site name or glob -> entry of `autovi.estimators.ESTIMATORS`, an `Estimator`, or a dict such as
             {"estimator": "score", "baseline": "moving_average"}. `infer={"autovi": {...}}` on a site says the same;
             these arguments win.
-        objective: "elbo".
+        objective: "elbo", "iwae" (the importance-weighted bound of all particles of a step), or an `Objective`.
         num_particles: draws per step; None: chosen.
         num_steps: how many steps; None: until the loss stands still, at most `max_steps`.
         max_steps: the bound when `num_steps` is None.
@@ -84,9 +84,7 @@ def fit(
     check_count("max_steps", max_steps)
     check_count("num_draws", num_draws)
     check_count("num_restarts", num_restarts)
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective: unknown name {objective!r}; expected one of {list(OBJECTIVES)}")
-    options = Options(guide, families, estimators, num_particles, batch_size, optimizer)
+    options = Options(guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective))
     engine, inputs = prepare(model, data, options)
     arrays = jax.device_put(inputs.traced())
     rates = RATES if optimizer is None else OWN_RATE
@@ -104,7 +102,7 @@ def fit(
     best = _best(runs)
     return Fit(
         model=model,
-        guide=engine.program.guide,
+        guide=engine.guide,
         engine=engine,
         inputs=inputs,
         raw_params=best.carry.average,

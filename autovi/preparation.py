@@ -19,10 +19,12 @@ from autovi.model.fingerprint import fingerprint
 from autovi.model.guides import as_guide_function
 from autovi.model.inputs import Inputs, bind
 from autovi.model.matching import guide_nodes
-from autovi.model.sites import Sites, trace_sites
-from autovi.objective.program import Program
-from autovi.plan.requests import check_arguments
+from autovi.model.sites import Sites
+from autovi.model.tracing import Traced, trace_program
+from autovi.objectives import Objective
+from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
+from autovi.program.program import Program
 from autovi.run.checks import check_count
 from autovi.run.engine import Cache, Engine
 from autovi.run.loop import Optimizer
@@ -40,6 +42,7 @@ class Options:
     num_particles: int | None = None
     batch_size: int | Mapping[str, int] | None = None
     optimizer: optax.GradientTransformation | None = None
+    objective: str | Objective = "elbo"
 
 
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
@@ -51,19 +54,20 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
         raise ValueError(
             f"guide: unknown name {options.guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
-    sites, inputs = trace_sites(model, inputs)
-    lengths = _lengths(sites, options.batch_size)
+    traced, inputs = trace_program(model, None, inputs)
+    lengths = _lengths(traced.sites, options.batch_size)
     if lengths:
-        sites, inputs = trace_sites(model, inputs, lengths)
+        traced, inputs = trace_program(model, None, inputs, lengths)
+    sites = traced.sites
     if not sites.latents:
         raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
     guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
-    guide_sites = None if guide is None else trace_sites(guide, inputs, lengths)[0]
-    check_keys({*sites.samples, *(guide_sites.samples if guide_sites is not None else ())})
-    if guide_sites is not None:
-        guide_nodes(sites, guide_sites)
-    key = _cache_key(inputs, sites, guide_sites, options)
-    engine = _CACHE.get(key, lambda: _make(model, guide, inputs, sites, guide_sites, options, lengths))
+    if guide is not None:
+        check = lambda guide_sites: guide_nodes(sites, guide_sites)  # noqa: E731
+        traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
+    check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
+    key = _cache_key(inputs, traced, options)
+    engine = _CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths))
     engine.use(model, guide)
     return engine, inputs
 
@@ -72,35 +76,34 @@ def _make(
     model: Callable,
     guide: Callable | None,
     inputs: Inputs,
-    sites: Sites,
-    guide_sites: Sites | None,
+    traced: Traced,
     options: Options,
     lengths: Mapping[str, int],
 ) -> Engine:
-    structure = analyse_structure(model, guide, inputs, sites, guide_sites)
-    jumps = find_jumps(model, guide, inputs, sites, structure)
-    seams = find_seams(model, guide, inputs, sites, structure)
+    objective = as_objective(options.objective)
+    structure = analyse_structure(traced)
     chosen = make_plan(
-        sites,
+        traced.sites,
         structure,
         guide=options.guide if guide is None else "function",
-        guide_sites=guide_sites,
+        guide_sites=traced.guide_sites,
         families=options.families,
         estimators=options.estimators,
         num_particles=options.num_particles,
-        jumps=jumps,
-        seams=seams,
+        jumps=find_jumps(model, guide, inputs, traced.sites, structure),
+        seams=find_seams(model, guide, inputs, traced.sites, structure),
+        objective=objective,
     )
-    program = Program(model, guide, inputs, sites, guide_sites, chosen)
-    full = program
-    if sites.subsampled or (guide_sites is not None and guide_sites.subsampled):
-        sizes = {p.name: p.size for p in sites.plates.values()}
-        full_guide = None if guide is None else trace_sites(guide, inputs, sizes)[0]
-        full = Program(model, guide, inputs, trace_sites(model, inputs, sizes)[0], full_guide, chosen)
-    return Engine(program, full, structure, Optimizer(options.optimizer), lengths)
+    relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}
+    program = traced
+    if relaxed:
+        program, _ = trace_program(model, guide, inputs, lengths, relaxed)
+    optimizer = Optimizer(options.optimizer)
+    made = Program(program, structure, chosen, objective)
+    return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
 
 
-def _cache_key(inputs: Inputs, sites: Sites, guide_sites: Sites | None, options: Options) -> Any:
+def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:
     """Equal keys mean the same compiled program. The fingerprints hold what the functions close over."""
     constants = tuple(np.asarray(a).tobytes() for a in inputs.arrays.values()) if inputs.concrete else ()
     asked = tuple(
@@ -110,11 +113,11 @@ def _cache_key(inputs: Inputs, sites: Sites, guide_sites: Sites | None, options:
     return (
         inputs.signature(),
         constants,
-        sites.fingerprint,
-        None if guide_sites is None else guide_sites.fingerprint,
+        traced.fingerprint,
         options.guide if isinstance(options.guide, str) else None,
         asked,
         options.num_particles,
+        options.objective,
         batch,
         None if options.optimizer is None else optimizer_fingerprint(options.optimizer),
         bool(jax.config.read("jax_enable_x64")),

@@ -50,9 +50,9 @@ def check_terms(
         known = {**program.constrained(params), **indices}
         trace = traced(model, {**values, **known}, args, kwargs)
         log_p = sum(weighted(s["fn"].log_prob(s["value"]), s["scale"]) for s in samples(trace).values())
-        if program.guide is not None:
+        if engine.guide is not None:
             drawn = {n: node.draw.value for n, node in run.nodes.items()}
-            guide = traced(program.guide, {**drawn, **known}, args, kwargs)
+            guide = traced(engine.guide, {**drawn, **known}, args, kwargs)
             log_q = sum(weighted(s["fn"].log_prob(s["value"]), s["scale"]) for s in samples(guide).values())
         else:
             log_q = sum(block_log_q(engine, b, run.nodes[b.name], trace) for b in program.plan.blocks)

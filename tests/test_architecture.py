@@ -18,8 +18,9 @@ ORDER = [
     "analysis",
     "families",
     "estimators",
+    "objectives",
     "plan",
-    "objective",
+    "program",
     "run",
     "result",
     "preparation",
@@ -48,13 +49,13 @@ IMPLICIT_ORDER = [
     "registration",
 ]
 # The folders whose members know `base` (and `base` the baselines) and no sibling; their `__init__` holds the table.
-PLUGIN_FOLDERS = ["families", "estimators"]
+PLUGIN_FOLDERS = ["families", "estimators", "objectives"]
 # NumPyro's effect handlers and primitives appear here only.
 MAY_IMPORT_HANDLERS = ["model/execution.py", "model/guides.py"]
 MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {
-    "preparation": ["model", "analysis", "plan", "objective", "run"],
+    "preparation": ["model", "analysis", "plan", "program", "run"],
     "fitting": ["preparation", "run.loop", "run.checks", "result.fit"],
 }
 MAX_LINES = 400

@@ -32,6 +32,7 @@ from autovi.analysis.primitives import (
     shape_of,
     shift_guards,
 )
+from autovi.model.graph import Graph
 
 NONE: Names = frozenset()
 
@@ -106,6 +107,28 @@ def analyse(
     }
 
 
+def analyse_graph(graph: Graph, tracked: Iterable[str], outputs: Iterable[str]) -> dict[str, dict[str, Dependence]]:
+    """The same for named inputs and outputs of a graph, which is not traced again."""
+    names, out_names = list(tracked), list(outputs)
+    variables = [graph.inputs[n] for n in names]
+    others = [v for v in graph.inputs.values() if v not in set(variables)]
+    wanted = [graph.outputs[n] for n in out_names]
+    free = [*others, *graph.constants]
+    jaxpr = graph.part([*variables, *free], wanted, graph.eqns)
+    known = [_Value({n: Dependence(tuple(range(len(shape_of(v)))))}) for n, v in zip(names, variables, strict=True)]
+    try:
+        outs = _run(jaxpr, [*known, *(_Value() for _ in free)])
+    except _MutableState:
+        pairs = zip(names, variables, strict=True)
+        lost = {n: Dependence((None,) * len(shape_of(v)), frozenset({"ref"})) for n, v in pairs}
+        outs = [_Value(lost) for _ in out_names]
+    floating = {n for n, v in zip(names, variables, strict=True) if _is_inexact(v)}
+    return {
+        out: {n: p if n in floating else Dependence(p.aligned) for n, p in value.paths.items()}
+        for out, value in zip(out_names, outs, strict=True)
+    }
+
+
 def _expect_arrays(what: str, tree: Any) -> None:
     if not isinstance(tree, dict):
         raise TypeError(f"{what}: expected a dict of arrays, got {type(tree).__name__}")
@@ -166,6 +189,13 @@ def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
 def _join(a: _Value, b: _Value) -> _Value:
     """What is known of a variable that may be either."""
     return _Value(_merge(a.paths, b.paths), a.polynomial and b.polynomial, a.nonfinite and b.nonfinite)
+
+
+def joined(a: Dependence | None, b: Dependence | None) -> Dependence:
+    """How the sum of two outputs depends on an input that either may depend on."""
+    if a is None or b is None:
+        return a or b or Dependence(())
+    return _join_paths(a, b)
 
 
 def _join_lists(a: list[_Value], b: list[_Value]) -> list[_Value]:

@@ -12,16 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Literal
 from numpyro import validation_enabled
-from numpyro.distributions import Delta, Distribution
 
 from autovi.analysis.costs import Aligned, unique
-from autovi.analysis.dependence import Dependence, analyse
-from autovi.distributions import registry
-from autovi.distributions.supports import bijection_to
-from autovi.model.execution import Record, execute
+from autovi.analysis.dependence import Dependence, analyse_graph, joined
 from autovi.model.inputs import Inputs
-from autovi.model.sites import ABSTRACT_KEY, Plate, Site, Sites
+from autovi.model.sites import Plate, Sites
+from autovi.model.tracing import KEY, Traced, data_input, trace_program
 
 
 @dataclass(frozen=True)
@@ -39,149 +37,73 @@ class Structure:
         return f"q:{node}" in self.downstream[other] and node != other
 
 
-def analyse_structure(
-    model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, guide_sites: Sites | None
-) -> Structure:
-    """The structure of a model with a guide function, or with the engine's own guide (None), whose blocks depend on
-    parameters alone. Nothing is computed: both are run on abstract values.
+def analyse_structure(traced: Traced) -> Structure:
+    """The structure of a traced model with its guide function, or with the engine's own guide, whose blocks depend on
+    parameters alone. Nothing is computed.
     """
+    sites, guide_sites, graph = traced.sites, traced.guide_sites, traced.graph
     nodes = dict(sites.latents)
     if guide_sites is not None:
         drawn = {n: s for n, s in guide_sites.latents.items() if s.distribution != "Delta"}
         nodes = {**{n: s for n, s in nodes.items() if n not in guide_sites.latents}, **drawn}
-    own = guide is None
-    tracked = {n: _abstract(s, unconstrained=own) for n, s in nodes.items()}
-    shapes: dict[str, tuple[int, ...]] = {}
-    evaluate = cost_terms(model, guide, inputs, sites)
-
-    def terms(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
-        out, parts = evaluate(values, arrays, rng_key)
-        shapes.update({name: jnp.shape(t) for name, t in out.items()})
-        return {**out, **parts}
-
-    found = analyse(terms, tracked, inputs.traced(), ABSTRACT_KEY)
-    direct = {n: {t: d[n] for t, d in found.items() if n in d and t in shapes} for n in nodes}
-    jumps = {n: _jumps(n, found) for n in nodes}
-    if own:
+    kinds = ("p:", "q:", "jacobian:", "part:")
+    found = analyse_graph(graph, [f"node:{n}" for n in nodes], [o for o in graph.outputs if o.startswith(kinds)])
+    terms = [o for o in graph.outputs if o.startswith(("p:", "q:"))]
+    shapes = {t: graph.shape(t) for t in terms}
+    direct: dict[str, dict[str, Dependence]] = {n: {} for n in nodes}
+    for t in terms:
+        both = (found[t], found.get(t.replace("p:", "jacobian:", 1), {}) if t.startswith("p:") else {})
+        for name in {**both[0], **both[1]}:
+            direct[name.removeprefix("node:")][t] = joined(both[0].get(name), both[1].get(name))
+    jumps: dict[str, dict[str, frozenset[str]]] = {n: {} for n in nodes}
+    for output, by_node in found.items():
+        if output.startswith("part:"):
+            term = output.split("#", 1)[1]
+            for name, dependence in by_node.items():
+                if dependence.jumps:
+                    mine = jumps[name.removeprefix("node:")]
+                    mine[term] = mine.get(term, frozenset()) | dependence.jumps
+    if guide_sites is None:
         for n, s in nodes.items():
-            identity = tuple(range(len(s.batch_shape)))
-            direct[n][f"q:{n}"] = Dependence(identity, frozenset())
+            direct[n][f"q:{n}"] = Dependence(tuple(range(len(s.batch_shape))))
             shapes[f"q:{n}"] = s.batch_shape
-    elif guide_sites is not None:
-        for n, s in guide_sites.latents.items():
-            shapes.setdefault(f"q:{n}", s.batch_shape)
     plates = {f"p:{n}": s.plates for n, s in sites.samples.items()}
     plates.update({f"q:{n}": s.plates for n, s in nodes.items()})
     if guide_sites is not None:
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
-    downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in terms_.items()} for n, terms_ in direct.items()}
+    downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in below.items()} for n, below in direct.items()}
     return Structure(_closed(downstream), jumps, shapes, plates)
 
 
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:
-    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, and its parts.
+    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values.
 
-    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. The
-    parts of a term, named "0#term", "1#term", ..., are what it may jump through: see `_parts`.
+    With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. Traced
+    at the precision of the call.
     """
-    own = guide is None
     lengths = {p.name: p.length for p in sites.plates.values()}
 
     def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> tuple[dict, dict]:
-        out: dict[str, jax.Array] = {}
-        parts: dict[str, jax.Array] = {}
-        args, kwargs = inputs.rebuild(arrays)
-        indices = {name: jnp.arange(length) for name, length in lengths.items()}
         with validation_enabled(False):
-            if guide is not None:
-                records = execute(guide, args, kwargs, rng_key, latent=_lookup(values, False), indices=indices)
-                drawn = {r.name: r for r in records.values() if r.kind == "sample" and not r.observed}
-                for n, r in drawn.items():
-                    out[f"q:{n}"] = _density(r)
-                    parts.update(_parts(f"q:{n}", r, out[f"q:{n}"]))
-                values = {**values, **{n: r.value for n, r in drawn.items()}}
-            records = execute(model, args, kwargs, rng_key, latent=_lookup(values, own), indices=indices)
-        for r in records.values():
-            if r.kind == "sample":
-                site, name = sites.samples[r.name], f"p:{r.name}"
-                transformed = own and r.name in values and not site.discrete
-                jacobian = _log_jacobian(r, values[r.name], len(site.batch_shape)) if transformed else 0
-                out[name] = _density(r) + jacobian
-                parts.update(_parts(name, r, out[name]))
-        return out, parts
+            graph = trace_program(model, guide, inputs, lengths)[0].graph
+        known = {var: jnp.zeros(var.aval.shape, var.aval.dtype) for name, var in graph.inputs.items() if ":" in name}
+        known |= {graph.inputs[f"plate:{n}"]: jnp.arange(k) for n, k in lengths.items() if f"plate:{n}" in graph.inputs}
+        known |= {graph.inputs[data_input(n)]: a for n, a in arrays.items()} | {graph.inputs[KEY]: rng_key}
+        for name, value in values.items():
+            var = graph.inputs[f"node:{name}"]
+            known[var] = jnp.asarray(value, var.aval.dtype)
+        names = [o for o in graph.outputs if o.startswith(("p:", "q:", "jacobian:"))]
+        made = graph.evaluate([graph.outputs[o] for o in names], known.__contains__, known.__getitem__)
+        out = {o: _value(graph.outputs[o], made) for o in names}
+        jacobians = {o.replace("jacobian:", "p:", 1): out.pop(o) for o in names if o.startswith("jacobian:")}
+        return {t: v + jacobians[t] if t in jacobians else v for t, v in out.items()}, {}
 
     return evaluate
 
 
-def _parts(term: str, record: Record, density: jax.Array) -> dict[str, jax.Array]:
-    """The parameters of a site's distribution: NumPyro's own densities are continuous in them and in the value, so the
-    term can only jump where they do. Of a class that NumPyro does not know, the density itself."""
-    assert record.fn is not None
-    leaves = jax.tree.leaves(record.fn) if registry.is_listed(record.fn) else [density]
-    scale = [] if record.scale is None else [record.scale]
-    return {f"{i}#{term}": jnp.asarray(x) for i, x in enumerate([*leaves, *scale])}
-
-
-def _abstract(site: Site, unconstrained: bool) -> jax.ShapeDtypeStruct:
-    if site.discrete:
-        return jax.ShapeDtypeStruct(site.shape, jnp.result_type(int))
-    shape = site.unconstrained_shape if unconstrained and site.unconstrained_shape is not None else site.shape
-    return jax.ShapeDtypeStruct(shape, jnp.result_type(float))
-
-
-def _lookup(values: Mapping[str, Any], unconstrained: bool) -> Callable[[dict[str, Any]], Any]:
-    def latent(msg: dict[str, Any]) -> Any:
-        if msg["name"] not in values:
-            return delta_value(msg["fn"])
-        value = values[msg["name"]]
-        index = msg["infer"].get("_scan_current_index")
-        value = value if index is None else value[index]
-        if not unconstrained or registry.is_discrete(msg["fn"]):
-            return value
-        transform = bijection_to(msg["fn"].support)
-        return value if transform is None else transform(value)
-
-    return latent
-
-
-def delta_value(fn: Distribution) -> Any:
-    """The value of a Delta, gradient and all; None for other distributions."""
-    base = registry.strip(fn)
-    return jnp.broadcast_to(base.v, fn.shape()) if isinstance(base, Delta) else None
-
-
-def _density(record: Record) -> jax.Array:
-    assert record.fn is not None
-    base = registry.strip(record.fn)
-    if isinstance(base, Delta):
-        return base.log_density * jnp.ones(record.fn.batch_shape)
-    density = record.fn.log_prob(record.value)
-    return density if record.scale is None else record.scale * density
-
-
-def _log_jacobian(record: Record, unconstrained: Any, batch_ndim: int) -> jax.Array:
-    assert record.fn is not None
-    transform = bijection_to(record.fn.support)
-    if transform is None:
-        return jnp.zeros(())
-    log_det = transform.log_abs_det_jacobian(unconstrained, record.value)
-    return sum_rightmost(log_det, batch_ndim)
-
-
-def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:
-    """`x` summed over its last dimensions until `ndim` are left."""
-    return jnp.sum(x, axis=tuple(range(ndim, jnp.ndim(x))))
-
-
-def _jumps(node: str, found: Mapping[str, Mapping[str, Dependence]]) -> dict[str, frozenset[str]]:
-    """The operations on the way from a node to each term's parts at which the term may jump."""
-    jumps: dict[str, frozenset[str]] = {}
-    for name, by_node in found.items():
-        number, _, term = name.partition("#")
-        if number.isdigit() and node in by_node and by_node[node].jumps:
-            jumps[term] = jumps.get(term, frozenset()) | by_node[node].jumps
-    return jumps
+def _value(atom: Any, made: dict[Any, Any]) -> jax.Array:
+    return jnp.asarray(atom.val) if isinstance(atom, Literal) else made[atom]
 
 
 def _closed(direct: dict[str, dict[str, Aligned]]) -> dict[str, dict[str, Aligned]]:

@@ -9,47 +9,70 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import optax
+from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from autovi.analysis.costs import Aligned
 from autovi.distributions.gradients import Gradients
 from autovi.estimators.baselines import BASELINES
+from autovi.families.base import Layout
 from autovi.implicit.transported.transport import LAWS, Transport
 from autovi.implicit.transported.transport import draw as draw_transported
 
 Scalar = Float[Array, ""]
 PerElement = Float[Array, "particles *batch"]
-PerValue = Float[Array, "values particles *batch"]
-PerTerm = Float[Array, "values particles ..."]
-Mask = Bool[Array, "particles *batch"]
-Integrals = dict[str, tuple[Float[Array, "particles ..."], Aligned | None]]
+PerValue = Float[Array, "values *batch"]
+Terms = Mapping[str, Float[Array, "..."]]
 MAX_VALUES = 1024  # of a support that is gone through one by one
+RATE = 0.05  # SGD on a squared error: a moving average that forgets by a factor of 0.9 a step
 
 
 class Draw(NamedTuple):
-    """One particle's draw; `aux` is what else the density needs (a flow's intermediates, say), `log_noise` the log
-    density of its noise `[*batch]`, of estimators that are `corrected`."""
+    """One particle's draw.
+
+    `aux` is the estimator's own (a twin, a relaxation): the engine hands it back and never looks at it. `intermediates`
+    are what a flow's sampler leaves for its density, `log_noise` the log density of the noise `[*batch]`, of estimators
+    that are `corrected`.
+    """
 
     value: Any
     aux: Any = ()
+    intermediates: Any = ()
     log_noise: Any = None
 
 
-class Density(NamedTuple):
-    """q over particles: the log density of values with a leading particle axis, `[particles, *batch]`, unscaled and
-    unmasked."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rows:
+    """A parameter of an estimator with a row for each element of the site's plates: `array` is `[*batch, ...]`.
 
+    A step sees and updates the rows of its own elements only. What is not marked so is seen whole.
+    """
+
+    array: Array
+
+
+class Density(NamedTuple):
+    """q over particles. `distribution` is q with a leading particle axis on every array in it; `log_prob(value)` of
+    values with that axis is `[particles, *batch]`, unscaled and unmasked."""
+
+    distribution: Distribution
     log_prob: Callable[[Any], PerElement]
+
+    def over(self, fn: Callable, *args: Any) -> Any:
+        """`fn(q, *args)` for every particle, with q the distribution of one."""
+        return jax.vmap(fn)(self.distribution, *args)
 
 
 class Cost(NamedTuple):
-    """What is downstream of one site, scaled and masked.
+    """What is downstream of one site, scaled and masked, sites that are integrated being integrated.
 
     `value` is `[particles, *batch]`, gradient stopped: only the terms that depend on the site, each summed over what is
     not the site's own (dimensions where the terms cannot be told apart by element have size 1).
     `at(value)` is the same with the site forced to `value` (leading particle axis), every other site drawing with the
-    same randomness; its gradient flows through `value` only.
+    same noise; its gradient flows through `value` only, and all of it: through the model, through what is drawn below
+    the site, and through the site's own log q.
     """
 
     value: PerElement
@@ -57,18 +80,22 @@ class Cost(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """The terms downstream of a site at each of its K values: what an estimator that integrates needs.
+    """The terms downstream of a site at each of its K values, of one particle: what an estimator that integrates needs.
 
-    `log_q` is `[K, particles, *batch]` (None when the site is not in the guide), `terms[name]` `[K, particles, *term]`,
-    `aligned[name]` says how the term's dimensions belong to the site's, `scale` is the site's plate scale, which all
-    these terms contain, `mask` `[particles, *batch]` says which elements count (None: all).
+    The branches are evaluated by `stacked(fn)`, `[K, ...]` of `fn(log_q, terms)`, or by `summed(fn)`, its sum, which
+    holds a few branches at a time. There `log_q` is `[*batch]` (None when the site is not in the guide) and
+    `terms[name]` `[*term]`. `aligned[name]` says how a term's dimensions belong to the site's, `scale` is the site's
+    plate scale, which all these terms contain, `mask` `[*batch]` says which elements count (None: all).
     """
 
-    log_q: PerValue | None
-    terms: Mapping[str, PerTerm]
+    stacked: Callable[[Callable[[Any, Terms], Any]], Any]
+    summed: Callable[[Callable[[Any, Terms], Any]], Any]
     aligned: Mapping[str, Aligned]
     scale: float
-    mask: Mask | None = None
+    mask: Any = None
+
+
+Integrals = dict[str, tuple[Float[Array, "..."], Aligned | None]]
 
 
 @dataclass(frozen=True)
@@ -90,41 +117,69 @@ class Estimator(ABC):
     """How the gradient of the expected cost with respect to q's parameters is taken at one site or block.
 
     A `pathwise` estimator lets the gradient flow through the draw. One that `integrates` replaces the terms downstream
-    of the site by their integral over it (`integrate`). Every other one adds a `surrogate`, a term whose gradient is an
-    estimate of the missing one and whose value does not count; so does a pathwise one that is `corrected`, because its
-    noise depends on the parameters too. A complete example of a new one is in docs/extending.md.
+    of the site by their integral over it (`integrate`); one that `marginalizes` takes the site out of the guide as
+    well. Every other one adds a `surrogate`, a term whose gradient is an estimate of the missing one and whose value
+    does not count; so does a pathwise one that is `corrected`, because its noise depends on the parameters too. One
+    that asks for the cost between the values of a discrete site is `relaxed`. A complete example of a new one is in
+    docs/extending.md.
     """
 
     name: ClassVar[str]
     pathwise: ClassVar[bool] = False
     integrates: ClassVar[bool] = False
+    marginalizes: ClassVar[bool] = False
     corrected: ClassVar[bool] = False
+    relaxed: ClassVar[bool] = False
+    num_particles: ClassVar[int] = 4  # where the user does not say
 
     @abstractmethod
     def refuses(self, facts: Facts) -> str | None:
         """Why the estimator would be wrong there: None when it is right."""
 
-    @abstractmethod
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        """One particle's draw, its gradient stopped unless the estimator is pathwise."""
+    def noise(self, rng_key: jax.Array, num_particles: int, shape: tuple[int, ...]) -> Any:
+        """What a step's draws are made from, drawn for all particles together: arrays with a leading particle axis.
 
-    def init(self, shape: tuple[int, ...]) -> Any:
-        """The estimator's own parameters for a site of this batch shape, often none."""
+        `shape` is that of one draw. By default a key for each particle. Counterfactual draws get the same noise.
+        """
+        return rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
+
+    @abstractmethod
+    def draw(self, noise: Any, q: Distribution) -> Draw:
+        """One particle's draw from its noise, its gradient stopped unless the estimator is pathwise."""
+
+    def init(self, rng_key: jax.Array, layout: Layout) -> Any:
+        """The estimator's own parameters for a site of this layout (plates at full size), often none.
+
+        Arrays with a row for each element of the site's plates are marked by `Rows`.
+        """
         return ()
 
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """How its own parameters follow the gradient of the loss that `surrogate` returns."""
+        return optax.sgd(RATE)
+
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        """The scalar whose gradient is wanted (a mean over particles), and the scalar loss of `params`."""
+        """The scalar whose gradient is wanted (a mean over particles), and the scalar loss of `params`.
+
+        Everything has a leading particle axis. Of `Rows` in `params` the rows of this step's elements are given.
+        """
         raise TypeError(f"{type(self).__name__} has no surrogate")
 
     def integrate(self, branches: Branches) -> Integrals:
-        """Terms that replace the branches': name -> (`[particles, ...]`, None if it has the replaced term's dimensions,
-        else how its dimensions belong to the site's)."""
+        """Terms of one particle that replace the branches': name -> (the term, None if it has the replaced term's
+        dimensions, else how its dimensions belong to the site's)."""
         raise TypeError(f"{type(self).__name__} does not integrate")
 
     @property
     def has_surrogate(self) -> bool:
         """Does it add a surrogate, which may train parameters of its own?"""
         return self.corrected or not (self.pathwise or self.integrates)
+
+    @property
+    def local_costs(self) -> bool:
+        """Does its surrogate need a cost of the site's own, which not every objective has?"""
+        return True
 
     @property
     def baseline_name(self) -> str | None:
@@ -162,12 +217,13 @@ class Baselined(Estimator):
     def min_particles(self) -> int:
         return BASELINES[self.baseline].min_particles
 
-    def init(self, shape: tuple[int, ...]) -> Any:
-        return BASELINES[self.baseline].init(shape)
+    def init(self, rng_key: jax.Array, layout: Layout) -> Any:
+        return jax.tree.map(Rows, BASELINES[self.baseline].init(layout.batch_shape))
 
     def scored(self, log_density: PerElement, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         """The surrogate: sum over elements, mean over particles, of log_density stop(cost - b); the baseline's loss."""
-        baseline, loss = BASELINES[self.baseline].value(cost.value, params)
+        rows = jax.tree.map(lambda leaf: leaf.array, params, is_leaf=lambda leaf: isinstance(leaf, Rows))
+        baseline, loss = BASELINES[self.baseline].value(cost.value, rows)
         signal = jax.lax.stop_gradient(cost.value - baseline)
         return jnp.sum(log_density * signal) / log_density.shape[0], loss
 
@@ -198,8 +254,8 @@ class Transported(Baselined):
         elsewhere = None if facts.law in LAWS else f"it is for {', '.join(LAWS)} only"
         return refuses_pathwise(facts) or elsewhere
 
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        value, log_noise = draw_transported(rng_key, q, self.transport)
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
+        value, log_noise = draw_transported(noise, q, self.transport)
         return Draw(value, log_noise=log_noise)
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.analysis.costs import to_term
-from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, refuses_to_list
+from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, Terms, refuses_to_list
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,12 @@ class Enumerate(Estimator):
     def refuses(self, facts: Facts) -> str | None:
         return refuses_to_list(facts)
 
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        return Draw(jax.lax.stop_gradient(q(rng_key=rng_key)))
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
+        return Draw(jax.lax.stop_gradient(q(rng_key=noise)))
 
     def integrate(self, branches: Branches) -> Integrals:
-        assert branches.log_q is not None
-        weights = jnp.exp(branches.log_q)
-        out: Integrals = {}
-        for name, term in branches.terms.items():
-            weight = to_term(weights, branches.aligned[name], term.ndim - 2, lead=2)
-            out[name] = jnp.sum(weight * term, axis=0), None
-        return out
+        def weighted(log_q: jax.Array, terms: Terms) -> dict[str, jax.Array]:
+            weight = jnp.exp(log_q)
+            return {n: to_term(weight, branches.aligned[n], term.ndim, lead=0) * term for n, term in terms.items()}
+
+        return {name: (term, None) for name, term in branches.summed(weighted).items()}

@@ -41,8 +41,8 @@ class Explicit(Estimator):
             return f"its draws have no right derivative with respect to {', '.join(gradients.not_pathwise)}"
         return None
 
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         if rule_of(registry.strip(q)) is not None:  # samplers that also hold far in a tail
-            return Draw(implicit.sample(rng_key, q))
-        value, intermediates = q(rng_key=rng_key, sample_intermediates=True)
-        return Draw(value, intermediates)
+            return Draw(implicit.sample(noise, q))
+        value, intermediates = q(rng_key=noise, sample_intermediates=True)
+        return Draw(value, intermediates=intermediates)

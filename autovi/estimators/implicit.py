@@ -42,5 +42,5 @@ class Implicit(Estimator):
             return f"the cost is not periodic in it ({facts.seam}), and a pathwise gradient does not see the seam"
         return None
 
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        return Draw(implicit.sample(rng_key, q))
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
+        return Draw(implicit.sample(noise, q))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.analysis.costs import to_site
-from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, PerValue, refuses_to_list
+from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, PerValue, Terms, refuses_to_list
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,14 @@ class Marginalize(Estimator):
 
     name: ClassVar[str] = "marginalize"
     integrates: ClassVar[bool] = True
+    marginalizes: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
         if facts.shared:
             return f"it shares a cost term with {', '.join(map(repr, facts.shared))}, also discrete"
         return refuses_to_list(facts) or facts.nested
 
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         raise TypeError("a marginalized site is not in the guide")
 
     def integrate(self, branches: Branches) -> Integrals:
@@ -43,17 +44,20 @@ class Marginalize(Estimator):
         if branches.mask is not None:
             # Without its log p and log q, all that is left of an element is the best of its values.
             total = jnp.where(branches.mask, total, jnp.max(joint, axis=0))
-        return {"marginal": (branches.scale * total, tuple(range(joint.ndim - 2)))}
+        return {"marginal": (branches.scale * total, tuple(range(joint.ndim - 1)))}
 
 
 def log_joint(branches: Branches) -> PerValue:
-    """log p(z = k, downstream) `[K, particles, *batch]`, without the plate scale, which stands outside the sum."""
-    terms = [to_site(t, branches.aligned[n], lead=2) for n, t in branches.terms.items()]
-    return jnp.asarray(sum(terms)) / branches.scale
+    """log p(z = k, downstream) `[K, *batch]`, without the plate scale, which stands outside the sum."""
+
+    def total(log_q: None, terms: Terms) -> jax.Array:
+        return jnp.asarray(sum(to_site(term, branches.aligned[n], lead=0) for n, term in terms.items()))
+
+    return branches.stacked(total) / branches.scale
 
 
 def log_conditional(branches: Branches) -> PerValue:
-    """log p(z = k | everything else) `[K, particles, *batch]`; of masked elements, the best value for certain."""
+    """log p(z = k | everything else) `[K, *batch]`; of masked elements, the best value for certain."""
     joint = log_joint(branches)
     conditional = jax.nn.log_softmax(joint, axis=0)
     if branches.mask is None:

@@ -34,6 +34,7 @@ class Score(Baselined):
     """
 
     name: ClassVar[str] = "score"
+    num_particles: ClassVar[int] = 8
 
     def refuses(self, facts: Facts) -> str | None:
         gradients = facts.gradients
@@ -44,8 +45,12 @@ class Score(Baselined):
             return "its log density is not that of its draws"
         return None
 
-    def draw(self, rng_key: jax.Array, q: Distribution) -> Draw:
-        return Draw(jax.lax.stop_gradient(q(rng_key=rng_key)))
+    @property
+    def local_costs(self) -> bool:
+        return self.baseline == "leave_one_out"
+
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
+        return Draw(jax.lax.stop_gradient(q(rng_key=noise)))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         return self.scored(q.log_prob(draw.value), cost, params)

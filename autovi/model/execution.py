@@ -19,6 +19,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from numpyro.primitives import CondIndepStackFrame, Messenger
 
 Lookup = Callable[[dict[str, Any]], Any]
+Indices = Callable[[str, int, int], Any]  # a plate's name, its length in the model, its size -> indices or None
 
 
 @dataclass
@@ -33,7 +34,6 @@ class Record:
     observed: bool
     frames: tuple[CondIndepStackFrame, ...]
     infer: Mapping[str, Any]
-    intermediates: Any = ()
     kwargs: Mapping[str, Any] | None = None
     size: int | None = None  # full size, of plates only
     from_scan: bool = False
@@ -42,7 +42,7 @@ class Record:
 class _Bind(Messenger):
     """Gives latent sites, parameters and plates their values and records every site."""
 
-    def __init__(self, fn: Callable, latent: Lookup, params: Mapping[str, Any] | Lookup, indices: Mapping[str, Any]):
+    def __init__(self, fn: Callable, latent: Lookup, params: Mapping[str, Any] | Lookup, indices: Indices):
         super().__init__(fn)
         self.latent, self.params, self.indices = latent, params, indices
         self.records: dict[str, Record] = {}
@@ -54,9 +54,11 @@ class _Bind(Messenger):
             # Sites inside a scan are looked up there, one time step after the other.
             msg["kwargs"]["substitute_stack"].append(("substitute", self._inside_scan))
         elif kind == "plate":
-            if msg["name"] in self.indices:
-                msg["value"] = self.indices[msg["name"]]
-                msg["args"] = (msg["args"][0], msg["value"].shape[0])
+            size, length = msg["args"]
+            indices = self.indices(msg["name"], size if length is None else length, size)
+            if indices is not None:
+                msg["value"] = indices
+                msg["args"] = (size, indices.shape[0])
         elif kind == "param":
             if msg["value"] is not None:
                 self.given.add(msg["name"])
@@ -74,9 +76,7 @@ class _Bind(Messenger):
                 self.given.add(msg["name"])
                 return
             value = self.latent(msg)
-            if isinstance(value, Drawn):
-                msg["value"], msg["intermediates"] = value.value, value.intermediates
-            elif value is not None:
+            if value is not None:
                 msg["value"] = value
 
     def _inside_scan(self, msg: dict[str, Any]) -> Any:
@@ -104,19 +104,10 @@ class _Bind(Messenger):
             observed=given or bool(msg.get("is_observed", False)),
             frames=tuple(msg.get("cond_indep_stack", ())),
             infer={**(msg.get("infer") or {}), **({"is_auxiliary": True} if given else {})},
-            intermediates=msg.get("intermediates", ()),
             kwargs=msg.get("kwargs"),
             size=msg["args"][0] if kind == "plate" else None,
             from_scan=bool(msg.get("_control_flow_done", False)),
         )
-
-
-@dataclass
-class Drawn:
-    """A value with the sampler's intermediates, which flows need to evaluate their own density."""
-
-    value: Any
-    intermediates: Any
 
 
 def execute(
@@ -127,14 +118,15 @@ def execute(
     *,
     latent: Lookup = lambda msg: None,
     params: Mapping[str, Any] | Lookup | None = None,
-    indices: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any] | Indices | None = None,
 ) -> dict[str, Record]:
     """Runs `fn(*args, **kwargs)` and returns its sites in order of execution, by name.
 
     `latent(msg)` gives the value of an unobserved sample site (None: it is drawn with `rng_key`), `params` those
     of parameter sites, `indices` those of plates, which then have that many elements and the scale that goes with it.
     """
-    bind = _Bind(handlers.seed(fn, rng_key), latent, params or {}, indices or {})
+    of_plate = indices if callable(indices) else lambda name, length, size: (indices or {}).get(name)
+    bind = _Bind(handlers.seed(fn, rng_key), latent, params or {}, of_plate)
     bind(*args, **kwargs)
     return bind.records
 

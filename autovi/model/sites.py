@@ -1,9 +1,8 @@
-"""Trace of the model -> `Sites`: what every site is, found without computing anything."""
+"""What every site of a model is: the value that all later stages read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -16,19 +15,9 @@ from numpyro.distributions import constraints
 from autovi.distributions import registry
 from autovi.distributions.gradients import Gradients
 from autovi.distributions.supports import bijection_to, support_values
-from autovi.implicit.composite.faults import density_fault
-from autovi.model.execution import Record, execute, mask_of
-from autovi.model.fingerprint import fingerprint, has_custom_derivatives
-from autovi.model.inputs import Inputs
+from autovi.model.execution import Record, mask_of
 
-ABSTRACT_KEY = jax.eval_shape(jax.random.key, 0)
 CIRCULAR = "circular"  # the name of the support of angles
-CONCRETE_ERRORS = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
 
 
 @dataclass(frozen=True)
@@ -99,7 +88,6 @@ class Sites:
     params: Mapping[str, Any]  # name -> constraint
     deterministics: Mapping[str, tuple[str | None, ...]]  # name -> plate name of each dimension
     plates: Mapping[str, Plate]
-    fingerprint: str
 
     @cached_property
     def latents(self) -> dict[str, Site]:
@@ -114,114 +102,6 @@ class Sites:
         return {n: p for n, p in self.plates.items() if p.subsampled}
 
 
-def trace_sites(model: Callable, inputs: Inputs, lengths: Mapping[str, int] | None = None) -> tuple[Sites, Inputs]:
-    """The model's sites, and the inputs as the program must take them.
-
-    The model is run once on abstract values. Where it needs its data's values (to count groups, say) the data become
-    constants of the program. `lengths` sets how many elements of a plate one step sees.
-
-    Raises:
-        ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
-    """
-    try:
-        return _trace(model, inputs, lengths or {}), inputs
-    except CONCRETE_ERRORS:
-        constant = inputs.as_constants()
-    try:
-        return _trace(model, constant, lengths or {}), constant
-    except CONCRETE_ERRORS as error:
-        raise ValueError(
-            "the model needs the concrete value of a latent site or of a plate's indices, which a compiled program "
-            "does not have: write `if` on a latent as jnp.where or lax.cond, and index data by a plate as "
-            f"jnp.asarray(data)[indices]. JAX says: {error}"
-        ) from error
-
-
-class SiteError(ValueError):
-    """A fault of one site, whose message is complete."""
-
-
-def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites:
-    found: list[Any] = []
-    seen: list[str] = []
-    nudge: list[Any] = []  # moves every latent value, for the derivative
-
-    def latent(msg: dict[str, Any]) -> Any:
-        seen.append(msg["name"])
-        return feasible(msg, *nudge)
-
-    def program(shift: Any, arrays: dict[str, Any], rng_key: jax.Array) -> Any:
-        nudge[:] = [shift]
-        args, kwargs = inputs.rebuild(arrays)
-        indices = {name: jnp.arange(length) for name, length in lengths.items()}
-        records = execute(model, args, kwargs, rng_key, latent=latent, params=opaque, indices=indices)
-        samples = [r for r in records.values() if r.kind == "sample"]
-        scales = [1.0 if r.scale is None else r.scale for r in samples]  # models that differ in them alone are two
-        densities = {r.name: _log_density(r) for r in samples}  # checks the shapes, before they are described
-        found.append(_describe(records))
-        total = sum(jnp.sum(d) for d in densities.values())
-        bounds = jax.tree.leaves(list(found[-1][1].values()))  # of parameters' constraints
-        return jnp.asarray(total, float), (densities, scales, bounds, [r.value for r in records.values()])
-
-    try:
-        jaxprs = _jaxprs(program, jnp.zeros(()), inputs.traced(), ABSTRACT_KEY)
-    except CONCRETE_ERRORS:
-        raise
-    except SiteError as error:
-        raise ValueError(str(error)) from error
-    except (TypeError, ValueError, AssertionError, IndexError) as error:
-        after = f" (the last site reached was {seen[-1]!r})" if seen else ""
-        plates = f" that indexes its data (batch_size makes {dict(lengths)} of the plates)" if lengths else ""
-        raise ValueError(
-            f"the model cannot be run on this data{after}: {str(error).rstrip('.')}. If shapes do not fit, a "
-            f"numpyro.plate of the right size{plates} around the site is the usual remedy"
-        ) from error
-    except Exception as error:
-        where = f"the last site reached was {seen[-1]!r}" if seen else "before any latent site"
-        error.add_note(f"raised by the model; {where}")
-        raise
-    samples, params, deterministics, plates = found[-1]
-    return Sites(samples, params, deterministics, plates, fingerprint(jaxprs, found[-1]))
-
-
-def _jaxprs(program: Callable, *arguments: Any) -> list[Any]:
-    """The traced program; also its derivative, where functions with derivatives of their own are in it."""
-    jaxpr = jax.make_jaxpr(program)(*arguments)
-    if not has_custom_derivatives(jaxpr):
-        return [jaxpr]
-    with suppress(Exception):  # what has no derivative is no concern here
-        return [jaxpr, jax.make_jaxpr(jax.grad(program, has_aux=True))(*arguments)]
-    return [jaxpr]
-
-
-def _log_density(record: Record) -> jax.Array:
-    """The log density of a site, after checks that value and distribution agree in shape, and it with its draws."""
-    assert record.fn is not None
-    value, expected = jnp.shape(record.value), tuple(record.fn.shape())
-    try:
-        together = jnp.broadcast_shapes(value, expected)
-    except ValueError:
-        together = None
-    # One number may stand for all elements; data that are repeated along a dimension are a mistake.
-    repeated = record.observed and prod(value) > 1 and prod(value) != prod(expected) and together == expected
-    if together is None or together not in (value, expected) or repeated:
-        frames = {f.name: f.size for f in record.frames}
-        raise SiteError(
-            f"site {record.name!r}: its value has shape {value}, its distribution {expected} (plates {frames}); "
-            "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
-            "subsampled plate would explain it"
-        )
-    if fault := density_fault(record.fn, latent=not record.observed):
-        raise SiteError(f"site {record.name!r}: {fault}")
-    return record.fn.log_prob(record.value)
-
-
-def opaque(msg: dict[str, Any]) -> Any:
-    """A parameter's first value as the trace must see it: a Python number would be folded into what is computed from
-    it, and a program that uses the parameter could look like one that uses the number."""
-    return jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"])))
-
-
 def feasible(msg: dict[str, Any], shift: Any = 0.0) -> Any:
     """Some value inside a site's support, of the right shape; `shift` moves it on the unconstrained scale."""
     fn = msg["fn"]
@@ -232,7 +112,13 @@ def feasible(msg: dict[str, Any], shift: Any = 0.0) -> Any:
     return None if transform is None else transform(jnp.zeros(transform.inverse_shape(shape)) + shift)
 
 
-def _describe(records: Mapping[str, Record]) -> tuple[dict, dict, dict, dict]:
+def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:
+    """`x` summed over its last dimensions until `ndim` are left."""
+    return jnp.sum(x, axis=tuple(range(ndim, jnp.ndim(x))))
+
+
+def describe(records: Mapping[str, Record]) -> Sites:
+    """The sites of an execution."""
     plates = {}
     for r in records.values():
         for frame in r.frames:
@@ -243,7 +129,7 @@ def _describe(records: Mapping[str, Record]) -> tuple[dict, dict, dict, dict]:
         r.name: (r.kwargs or {}).get("constraint", constraints.real) for r in records.values() if r.kind == "param"
     }
     deterministics = {r.name: _dims(r) for r in records.values() if r.kind == "deterministic"}
-    return samples, params, deterministics, plates
+    return Sites(samples, params, deterministics, plates)
 
 
 def _dims(record: Record) -> tuple[str | None, ...]:

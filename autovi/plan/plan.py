@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from autovi.estimators import Estimator
@@ -60,11 +61,17 @@ class Plan:
                 return choice
         raise KeyError(site)
 
+    @cached_property
+    def _by_name(self) -> dict[str, Block]:
+        return {b.name: b for b in (*self.blocks, *self.marginal.values())}
+
+    def block(self, node: str) -> Block:
+        """The block of that name, in the guide or summed out."""
+        return self._by_name[node]
+
     def estimator_of(self, node: str) -> Estimator:
         """The estimator of a block."""
-        if node in self.marginal:
-            return self.marginal[node].estimator
-        return next(b.estimator for b in self.blocks if b.name == node)
+        return self._by_name[node].estimator
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready values."""

@@ -11,6 +11,7 @@ import numpy as np
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families import FAMILIES, Family
 from autovi.model.sites import Site
+from autovi.objectives import OBJECTIVES, Objective
 
 
 def check_arguments(families: Any, estimators: Any, num_particles: Any) -> None:
@@ -87,3 +88,16 @@ def as_estimator(site: str, what: Any) -> Estimator:
         return ESTIMATORS[name](**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"site {site!r}: estimator {name!r} does not take {options}: {error}") from None
+
+
+def as_objective(what: Any) -> Objective:
+    """The objective of that name, or the one given.
+
+    Raises:
+        ValueError: no such name.
+    """
+    if isinstance(what, Objective):
+        return what
+    if not isinstance(what, str) or what not in OBJECTIVES:
+        raise ValueError(f"objective: unknown name {what!r}; expected one of {list(OBJECTIVES)} or an Objective")
+    return OBJECTIVES[what]()

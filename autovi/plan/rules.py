@@ -14,6 +14,7 @@ from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import Site, Sites
+from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.facts import facts_of
 from autovi.plan.plan import Block, Choice, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
@@ -88,6 +89,7 @@ def make_plan(
     num_particles: int | None = None,
     jumps: Mapping[str, str] | None = None,
     seams: Mapping[str, str] | None = None,
+    objective: Objective | None = None,
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
@@ -107,13 +109,14 @@ def make_plan(
         raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
     families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, jumps or {})
     breaks = (jumps or {}, seams or {})
-    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites)
+    objective = objective or OBJECTIVES["elbo"]()
+    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
     blocks = _blocks(rows)
-    marginal = {b.name: b for b in blocks if b.estimator.name == "marginalize"}
+    marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
     block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
     choices = tuple(_choice(nodes[r.site], r, block_of[r.site]) for r in rows)
-    particles = _particles(blocks, num_particles)
+    particles = _particles(blocks, num_particles, objective)
     return Plan(choices, blocks, marginal, guide if guide_sites is None else "function", particles)
 
 
@@ -123,7 +126,7 @@ class _Row:
     family: Family | None
     estimator: Estimator
     why: str
-    lonely: bool  # the site must have a block of its own
+    alone: bool  # the site must have a block of its own
 
 
 # --- families ------------------------------------------------------------------------------------------------------
@@ -182,6 +185,7 @@ def _choose_estimators(
     structure: Structure,
     breaks: tuple[Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
+    objective: Objective,
 ) -> list[_Row]:
     jumps, seams = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
@@ -194,9 +198,9 @@ def _choose_estimators(
         law = site.distribution if family is None else family.law
         gradients = site.gradients if family is None else GRADIENTS[law]
         facts = facts_of(site, law, gradients, nodes, structure, sampled, jumps.get(n), seams.get(n))
-        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts)
-        lonely = site.masked or site.subsampled or estimator.name == "score"
-        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", lonely))
+        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, objective)
+        alone = site.masked or site.subsampled or estimator.has_surrogate
+        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", alone))
     return rows
 
 
@@ -211,11 +215,14 @@ def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str,
 
 
 def _estimator(
-    site: Site, wanted: Estimator | None, candidates: tuple[str, ...], facts: Facts
+    site: Site, wanted: Estimator | None, candidates: tuple[str, ...], facts: Facts, objective: Objective
 ) -> tuple[Estimator, str]:
-    valid = {n: ESTIMATORS[n]() for n in candidates if ESTIMATORS[n]().refuses(facts) is None}
+    def refusal(estimator: Estimator) -> str | None:
+        return estimator.refuses(facts) or objective.refuses(estimator)
+
+    valid = {n: ESTIMATORS[n]() for n in candidates if refusal(ESTIMATORS[n]()) is None}
     if wanted is not None:
-        reason = wanted.refuses(facts)
+        reason = refusal(wanted)
         if reason is None and type(wanted) in ESTIMATORS.values() and wanted.name not in candidates:
             reason = f"its distribution admits {list(candidates)} only"
         if reason is not None:
@@ -229,7 +236,7 @@ def _estimator(
         sentence = _sentence(name, site, facts)
         if sentence is not None:
             return estimator, sentence
-    reasons = "; ".join(f"{n}: {ESTIMATORS[n]().refuses(facts)}" for n in candidates)
+    reasons = "; ".join(f"{n}: {refusal(ESTIMATORS[n]())}" for n in candidates)
     raise ValueError(f"site {site.name!r} ({site.distribution}): no estimator is right for it ({reasons})")
 
 
@@ -262,12 +269,12 @@ def _blocks(rows: list[_Row]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for row in rows:
         family = row.family
-        joint = family is not None and (family.joint or family.name == "normal") and not row.lonely
+        joint = family is not None and (family.joint or family.name == "normal") and not row.alone
         if joint:
             flat.setdefault((family, row.estimator), []).append(row)
         else:
-            alone = family is not None and family.joint
-            blocks.append(Block(row.site, (row.site,), family, row.estimator, flat=alone))
+            flat_alone = family is not None and family.joint
+            blocks.append(Block(row.site, (row.site,), family, row.estimator, flat=flat_alone))
     for (family, estimator), members in flat.items():
         names = tuple(r.site for r in members)
         name = names[0] if len(names) == 1 else (JOINT if len(flat) == 1 else f"{JOINT}_{family.name}")
@@ -286,7 +293,7 @@ def _choice(site: Site, row: _Row, block: str) -> Choice:
     family = row.family.name if row.family is not None else "guide"
     shape = site.full(site.batch_shape) + site.event_shape
     estimator = row.estimator
-    if estimator.name == "marginalize":
+    if estimator.marginalizes:
         family = "exact"
     return Choice(
         site.name,
@@ -301,14 +308,20 @@ def _choice(site: Site, row: _Row, block: str) -> Choice:
     )
 
 
-def _particles(blocks: tuple[Block, ...], asked: int | None) -> int:
+def _particles(blocks: tuple[Block, ...], asked: int | None, objective: Objective) -> int:
     needed = max([b.estimator.min_particles for b in blocks], default=1)
     if asked is None:
-        return max(8, needed) if any(b.estimator.name == "score" for b in blocks) else max(4, needed)
+        wished = [b.estimator.num_particles for b in blocks if b.estimator.has_surrogate]
+        return max([Estimator.num_particles, needed, objective.min_particles, *wished])
     if asked < needed:
         who = next(b for b in blocks if b.estimator.min_particles == needed)
         raise ValueError(
             f"num_particles: {asked} is too few for site {who.sites[0]!r}, whose baseline "
             f"{who.estimator.baseline_name!r} needs at least {needed}; set it, or baseline 'moving_average'"
+        )
+    if asked < objective.min_particles:
+        raise ValueError(
+            f"num_particles: {asked} is too few for objective {objective.name!r}, which needs at least "
+            f"{objective.min_particles}"
         )
     return int(asked)

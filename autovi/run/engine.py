@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +17,11 @@ from autovi.analysis.structure import Structure
 from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
 from autovi.model.inputs import Inputs
-from autovi.model.sites import trace_sites
-from autovi.objective.predictive import predict
-from autovi.objective.program import Program
-from autovi.objective.surrogate import Estimate, Step, draw_indices, estimate
+from autovi.model.tracing import trace_program
+from autovi.program.branches import branches_of
+from autovi.program.predictive import predict
+from autovi.program.program import Program
+from autovi.program.surrogate import Estimate, Step, draw_indices, estimate
 from autovi.run.loop import Carry, Optimizer, init_carry, make_chunk
 from autovi.run.stopping import Progress
 
@@ -55,38 +55,51 @@ class Engine:
     """Everything compiled for one plan. `full` is the program with every plate at full size."""
 
     program: Program
-    full: Program
-    structure: Structure
+    model: Callable
+    guide: Callable | None
+    inputs: Inputs
     optimizer: Optimizer
+    fingerprint: str
     lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
     term_names: tuple[str, ...] = ()  # known once the start has been traced
     _starts: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)  # with the chunk, by the kind of key
     _jitted: dict[Any, Callable] = field(default_factory=dict)
 
     @property
+    def structure(self) -> Structure:
+        """What is downstream of what."""
+        return self.program.structure
+
+    @property
     def num_particles(self) -> int:
         return self.program.plan.num_particles
+
+    @cached_property
+    def full(self) -> Program:
+        """The program with every plate at full size, for what comes after the fit."""
+        sites = self.program.sites
+        guide_sites = self.program.guide_sites
+        if not sites.subsampled and not (guide_sites is not None and guide_sites.subsampled):
+            return self.program
+        sizes = {p.name: p.size for p in sites.plates.values()}
+        traced, _ = trace_program(self.model, self.guide, self.inputs, sizes, self.program.traced.relaxed)
+        return replace(self.program, traced=traced)
 
     def estimate(
         self, params: Any, estimator_params: Any, arrays: Mapping[str, Any], rng_key: jax.Array
     ) -> tuple[jax.Array, Estimate]:
         """The loss of one step, whose gradient is the estimate, and the ELBO. Not compiled."""
-        return estimate(self.program, self.structure, params, estimator_params, arrays, rng_key, self.num_particles)
+        return estimate(self.program, params, estimator_params, arrays, rng_key, self.num_particles)
 
     def estimator_params(self) -> dict[str, Any]:
         """The estimators' own parameters before the first step."""
         blocks = [b for b in self.program.plan.blocks if b.estimator.has_surrogate]
-        return {b.name: b.estimator.init(self._element_shape(b)) for b in blocks}
-
-    def _element_shape(self, block: Any) -> tuple[int, ...]:
-        guide_sites = self.program.guide_sites
-        site = (guide_sites or self.program.sites).samples[block.sites[0]]
-        return () if block.flat else site.full(site.batch_shape) if block.family is not None else site.batch_shape
+        key = jax.random.key(0)
+        return {b.name: b.estimator.init(site_key(key, b.name), self.program.layout(b)) for b in blocks}
 
     def use(self, model: Callable, guide: Callable | None) -> None:
         """Takes these functions, which compute the same, for what is traced from now on."""
-        self.program = replace(self.program, model=model, guide=guide)
-        self.full = replace(self.full, model=model, guide=guide)
+        self.model, self.guide = model, guide
 
     def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs) -> None:
         """The same after a check that they still compute what they did.
@@ -94,13 +107,13 @@ class Engine:
         Raises:
             ValueError: something that they read (a global, a closure) is no longer what it was.
         """
-        for what, fn, sites in (("model", model, self.program.sites), ("guide", guide, self.program.guide_sites)):
-            if fn is not None and sites is not None:
-                if trace_sites(fn, inputs, self.lengths)[0].fingerprint != sites.fingerprint:
-                    raise ValueError(
-                        f"the {what} has changed since the fit: something that it reads besides its arguments (a "
-                        "global, a closure) is another now. Pass it as data, or fit again"
-                    )
+        traced, _ = trace_program(model, guide, inputs, self.lengths)
+        if traced.fingerprint != self.fingerprint:
+            what = "model" if guide is None else "model, or its guide,"
+            raise ValueError(
+                f"the {what} has changed since the fit: something that it reads besides its arguments (a "
+                "global, a closure) is another now. Pass it as data, or fit again"
+            )
         self.use(model, guide)
 
     def compile(self, arrays: Any, rng_key: jax.Array | int) -> tuple[Callable, Callable]:
@@ -134,15 +147,15 @@ class Engine:
         radii = START_RADIUS * jnp.linspace(0.0, 1.0, NUM_STARTS)[:, None]
         points = radii * jax.random.uniform(start_key, (NUM_STARTS, program.start_size), minval=-1.0, maxval=1.0)
         indices = draw_indices(site_key(run_key, "autovi:plates"), program.sites.subsampled)
+        also = program.outputs_for(["inside"])
 
         def attempt(point: jax.Array, key: jax.Array) -> Any:
             params = program.init(run_key, arrays, point)
             at_start = program.start_values(point, indices)
-            main, terms, _ = Step(program, self.structure, params, arrays, indices, key[None], at_start).terms(
-                check=True
-            )
-            sums = {n: jnp.sum(terms[n].value) for n in sorted(terms)}
-            return sum(sums.values()), {n: jnp.isfinite(s) for n, s in sums.items()}, main.inside
+            step = Step(program, params, arrays, indices, key, 1, at_start, lanes=NUM_STARTS, also=also)
+            sums = {n: jnp.sum(step.terms[n].value) for n in sorted(step.terms)}
+            inside = {n.split(":", 1)[1]: v[0] for n, v in step.outputs.items()}
+            return sum(sums.values()), {n: jnp.isfinite(s) for n, s in sums.items()}, inside
 
         totals, finite, inside = jax.vmap(attempt)(points, jax.random.split(run_key, NUM_STARTS))
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
@@ -157,7 +170,7 @@ class Engine:
         batch = int(np.clip(DRAWS_BUDGET // self._numbers_per_draw, 1, num_draws))
 
         def all_draws(params: Any, arrays: Any, keys: jax.Array) -> Draws:
-            return jax.lax.map(partial(self._draw, params, arrays), keys, batch_size=batch)
+            return jax.lax.map(partial(self._draw, params, arrays, batch), keys, batch_size=batch)
 
         options = _compiler_options(num_draws * self._numbers_per_draw)
         run = self._kept(("draws", num_draws), lambda: jax.jit(all_draws, compiler_options=options))
@@ -171,18 +184,23 @@ class Engine:
     @cached_property
     def _numbers_per_draw(self) -> int:
         """Roughly how many numbers one posterior draw computes."""
-        sizes = sum(prod(site.shape) for site in self.full.sites.samples.values())
-        return max(1, sizes * max([self.program.num_values(n) for n in self.program.plan.marginal], default=1))
+        graph = self.full.traced.graph
+        inputs = set(graph.inputs.values())
+        return max(1, graph.numbers([graph.outputs[o] for o in self.full.everything], inputs.__contains__))
 
-    def _draw(self, params: Any, arrays: Any, key: jax.Array) -> Draws:
+    def _draw(self, params: Any, arrays: Any, lanes: int, key: jax.Array) -> Draws:
+        program = self.full
         indices = {n: jnp.arange(p.size) for n, p in self.program.sites.subsampled.items()}
-        step = Step(self.full, self.structure, params, arrays, indices, key[None])
+        shared = program.shared(params, arrays, indices, program.everything)
+        noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
+        world = program.particle(shared, key, noise)
         forced, log_q = {}, jnp.zeros(())
-        for node in self.full.plan.marginal:
-            logits = jnp.moveaxis(log_conditional(step.branches(node))[:, 0], 0, -1)
+        for node in program.plan.marginal:
+            alone, _ = program.owned(node)
+            logits = jnp.moveaxis(log_conditional(branches_of(program, world, node, alone, (), lanes)), 0, -1)
             forced[node] = jax.random.categorical(site_key(key, node), logits)
             log_q += jnp.sum(jnp.take_along_axis(logits, forced[node][..., None], axis=-1))
-        run = self.full.run(params, arrays, key, indices, forced)
+        run = program.read(world.forced(forced) if forced else world)
         log_p = sum(jnp.sum(t) for n, t in run.terms.items() if n.startswith("p:"))
         log_q -= sum(jnp.sum(t) for n, t in run.terms.items() if n.startswith("q:"))
         return Draws(run.values, run.log_likelihoods, jnp.asarray(log_p), jnp.asarray(log_q))
@@ -203,15 +221,15 @@ class Engine:
     ) -> dict[str, np.ndarray]:
         """Posterior predictive draws for the data in `inputs`, one for each draw of the latent sites in `values`."""
         count = next(iter(values.values())).shape[0]
-        sites, _ = trace_sites(model, inputs)
-        lengths = {n: p.size for n, p in sites.subsampled.items()}
+        traced, _ = trace_program(model, None, inputs)
+        lengths = {n: p.size for n, p in traced.sites.subsampled.items()}
 
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
             one = lambda pair: predict(model, inputs, lengths, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
         options = _compiler_options(count * self._numbers_per_draw)
-        key = ("predict", sites.fingerprint, inputs.signature(), count)
+        key = ("predict", traced.fingerprint, inputs.signature(), count)
         run = self._kept(key, lambda: jax.jit(all_predictions, compiler_options=options))
         drawn = run(inputs.traced(), params, dict(values), jax.random.split(rng_key, count))
         return {n: np.asarray(v) for n, v in drawn.items()}

@@ -9,7 +9,7 @@ import autovi
 from autovi.analysis.periodicity import find_seams
 from autovi.analysis.structure import analyse_structure
 from autovi.model.inputs import bind
-from autovi.model.sites import trace_sites
+from autovi.model.tracing import trace_program
 
 COSTS = {
     "cosine": (lambda z: jnp.cos(z), False),
@@ -23,9 +23,8 @@ COSTS = {
 
 def seams(model, guide=None):
     inputs = bind(model, None)
-    sites, inputs = trace_sites(model, inputs)
-    guide_sites = None if guide is None else trace_sites(guide, inputs)[0]
-    return find_seams(model, guide, inputs, sites, analyse_structure(model, guide, inputs, sites, guide_sites))
+    traced, inputs = trace_program(model, guide, inputs)
+    return find_seams(model, guide, inputs, traced.sites, analyse_structure(traced))
 
 
 def test_a_cost_that_is_not_periodic_is_found_and_no_other():

@@ -15,7 +15,7 @@ from numpyro import handlers
 
 import autovi
 from autovi.model.inputs import bind
-from autovi.model.sites import trace_sites
+from autovi.model.tracing import trace_program
 from autovi.preparation import Options, prepare
 
 Y = np.array([0.5, -0.2, 1.0, 0.3])
@@ -307,7 +307,7 @@ def test_the_fingerprint_holds_what_the_model_closes_over(case):
 
     def fingerprint(value):
         GLOBALS["v"] = value
-        return trace_sites(model, bind(model, None))[0].fingerprint
+        return trace_program(model, None, bind(model, None))[0].fingerprint
 
     assert fingerprint(before) == fingerprint(before) != fingerprint(after)
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import autovi
-from autovi.objective.surrogate import Estimate
+from autovi.program.surrogate import Estimate
 from autovi.run.loop import Optimizer, init_carry, make_chunk, optimize
 from autovi.run.stopping import CHUNK, HOPELESS, LONGEST, PRECISION, TOLERANCE, WINDOW, Progress, judge
 

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
 from autovi.families.base import Family, Layout
-from autovi.model.execution import Record, mask_of, plate_scale
 from autovi.model.sites import Sites
-from autovi.objective.nodes import Drawer, Node, draw_node, guide_term
 from autovi.plan.plan import Block, Plan
+from autovi.program.rows import gather
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,7 @@ class BlockGuide:
         """The rows of a block's parameters that belong to the elements of this step's plates."""
         if block.flat:
             return leaves
-        site = self.sites.samples[block.sites[0]]
-        full = site.full(site.batch_shape)
-        for plate in site.plates:
-            axis = len(full) + plate.dim
-            if plate.subsampled and plate.name in indices and axis >= 0 and full[axis] == plate.size:
-                rows = indices[plate.name]
-                leaves = jax.tree.map(lambda x, a=axis, r=rows: jnp.take(x, r, axis=a), leaves)
-        return leaves
+        return gather(self.sites.samples[block.sites[0]], leaves, indices)
 
     def _starts(self, start: jax.Array) -> Iterator[tuple[Block, jax.Array]]:
         offset = 0
@@ -87,39 +80,27 @@ class BlockGuide:
 
     # --- draws --------------------------------------------------------------------------------------------------------
 
-    def draw(
-        self, params: Mapping[str, Any], indices: Mapping[str, Any], draw: Drawer
-    ) -> tuple[dict[str, Node], dict[str, Any]]:
-        """Every block as drawn, and the value of every site: unconstrained where its family is."""
-        nodes: dict[str, Node] = {}
-        values: dict[str, Any] = {}
+    def laws(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Distribution]:
+        """The distribution of every block, at this step's elements of the plates."""
+        laws = {}
         for block in self.plan.blocks:
             leaves = self.gather(block, params[block.name], indices)
-            q = family_of(block).distribution(leaves, len(self.layout(block).event_shape))
-            nodes[block.name] = draw_node(block.name, q, draw)
-            values.update(self._site_values(block, nodes[block.name].draw.value))
-        return nodes, values
+            laws[block.name] = family_of(block).distribution(leaves, len(self.layout(block).event_shape))
+        return laws
 
-    def terms(
-        self, nodes: Mapping[str, Node], records: Mapping[str, Record], sizes: Mapping[str, int]
-    ) -> dict[str, jax.Array]:
-        """-log q of every block, with the plate scale and the mask of the model's site."""
-        terms = {}
-        for block in self.plan.blocks:
-            node = nodes[block.name]
-            if block.flat:
-                terms[f"q:{block.name}"] = guide_term(node, block.estimator)
-            else:
-                r = records[block.name]
-                scale, mask = plate_scale(r.frames, sizes), mask_of(r.fn)
-                terms[f"q:{block.name}"] = guide_term(node, block.estimator, scale, mask)
-        return terms
+    def draw_shape(self, block: Block) -> tuple[int, ...]:
+        """The shape of one draw of a block, at this step's elements of the plates."""
+        if block.flat:
+            return self.layout(block).event_shape
+        site = self.sites.samples[block.name]
+        return (site.unconstrained_shape or ()) if family_of(block).unconstrained else site.shape
 
     def unconstrained(self) -> frozenset[str]:
         """The sites whose values are drawn on the unconstrained scale."""
         return frozenset(s for b in self.plan.blocks if family_of(b).unconstrained for s in b.sites)
 
-    def _site_values(self, block: Block, drawn: jax.Array) -> dict[str, Any]:
+    def site_values(self, block: Block, drawn: jax.Array) -> dict[str, Any]:
+        """The values of a block's sites: unconstrained where its family is."""
         if not block.flat:
             return {block.name: site_value(self.sites, block.name, drawn)}
         values, offset = {}, 0

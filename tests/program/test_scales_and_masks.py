@@ -21,8 +21,8 @@ from gradient_checks import assert_unbiased, batched, flat
 from numpyro import handlers
 
 from autovi.estimators import Enumerate, Marginalize, Score
-from autovi.objective.surrogate import estimate
 from autovi.preparation import Options, prepare
+from autovi.program.surrogate import estimate
 from oracles.base import bernoulli_log_pmf, expected_normal, logit, normal_entropy, standard_normal_nodes
 
 X = np.array([0.4, 2.9, 1.7, 3.6], np.float32)
@@ -161,9 +161,7 @@ def values_of(estimator, subsample_size):
     own = engine.estimator_params()
 
     def loss(params, arrays, indices):
-        return estimate(
-            engine.program, engine.structure, params, own, arrays, jax.random.key(8), 2, indices if indices else None
-        )
+        return estimate(engine.program, params, own, arrays, jax.random.key(8), 2, indices if indices else None)
 
     @jax.jit
     def both(arrays, indices):

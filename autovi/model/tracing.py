@@ -1,0 +1,423 @@
+"""The user's functions traced once: the sites, and a graph in which every value chosen from outside is an input.
+
+The one trace serves the plan (what is there, what depends on what), the fingerprint, and the program that is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+from numpyro.distributions import Delta, Distribution
+from numpyro.distributions.transforms import IdentityTransform
+
+from autovi.distributions import registry
+from autovi.distributions.densities import log_density
+from autovi.distributions.supports import bijection_to
+from autovi.implicit.composite.faults import density_fault
+from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked, unvalidated
+from autovi.model.fingerprint import fingerprint, has_custom_derivatives
+from autovi.model.graph import Graph, placeholder, trace
+from autovi.model.inputs import Inputs
+from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
+
+# Supports that do not depend on parameters: data are checked against them once.
+FAST_SUPPORTS = ("real", "boolean", "integer nonnegative")
+CONCRETE_ERRORS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter site: the names of its leaves' inputs, how they make the value, and its constraint."""
+
+    leaves: tuple[str, ...]
+    made: Any
+    constraint: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """Sites of model and guide function, and their graph.
+
+    Inputs of the graph: the data by path, `KEY`, "node:z" for the value of every node (unconstrained for continuous
+    sites of a model without a guide function), "plate:N" for the indices of subsampled plates, "param:w..." for the
+    leaves of parameter sites.
+
+    Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the change
+    of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "mask:z", "init:w...", "observed:y"; "law:z:i", the
+    leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
+    a term may jump through.
+    """
+
+    sites: Sites
+    guide_sites: Sites | None
+    graph: Graph
+    scales: Mapping[str, float]  # plate scale of every latent site
+    laws: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
+    params: Mapping[str, Param]
+    relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that the functions compute: equal for functions that compute the same."""
+        jaxprs = [self.graph.closed]
+        if has_custom_derivatives(self.graph.closed):
+            with suppress(Exception):  # what has no derivative is no concern here
+                jaxprs.append(self._derivative())
+        return fingerprint(jaxprs, (self.sites, self.guide_sites))
+
+    def _derivative(self) -> Any:
+        """The derivative of all densities, which shows what functions with derivatives of their own do."""
+        graph = self.graph
+        variables = list(graph.inputs.values())
+        moved = [i for i, v in enumerate(variables) if jnp.issubdtype(v.aval.dtype, jnp.floating)]
+        wanted = [v for n, v in graph.outputs.items() if n.startswith(("p:", "q:")) and not isinstance(v, Literal)]
+
+        def total(floats: list[jax.Array], others: dict[int, jax.Array]) -> jax.Array:
+            known = dict(zip(variables, [others.get(i) for i in range(len(variables))], strict=True))
+            known |= {variables[i]: x for i, x in zip(moved, floats, strict=True)}
+            made = graph.evaluate(wanted, known.__contains__, known.__getitem__)
+            return jnp.asarray(sum(jnp.sum(made[v]) for v in wanted), float)
+
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+        others = {i: x for i, x in enumerate(shapes) if i not in moved}
+        return jax.make_jaxpr(jax.grad(total))([shapes[i] for i in moved], others)
+
+
+KEY = "1"  # the second argument of the traced function
+
+
+def data_input(path: str) -> str:
+    """The name of a data array's input."""
+    return f"0[{path!r}]"
+
+
+def trace_program(
+    model: Callable,
+    guide: Callable | None,
+    inputs: Inputs,
+    lengths: Mapping[str, int] | None = None,
+    relaxed: Collection[str] = (),
+    check_guide: Callable[[Sites], Any] = lambda guide_sites: None,
+) -> tuple[Traced, Inputs]:
+    """Model and guide function as one graph, and the inputs as the program must take them.
+
+    Both are run once on abstract values. Where they need their data's values (to count groups, say) the data become
+    constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
+    `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
+
+    Raises:
+        ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
+    """
+    tracing = _Tracing(model, guide, dict(lengths or {}), frozenset(relaxed), check_guide)
+    try:
+        return tracing.run(inputs), inputs
+    except CONCRETE_ERRORS:
+        constant = inputs.as_constants()
+    try:
+        return tracing.run(constant), constant
+    except CONCRETE_ERRORS as error:
+        raise ValueError(
+            "the model needs the concrete value of a latent site or of a plate's indices, which a compiled program "
+            "does not have: write `if` on a latent as jnp.where or lax.cond, and index data by a plate as "
+            f"jnp.asarray(data)[indices]. JAX says: {error}"
+        ) from error
+
+
+class SiteError(ValueError):
+    """A fault of one site, whose message is complete."""
+
+
+@dataclass
+class _Tracing:
+    """One or two runs of the functions: sites inside a scan have to be known by their whole shape before it starts."""
+
+    model: Callable
+    guide: Callable | None
+    lengths: dict[str, int]
+    relaxed: frozenset[str]
+    check_guide: Callable[[Sites], Any]
+    stacked: dict[str, Site] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+
+    def run(self, inputs: Inputs) -> Traced:
+        traced = self._once(inputs)
+        inside = {n: s for n, s in traced.sites.latents.items() if s.from_scan}
+        if self.guide is not None and traced.guide_sites is not None:
+            drawn = traced.guide_sites.latents
+            inside = {
+                **{n: s for n, s in inside.items() if n not in drawn},
+                **{n: s for n, s in drawn.items() if s.from_scan},
+            }
+        if not inside:
+            return traced
+        self.stacked = inside
+        return self._once(inputs)
+
+    def _once(self, inputs: Inputs) -> Traced:
+        box: list[_Run] = []
+
+        def program(arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
+            box[:] = [_Run(self)]
+            return box[0].outputs(inputs.rebuild(arrays), rng_key)
+
+        try:
+            graph = trace(program, inputs.traced(), jax.eval_shape(jax.random.key, 0))
+        except CONCRETE_ERRORS:
+            raise
+        except SiteError as error:
+            raise ValueError(str(error)) from error
+        except (TypeError, ValueError, AssertionError, IndexError) as error:
+            after = f" (the last site reached was {self.seen[-1]!r})" if self.seen else ""
+            plates = f" that indexes its data (batch_size makes {self.lengths} of the plates)" if self.lengths else ""
+            raise ValueError(
+                f"the model cannot be run on this data{after}: {str(error).rstrip('.')}. If shapes do not fit, a "
+                f"numpyro.plate of the right size{plates} around the site is the usual remedy"
+            ) from error
+        except Exception as error:
+            where = f"the last site reached was {self.seen[-1]!r}" if self.seen else "before any latent site"
+            error.add_note(f"raised by the model; {where}")
+            raise
+        run = box[0]
+        constraints = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
+        params = {n: Param(leaves, made, constraints[n]) for n, (leaves, made) in run.made.items()}
+        return Traced(run.sites, run.guide_sites, graph, run.scales, run.laws, params, self.relaxed)
+
+
+class _Run:
+    """One run of guide and model on placeholders, and the outputs that it leaves."""
+
+    def __init__(self, tracing: _Tracing):
+        self.tracing = tracing
+        self.nodes: dict[str, jax.Array] = {}
+        self.params: dict[str, Any] = {}
+        self.made: dict[str, tuple[tuple[str, ...], Any]] = {}
+        self.plates: dict[str, jax.Array] = {}
+        self.drawn: dict[str, jax.Array] = {}
+        self.initial: dict[str, Any] = {}
+        self.laws: dict[str, Any] = {}
+        self.guide_sites: Sites | None = None
+
+    def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
+        args, kwargs = arguments
+        for name, site in self.tracing.stacked.items():
+            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
+            self._node(name, shape, site.discrete)
+        bound: dict[str, Any] = {"params": self._param, "indices": self._indices}
+        out: dict[str, Any] = {}
+        if self.tracing.guide is not None:
+            key = site_key(rng_key, "autovi:guide")
+            records = execute(self.tracing.guide, args, kwargs, key, latent=self._guide_latent, **bound)
+            samples = [r for r in records.values() if r.kind == "sample"]
+            for r in samples:
+                _check(r)
+            self.guide_sites = describe(records)
+            try:
+                self.tracing.check_guide(self.guide_sites)
+            except ValueError as error:
+                raise SiteError(str(error)) from error
+            drawn = [r for r in samples if not r.observed]
+            self.drawn = {r.name: r.value for r in drawn}
+            for r in drawn:
+                out |= self._guide_outputs(r)
+        key = site_key(rng_key, "autovi:model")
+        records = execute(self.tracing.model, args, kwargs, key, latent=self._model_latent, **bound)
+        samples = [r for r in records.values() if r.kind == "sample"]
+        for r in samples:
+            _check(r)
+        self.sites = describe(records)
+        sizes = {p.name: p.size for p in self.sites.plates.values()}
+        self.scales = {r.name: plate_scale(r.frames, sizes) for r in samples if not r.observed}
+        for r in samples:
+            out |= self._model_outputs(r)
+        kept = [r for r in records.values() if r.kind == "deterministic" or (r.kind == "sample" and not r.observed)]
+        out |= {f"value:{r.name}": _array(r.value) for r in kept}
+        return out | self.initial
+
+    # --- what is chosen from outside --------------------------------------------------------------------------------
+
+    def _node(self, name: str, shape: tuple[int, ...], discrete: bool) -> jax.Array:
+        if name not in self.nodes:
+            whole = discrete and name not in self.tracing.relaxed
+            self.nodes[name] = placeholder(f"node:{name}", shape, jnp.result_type(int if whole else float))
+        return self.nodes[name]
+
+    def _at_step(self, msg: dict[str, Any]) -> jax.Array | None:
+        """Inside a scan: this step's part of the node, None while its whole shape is not known."""
+        index = msg["infer"].get("_scan_current_index")
+        return None if msg["name"] not in self.tracing.stacked else self.nodes[msg["name"]][index]
+
+    def _guide_latent(self, msg: dict[str, Any]) -> Any:
+        self.tracing.seen.append(msg["name"])
+        value = delta_value(unmasked(msg["fn"]))
+        return self._value(msg, unconstrained=False) if value is None else value
+
+    def _model_latent(self, msg: dict[str, Any]) -> Any:
+        self.tracing.seen.append(msg["name"])
+        if msg["name"] in self.drawn:
+            index = msg["infer"].get("_scan_current_index")
+            drawn = self.drawn[msg["name"]]
+            return drawn if index is None else drawn[index]
+        return self._value(msg, unconstrained=self.tracing.guide is None)
+
+    def _value(self, msg: dict[str, Any], unconstrained: bool) -> Any:
+        fn = msg["fn"]
+        shape = tuple(msg["kwargs"].get("sample_shape") or ()) + tuple(fn.shape())
+        discrete = registry.is_discrete(fn)
+        transform = None if discrete else bijection_to(fn.support)
+        if not unconstrained:
+            transform = None
+        if msg["infer"].get("_scan_current_index") is not None:
+            node = self._at_step(msg)
+            if node is None:
+                return feasible(msg)
+        else:
+            node = self._node(msg["name"], shape if transform is None else transform.inverse_shape(shape), discrete)
+        return node if transform is None else transform(node)
+
+    def _indices(self, name: str, length: int, size: int) -> Any:
+        asked = self.tracing.lengths.get(name)
+        if asked is None and length == size:
+            return None
+        if name not in self.plates:
+            self.plates[name] = placeholder(f"plate:{name}", (asked or length,), jnp.result_type(int))
+        return self.plates[name]
+
+    def _param(self, msg: dict[str, Any]) -> Any:
+        """A parameter's value; how it starts is an output. A value that is not there yet is None: NumPyro asks for a
+        network's before it makes it."""
+        name = msg["name"]
+        if name not in self.params:
+            start = jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"]))
+            if start is None:
+                return None
+            leaves = jax.tree_util.tree_leaves_with_path(start)
+            names = [f"param:{name}{jax.tree_util.keystr(path)}" for path, _ in leaves]
+            self.initial |= {n.replace("param:", "init:", 1): x for n, (_, x) in zip(names, leaves, strict=True)}
+            values = [placeholder(n, x.shape, x.dtype) for n, (_, x) in zip(names, leaves, strict=True)]
+            self.made[name] = tuple(names), jax.tree.structure(start)
+            self.params[name] = jax.tree.unflatten(self.made[name][1], values)
+        return self.params[name]
+
+    # --- outputs ----------------------------------------------------------------------------------------------------
+
+    def _guide_outputs(self, r: Record) -> dict[str, Any]:
+        assert r.fn is not None and self.guide_sites is not None
+        name, fn = r.name, unmasked(r.fn)
+        scale, mask = 1.0 if r.scale is None else r.scale, mask_of(r.fn)
+        base = registry.strip(fn)
+        if isinstance(base, Delta):
+            density = base.log_density * jnp.ones(fn.batch_shape)
+            return {f"q:{name}": weighted(-density, scale, mask)}
+        leaves, made = jax.tree.flatten(fn)
+        self.laws[name] = made
+        density = _log_prob(name, jax.tree.unflatten(made, leaves), r.value)
+        out = {f"law:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
+        out[f"q:{name}"] = weighted(-density, scale, mask)
+        out[f"scale:{name}"] = _array(scale)
+        if mask is not None:
+            out[f"weight:{name}"] = jnp.broadcast_to(_array(mask), fn.batch_shape)
+        return out | self._parts(f"q:{name}", r, density)
+
+    def _model_outputs(self, r: Record) -> dict[str, Any]:
+        assert r.fn is not None
+        name, site = r.name, self.sites.samples[r.name]
+        fast = site.support in FAST_SUPPORTS and (r.observed or self._drawn_inside(site))
+        fast = fast and name not in self.tracing.relaxed  # they are equal at whole values only
+        fn = r.fn if self.tracing.guide is not None or r.observed else unvalidated(r.fn)  # blocks never leave a support
+        fn = unvalidated(fn) if self.tracing.relaxed else fn  # values in between are in no discrete support
+        density = log_density(fn, r.value) if fast else fn.log_prob(r.value)
+        out = {f"p:{name}": density if r.scale is None else r.scale * density}
+        if site.observed and not site.auxiliary:
+            out[f"likelihood:{name}"] = density
+            out[f"inside:{name}"] = _inside(r)
+            out[f"observed:{name}"] = jnp.broadcast_to(_array(r.value), site.shape)
+        if not site.observed and mask_of(r.fn) is not None:
+            out[f"mask:{name}"] = jnp.broadcast_to(_array(mask_of(r.fn)), r.fn.batch_shape)
+        unconstrained = self.tracing.guide is None and not site.observed and not site.discrete
+        transform = bijection_to(r.fn.support) if unconstrained else None
+        if transform is not None and not isinstance(transform, IdentityTransform):
+            log_det = transform.log_abs_det_jacobian(self.nodes[name], r.value)
+            # The Jacobian belongs to q's change of variables: handlers.scale does not scale it.
+            log_det = sum_rightmost(log_det, len(site.batch_shape))
+            out[f"jacobian:{name}"] = weighted(log_det, self.scales[name], mask_of(r.fn))
+        return out | self._parts(f"p:{name}", r, density)
+
+    def _drawn_inside(self, site: Site) -> bool:
+        """Are all draws of a latent site in its support? Those of the engine's own families are."""
+        drawn = None if self.guide_sites is None else self.guide_sites.samples.get(site.name)
+        return drawn is None or drawn.support == site.support
+
+    def _parts(self, term: str, r: Record, density: jax.Array) -> dict[str, Any]:
+        """The parameters of a site's distribution: NumPyro's own densities are continuous in them and in the value, so
+        the term can only jump where they do. Of a class that NumPyro does not know, the density itself."""
+        leaves = jax.tree.leaves(r.fn) if registry.is_listed(r.fn) else [density]
+        scale = [] if r.scale is None else [r.scale]
+        return {f"part:{i}#{term}": _array(x) for i, x in enumerate([*leaves, *scale])}
+
+
+def _array(value: Any) -> jax.Array:
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+
+
+def weighted(term: jax.Array, scale: Any, mask: Any) -> jax.Array:
+    """`scale * term` where `mask` is on, else 0."""
+    term = term if isinstance(scale, float) and scale == 1.0 else scale * term
+    return term if mask is None else jnp.where(mask, term, 0.0)
+
+
+def delta_value(fn: Distribution) -> Any:
+    """The value of a Delta, gradient and all; None for other distributions."""
+    base = registry.strip(fn)
+    return jnp.broadcast_to(base.v, fn.shape()) if isinstance(base, Delta) else None
+
+
+def _inside(record: Record) -> jax.Array:
+    assert record.fn is not None
+    mask, inside = mask_of(record.fn), record.fn.support(record.value)
+    return jnp.all(inside if mask is None else inside | ~jnp.asarray(mask))
+
+
+def _log_prob(name: str, fn: Distribution, value: jax.Array) -> jax.Array:
+    """The density of a distribution taken apart and put together again, as the program will have it."""
+    try:
+        return fn.log_prob(value)
+    except AttributeError as error:
+        raise SiteError(
+            f"site {name!r}: {type(fn).__name__} loses the attribute {error.name!r} when JAX takes it apart; name its "
+            "array attributes in `pytree_data_fields` and the others in `pytree_aux_fields` of the class"
+        ) from error
+
+
+def _check(record: Record) -> None:
+    """Do value and distribution of a site agree in shape, and its density with its draws?"""
+    assert record.fn is not None
+    value, expected = np.shape(record.value), tuple(record.fn.shape())
+    try:
+        together = np.broadcast_shapes(value, expected)
+    except ValueError:
+        together = None
+    # One number may stand for all elements; data that are repeated along a dimension are a mistake.
+    repeated = record.observed and prod(value) > 1 and prod(value) != prod(expected) and together == expected
+    if together is None or together not in (value, expected) or repeated:
+        frames = {f.name: f.size for f in record.frames}
+        raise SiteError(
+            f"site {record.name!r}: its value has shape {value}, its distribution {expected} (plates {frames}); "
+            "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
+            "subsampled plate would explain it"
+        )
+    if fault := density_fault(record.fn, latent=not record.observed):
+        raise SiteError(f"site {record.name!r}: {fault}")

@@ -1,0 +1,9 @@
+"""Objectives, one per file. A new one is one file and one row of `OBJECTIVES`."""
+
+from autovi.objectives.base import Objective
+from autovi.objectives.elbo import Elbo
+from autovi.objectives.iwae import Iwae
+
+OBJECTIVES: dict[str, type[Objective]] = {"elbo": Elbo, "iwae": Iwae}
+
+__all__ = ["OBJECTIVES", "Elbo", "Iwae", "Objective"]

@@ -1,0 +1,42 @@
+"""A block as it was drawn, whatever guide it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+from numpyro.distributions import Distribution
+
+from autovi.distributions.densities import log_density
+from autovi.estimators.base import Draw
+
+
+class Node(NamedTuple):
+    """A block as drawn: its distribution (unmasked), its draw, and log q of it, unscaled and unmasked."""
+
+    q: Distribution
+    draw: Draw
+    log_q: jax.Array
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors of an estimator's draw say of which site; those of JAX's own classes stay as they are."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"site {name!r}: {error}") from error
+
+
+def log_q_of(q: Distribution, draw: Draw, relaxed: bool = False) -> jax.Array:
+    """log q of a draw, by the sampler's intermediates where it left some.
+
+    The fast densities equal NumPyro's at whole values only, so a relaxed value gets NumPyro's.
+    """
+    if jax.tree.leaves(draw.intermediates):
+        return q.log_prob(draw.value, draw.intermediates)
+    return q.log_prob(draw.value) if relaxed else log_density(q, draw.value)

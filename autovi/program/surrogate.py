@@ -1,0 +1,225 @@
+"""Cost terms + draws + estimators -> a loss whose gradient is the estimate, and the objective's value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from autovi.analysis.costs import Aligned, to_site
+from autovi.distributions.densities import log_density
+from autovi.estimators.base import Cost, Density
+from autovi.model.execution import site_key
+from autovi.model.sites import Plate
+from autovi.plan.plan import Block
+from autovi.program.branches import branches_of
+from autovi.program.program import Program, Shared
+from autovi.program.rows import gather, map_rows
+from autovi.program.world import World
+
+stop = jax.lax.stop_gradient
+
+
+class Estimate(NamedTuple):
+    """The objective's estimate of one step in nats, and each cost term's mean over the particles, sorted by name."""
+
+    elbo: jax.Array
+    terms: dict[str, jax.Array]
+
+
+class Term(NamedTuple):
+    """A cost term as the other sites see it: replaced by an integral where a site integrates it.
+
+    `sources` are the terms it stands for, `by` the node that integrated them, `owned` how its dimensions belong to that
+    node's (None: they are those of the one source).
+    """
+
+    value: jax.Array
+    sources: tuple[str, ...]
+    by: str | None = None
+    owned: Aligned | None = None
+
+
+def estimate(
+    program: Program,
+    params: Mapping[str, Any],
+    estimator_params: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    rng_key: jax.Array,
+    num_particles: int,
+    indices: Mapping[str, Any] | None = None,
+) -> tuple[jax.Array, Estimate]:
+    """A scalar whose gradient in `params` is an estimate of minus the objective's, and in `estimator_params` trains
+    those."""
+    if indices is None:
+        indices = draw_indices(site_key(rng_key, "autovi:plates"), program.sites.subsampled)
+    step = Step(program, params, arrays, indices, rng_key, num_particles)
+    surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
+    for block in program.plan.blocks:
+        if block.estimator.has_surrogate:
+            extra, loss = step.surrogate(block, estimator_params.get(block.name, ()))
+            surrogate, losses = surrogate + extra, losses + loss
+    value = program.objective.value(step.log_weights)
+    means = {name: jnp.sum(term.value) / num_particles for name, term in sorted(step.terms.items())}
+    loss = -(value + surrogate - stop(surrogate)) + losses - stop(losses)
+    return loss, Estimate(stop(value), stop(means))
+
+
+def draw_indices(rng_key: jax.Array, plates: Mapping[str, Plate]) -> dict[str, jax.Array]:
+    """Elements of every subsampled plate for one step, shared by model, guide and particles.
+
+    One element from each of `length` equal stretches of the plate, which start at a random element: no two are the
+    same, every element is as likely as any other, and the work does not grow with the plate.
+    """
+    drawn = {}
+    for name, plate in plates.items():
+        turn_key, within_key = jax.random.split(site_key(rng_key, name))
+        edges = [b * plate.size // plate.length for b in range(plate.length + 1)]
+        low, high = jnp.asarray(edges[:-1]), jnp.asarray(edges[1:])
+        turn = jax.random.randint(turn_key, (), 0, plate.size)
+        drawn[name] = (jax.random.randint(within_key, (plate.length,), low, high) + turn) % plate.size
+    return drawn
+
+
+class Step:
+    """The particles of one step: drawn, their terms evaluated and integrated."""
+
+    def __init__(
+        self,
+        program: Program,
+        params: Any,
+        arrays: Any,
+        indices: Mapping[str, Any],
+        rng_key: jax.Array,
+        num_particles: int,
+        forced: Mapping[str, Any] | None = None,
+        lanes: int | None = None,
+        also: tuple[str, ...] = (),
+    ):
+        """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
+        outputs of the graph to be kept in `outputs`."""
+        self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
+        self.lanes = num_particles if lanes is None else lanes
+        self.shared: Shared = program.shared(params, arrays, indices, (*program.cost_outputs, *also))
+        self.noise = program.noise(rng_key, num_particles)
+        self.keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
+        self._variables: list[Any] = []
+        drawn = self.over_particles(lambda key, noise: self._particle(key, noise, forced or {}), self.keys, self.noise)
+        self.nodes, self.raw, values, self.extra, self.evaluated, self.outputs = drawn
+        self.terms = {n: term._replace(value=values[n]) for n, term in self._layout.items()}
+
+    @property
+    def log_weights(self) -> jax.Array:
+        """log p - log q of every particle `[particles]`, integrated terms in place of raw ones."""
+        count = self.num_particles
+        sums = [jnp.sum(jnp.reshape(t.value, (count, -1)), axis=1) for _, t in sorted(self.terms.items())]
+        return jnp.sum(jnp.stack(sums), axis=0)
+
+    def over_particles(self, fn: Callable, *args: Any) -> Any:
+        """`fn(*args)` for every particle, stacked in front; a single particle needs no vmap."""
+        if self.num_particles == 1:
+            one = fn(*jax.tree.map(lambda x: x[0], args))
+            return jax.tree.map(lambda x: jnp.asarray(x)[None], one)
+        return jax.vmap(fn)(*args)
+
+    def _particle(self, key: jax.Array, noise: Any, forced: Mapping[str, Any]) -> Any:
+        world = self.program.particle(self.shared, key, noise, forced)
+        raw = world.terms(self.program.term_names)
+        terms, extra = integrated(self.program, world, raw, self.program.integrating, self.lanes)
+        self._layout = terms
+        self._variables = [v for v in world.values if v in self.program.varying]
+        evaluated = [world.values[v] for v in self._variables]
+        return world.nodes, raw, {n: t.value for n, t in terms.items()}, extra, evaluated, world.outputs(self.also)
+
+    def surrogate(self, block: Block, own: Any) -> tuple[jax.Array, jax.Array]:
+        """What an estimator adds at one block: see `Estimator.surrogate`."""
+        program, node = self.program, self.nodes[block.name]
+        own = own if block.flat else map_rows(lambda x: gather(program.node_site(block.name), x, self.indices), own)
+        density = Density(node.q, lambda value: jax.vmap(log_density)(node.q, value))
+        if not program.objective.local_costs:
+            signal = stop(program.objective.signal(self.log_weights))
+            value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))
+            return block.estimator.surrogate(density, node.draw, Cost(value, _no_counterfactual), own)
+        value = stop(downstream_cost(program, block.name, self.raw, self.terms, lead=1))
+        return block.estimator.surrogate(density, node.draw, Cost(value, lambda v: self._at(block.name, v)), own)
+
+    def _at(self, name: str, forced: Any) -> jax.Array:
+        """The cost of each element with a node forced to another value in every particle."""
+
+        def one(evaluated: list[Any], noise: Any, nodes: Any, value: Any) -> jax.Array:
+            values = {**self.shared.values, **dict(zip(self._variables, evaluated, strict=True))}
+            world = World(self.program, values, self.shared.laws, noise)
+            world.nodes = dict(nodes)
+            return counterfactual_cost(self.program, world, name, value, self.lanes)
+
+        return self.over_particles(one, self.evaluated, self.noise, self.nodes, forced)
+
+
+def _no_counterfactual(value: Any) -> Any:
+    raise TypeError("under this objective a site has no cost of its own, so it has none at another value")
+
+
+def integrated(
+    program: Program, world: World, raw: Mapping[str, jax.Array], nodes: Collection[str], lanes: int
+) -> tuple[dict[str, Term], jax.Array]:
+    """The terms of one particle, those downstream of the integrated `nodes` replaced, and the surrogate of terms that
+    two of them share."""
+    terms = {name: Term(value, (name,)) for name, value in raw.items()}
+    surrogate = jnp.zeros(())
+    for node in nodes:
+        alone, together = program.owned(node)
+        branches = branches_of(program, world, node, (*alone, *together), together, lanes)
+        for name, (value, owned) in program.plan.estimator_of(node).integrate(branches).items():
+            if name in together:
+                surrogate += jnp.sum(value)
+            elif name in alone:
+                terms[name] = Term(value, (name,), node, owned)
+            else:
+                for t in alone:
+                    terms.pop(t, None)
+                terms[f"{name}:{node}"] = Term(value, alone, node, owned)
+    return terms, surrogate
+
+
+def counterfactual_cost(program: Program, world: World, node: str, value: Any, lanes: int) -> jax.Array:
+    """The cost of each element of a node of one particle, with the node forced to `value`."""
+    there = world.forced({node: value}, frozen=True)
+    wanted = program.downstream(node)
+    nodes = [
+        n
+        for n in program.integrating
+        if not program.structure.below(node, n) and any(t in wanted for t in program.owned(n)[0])
+    ]
+    replaced = {t for n in nodes for t in program.owned(n)[0]}
+    raw = there.terms([t for t in wanted if t not in replaced])
+    terms, _ = integrated(program, there, raw, nodes, lanes)
+    return downstream_cost(program, node, raw, terms, lead=0)
+
+
+def downstream_cost(
+    program: Program, node: str, raw: Mapping[str, jax.Array], terms: Mapping[str, Term], lead: int
+) -> jax.Array:
+    """The cost of each element of a node, with `lead` axes in front. A term that an integrated site above the node
+    replaced is taken as sampled: its branches drew the node again."""
+    aligned = program.downstream(node)
+    total = jnp.zeros(())
+    for term in terms.values():
+        mine = [t for t in term.sources if t in aligned]
+        if not mine:
+            continue
+        if term.by is not None and program.structure.below(node, term.by):
+            total = total + sum(to_site(raw[t], aligned[t], lead) for t in mine)
+        else:
+            onto = aligned[mine[0]] if term.owned is None else _through(program, aligned, term, mine)
+            total = total + to_site(term.value, onto, lead)
+    return total
+
+
+def _through(program: Program, aligned: Mapping[str, Aligned], term: Term, mine: list[str]) -> Aligned:
+    """How a combined term's dimensions, those of the site that integrated it, belong to the node's."""
+    assert term.by is not None and term.owned is not None
+    owner = program.structure.downstream[term.by]
+    onto = [tuple(owner[t].index(e) if e is not None and e in owner[t] else None for e in aligned[t]) for t in mine]
+    return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*onto, strict=True))

@@ -1,0 +1,138 @@
+"""One particle of a program: its values, evaluated when they are asked for, and again below what is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from autovi.estimators.base import Draw
+from autovi.model.graph import Values
+from autovi.model.tracing import weighted
+from autovi.program.nodes import Node, log_q_of, naming
+
+if TYPE_CHECKING:
+    from autovi.program.program import Program
+
+stop = jax.lax.stop_gradient
+
+
+class World:
+    """The values of one particle, over those of another world where there is one.
+
+    `hidden` are the variables of the other world that no longer hold here. In a `frozen` world what comes from the
+    other one carries no gradient, so that all gradients flow through what was changed.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        values: Values,
+        laws: Mapping[str, Any],
+        noise: Mapping[str, Any],
+        under: World | None = None,
+        hidden: frozenset[Any] = frozenset(),
+        frozen: bool = False,
+    ):
+        self.program, self.noise = program, noise
+        self.values = dict(values)
+        self.laws = jax.tree.map(stop, dict(laws)) if frozen else laws
+        self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
+        self.under, self.hidden, self.frozen = under, hidden, frozen
+
+    # --- values -------------------------------------------------------------------------------------------------------
+
+    def knows(self, var: Any) -> bool:
+        """Is the variable evaluated?"""
+        return var in self.values or (self.under is not None and var not in self.hidden and self.under.knows(var))
+
+    def read(self, var: Any) -> Any:
+        """An evaluated variable."""
+        if var in self.values:
+            return self.values[var]
+        assert self.under is not None
+        value = self.under.read(var)
+        return stop(value) if self.frozen else value
+
+    def outputs(self, names: Iterable[str]) -> dict[str, Any]:
+        """Outputs of the graph by name."""
+        graph = self.program.traced.graph
+        wanted = {name: graph.outputs[name] for name in names}
+        self.values.update(graph.evaluate(wanted.values(), self.knows, self.read))
+        return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self.read(v) for n, v in wanted.items()}
+
+    def has(self, output: str) -> bool:
+        """Does the graph have this output?"""
+        return output in self.program.traced.graph.outputs
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def law(self, node: str) -> Any:
+        """The distribution that a node is drawn from, given what is above it."""
+        if node in self.laws:
+            return self.laws[node]
+        made = self.program.traced.laws[node]
+        leaves = self.outputs([f"law:{node}:{i}" for i in range(made.num_leaves)])
+        return jax.tree.unflatten(made, leaves.values())
+
+    def draw(self, forced: Mapping[str, Any]) -> World:
+        """Draws every node in order, those apart that are `forced` to a value."""
+        for node in self.program.order:
+            self._set(node, forced.get(node))
+        for node in self.program.plan.marginal:
+            self.values.update(self.program.placed(node, forced.get(node, self.program.first_value(node))))
+        return self
+
+    def _set(self, node: str, value: Any) -> None:
+        q, estimator = self.law(node), self.program.plan.estimator_of(node)
+        if value is not None:
+            draw = Draw(jnp.broadcast_to(value, q.shape()))
+        else:
+            with naming(node):
+                draw = estimator.draw(self.noise[node], q)
+        self.nodes[node] = Node(q, draw, log_q_of(q, draw, node in self.program.traced.relaxed))
+        self.values.update(self.program.placed(node, draw.value))
+
+    def forced(self, changes: Mapping[str, Any], frozen: bool = False) -> World:
+        """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise."""
+        program = self.program
+        hidden = frozenset().union(*(program.affected(node) for node in changes))
+        world = World(program, {}, self.laws, self.noise, self, hidden, frozen)
+        for node, value in changes.items():
+            if node in program.plan.marginal:
+                world.values.update(program.placed(node, value))
+        for node in program.order:
+            if node in changes:
+                world._set(node, changes[node])
+            elif any(program.structure.below(node, other) for other in changes):
+                world._set(node, None)
+        return world
+
+    # --- cost terms ---------------------------------------------------------------------------------------------------
+
+    def terms(self, names: Iterable[str]) -> dict[str, jax.Array]:
+        """Cost terms by name, scaled and masked."""
+        names = list(names)
+        wanted = [o for name in names for o in self.program.outputs_of(name)]
+        out = self.outputs(wanted)
+        return {name: self._term(name, out) for name in names}
+
+    def _term(self, term: str, out: Mapping[str, jax.Array]) -> jax.Array:
+        kind, name = term.split(":", 1)
+        if kind == "p":
+            jacobian = f"jacobian:{name}"
+            return out[term] + out[jacobian] if jacobian in out else out[term]
+        if name not in self.nodes:
+            return out[term]
+        log_q = self.nodes[name].log_q
+        # The gradient of log q at a fixed draw has mean zero: it is noise, unless the draw itself moves or, in a frozen
+        # world, what the density depends on.
+        if not (self.frozen or self.program.keeps_entropy(name)):
+            log_q = stop(log_q)
+        mask = out.get(f"weight:{name}", out.get(f"mask:{name}"))
+        if self.program.is_flat(name):
+            return -log_q
+        return weighted(-log_q, out.get(f"scale:{name}", self.program.traced.scales.get(name, 1.0)), mask)
