@@ -130,6 +130,7 @@ class Estimator(ABC):
     marginalizes: ClassVar[bool] = False
     corrected: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
+    own_sampler: ClassVar[bool] = False  # draws as the distribution itself does, gradient and all
     num_particles: ClassVar[int] = 4  # where the user does not say
 
     @abstractmethod

@@ -28,6 +28,7 @@ class Explicit(Estimator):
 
     name: ClassVar[str] = "explicit"
     pathwise: ClassVar[bool] = True
+    own_sampler: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
         gradients, refused = facts.gradients, refuses_pathwise(facts)

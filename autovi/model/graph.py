@@ -23,7 +23,7 @@ _placeholder_p.def_abstract_eval(lambda *, name, shape, dtype: jax.core.ShapedAr
 
 def placeholder(name: str, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Inside `trace`: an array that becomes the input `name` of the graph."""
-    return _placeholder_p.bind(name=name, shape=tuple(shape), dtype=jnp.dtype(dtype))
+    return _placeholder_p.bind(name=name, shape=tuple(shape), dtype=dtype)
 
 
 def trace(fn: Callable[..., dict[str, Any]], *args: Any) -> Graph:
@@ -133,6 +133,8 @@ class Graph:
         return sum(v.aval.size for i in equations for v in self.eqns[i].outvars if hasattr(v.aval, "size"))
 
 
-def literal_value(atom: Any) -> Any:
-    """The value of an output that does not depend on anything: None for a variable."""
-    return atom.val if isinstance(atom, Literal) else None
+def like_traced(rng_key: jax.Array, var: Any) -> jax.Array:
+    """A key of the kind that the program was traced with."""
+    if rng_key.dtype == var.aval.dtype:
+        return rng_key
+    return jax.random.key(jax.random.bits(rng_key, dtype=jnp.uint32))

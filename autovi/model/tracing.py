@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
-from numpyro.distributions import Delta, Distribution
+from numpyro.distributions import Delta, Distribution, TransformedDistribution
 from numpyro.distributions.transforms import IdentityTransform
 
 from autovi.distributions import registry
@@ -59,14 +59,18 @@ class Traced:
     Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the change
     of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "mask:z", "init:w...", "observed:y"; "law:z:i", the
     leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
-    a term may jump through.
+    a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
+    it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its
+    density, "density:z" that of the node's value.
     """
 
     sites: Sites
     guide_sites: Sites | None
     graph: Graph
+    starts: Graph  # where parameter sites start: the same graph, or one traced before all their shapes were known
     scales: Mapping[str, float]  # plate scale of every latent site
     laws: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
+    sealed: Mapping[str, Any]  # node whose distribution cannot leave the graph -> how its draw is made of its leaves
     params: Mapping[str, Param]
     relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between
 
@@ -143,7 +147,8 @@ class SiteError(ValueError):
 
 @dataclass
 class _Tracing:
-    """One or two runs of the functions: sites inside a scan have to be known by their whole shape before it starts."""
+    """One or two runs of the functions: the whole shape of sites inside a scan, and of networks' parameters, has to be
+    known before they are reached."""
 
     model: Callable
     guide: Callable | None
@@ -151,6 +156,7 @@ class _Tracing:
     relaxed: frozenset[str]
     check_guide: Callable[[Sites], Any]
     stacked: dict[str, Site] = field(default_factory=dict)
+    late: dict[str, Any] = field(default_factory=dict)  # shapes of parameters that are asked for before they are made
     seen: list[str] = field(default_factory=list)
 
     def run(self, inputs: Inputs) -> Traced:
@@ -162,10 +168,10 @@ class _Tracing:
                 **{n: s for n, s in inside.items() if n not in drawn},
                 **{n: s for n, s in drawn.items() if s.from_scan},
             }
-        if not inside:
+        if not inside and not self.late:
             return traced
         self.stacked = inside
-        return self._once(inputs)
+        return replace(self._once(inputs), starts=traced.graph)
 
     def _once(self, inputs: Inputs) -> Traced:
         box: list[_Run] = []
@@ -194,7 +200,7 @@ class _Tracing:
         run = box[0]
         constraints = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
         params = {n: Param(leaves, made, constraints[n]) for n, (leaves, made) in run.made.items()}
-        return Traced(run.sites, run.guide_sites, graph, run.scales, run.laws, params, self.relaxed)
+        return Traced(run.sites, run.guide_sites, graph, graph, run.scales, run.laws, run.sealed, params, self.relaxed)
 
 
 class _Run:
@@ -204,11 +210,13 @@ class _Run:
         self.tracing = tracing
         self.nodes: dict[str, jax.Array] = {}
         self.params: dict[str, Any] = {}
+        self.asked: set[str] = set()
         self.made: dict[str, tuple[tuple[str, ...], Any]] = {}
         self.plates: dict[str, jax.Array] = {}
         self.drawn: dict[str, jax.Array] = {}
         self.initial: dict[str, Any] = {}
         self.laws: dict[str, Any] = {}
+        self.sealed: dict[str, Any] = {}
         self.guide_sites: Sites | None = None
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
@@ -232,7 +240,7 @@ class _Run:
             drawn = [r for r in samples if not r.observed]
             self.drawn = {r.name: r.value for r in drawn}
             for r in drawn:
-                out |= self._guide_outputs(r)
+                out |= self._guide_outputs(r, rng_key.dtype)
         key = site_key(rng_key, "autovi:model")
         records = execute(self.tracing.model, args, kwargs, key, latent=self._model_latent, **bound)
         samples = [r for r in records.values() if r.kind == "sample"]
@@ -301,12 +309,19 @@ class _Run:
         network's before it makes it."""
         name = msg["name"]
         if name not in self.params:
-            start = jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"]))
+            late = self.tracing.late
+            start = late.get(name)
             if start is None:
+                start = jax.tree.map(jnp.asarray, msg["fn"](*msg["args"], **msg["kwargs"]))
+            if start is None:
+                self.asked.add(name)
                 return None
+            if name in self.asked:
+                late[name] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start)
             leaves = jax.tree_util.tree_leaves_with_path(start)
             names = [f"param:{name}{jax.tree_util.keystr(path)}" for path, _ in leaves]
-            self.initial |= {n.replace("param:", "init:", 1): x for n, (_, x) in zip(names, leaves, strict=True)}
+            known = zip(names, leaves, strict=True)
+            self.initial |= {n.replace("param:", "init:", 1): x for n, (_, x) in known if isinstance(x, jax.Array)}
             values = [placeholder(n, x.shape, x.dtype) for n, (_, x) in zip(names, leaves, strict=True)]
             self.made[name] = tuple(names), jax.tree.structure(start)
             self.params[name] = jax.tree.unflatten(self.made[name][1], values)
@@ -314,7 +329,7 @@ class _Run:
 
     # --- outputs ----------------------------------------------------------------------------------------------------
 
-    def _guide_outputs(self, r: Record) -> dict[str, Any]:
+    def _guide_outputs(self, r: Record, key_type: Any) -> dict[str, Any]:
         assert r.fn is not None and self.guide_sites is not None
         name, fn = r.name, unmasked(r.fn)
         scale, mask = 1.0 if r.scale is None else r.scale, mask_of(r.fn)
@@ -323,9 +338,17 @@ class _Run:
             density = base.log_density * jnp.ones(fn.batch_shape)
             return {f"q:{name}": weighted(-density, scale, mask)}
         leaves, made = jax.tree.flatten(fn)
-        self.laws[name] = made
-        density = _log_prob(name, jax.tree.unflatten(made, leaves), r.value)
-        out = {f"law:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
+        if _is_sealed(fn, r.value):
+            key = placeholder(f"noise:{name}", (), key_type)
+            value, intermediates = fn(rng_key=key, sample_intermediates=True)
+            parts, self.sealed[name] = jax.tree.flatten((value, intermediates))
+            density = fn.log_prob(r.value)
+            out = {f"draw:{name}:{i}": _array(x) for i, x in enumerate(parts)}
+            out |= {f"drawn:{name}": fn.log_prob(value, intermediates), f"density:{name}": density}
+        else:
+            self.laws[name] = made
+            density = _log_prob(name, jax.tree.unflatten(made, leaves), r.value)
+            out = {f"law:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
         out[f"q:{name}"] = weighted(-density, scale, mask)
         out[f"scale:{name}"] = _array(scale)
         if mask is not None:
@@ -349,7 +372,7 @@ class _Run:
             out[f"mask:{name}"] = jnp.broadcast_to(_array(mask_of(r.fn)), r.fn.batch_shape)
         unconstrained = self.tracing.guide is None and not site.observed and not site.discrete
         transform = bijection_to(r.fn.support) if unconstrained else None
-        if transform is not None and not isinstance(transform, IdentityTransform):
+        if transform is not None and not isinstance(transform, IdentityTransform) and name in self.nodes:
             log_det = transform.log_abs_det_jacobian(self.nodes[name], r.value)
             # The Jacobian belongs to q's change of variables: handlers.scale does not scale it.
             log_det = sum_rightmost(log_det, len(site.batch_shape))
@@ -389,6 +412,15 @@ def _inside(record: Record) -> jax.Array:
     assert record.fn is not None
     mask, inside = mask_of(record.fn), record.fn.support(record.value)
     return jnp.all(inside if mask is None else inside | ~jnp.asarray(mask))
+
+
+def _is_sealed(fn: Distribution, value: jax.Array) -> bool:
+    """Does a distribution hold traced values besides those that JAX finds in it, as in a function?"""
+    if not isinstance(registry.strip(fn), TransformedDistribution):
+        return False
+    leaves, made = jax.tree.flatten(fn)
+    closed = jax.make_jaxpr(lambda leaves, value: jax.tree.unflatten(made, leaves).log_prob(value))(leaves, value)
+    return any(isinstance(constant, jax.core.Tracer) for constant in closed.consts)
 
 
 def _log_prob(name: str, fn: Distribution, value: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from numpyro.distributions import Distribution
@@ -14,9 +14,10 @@ from autovi.estimators.base import Draw
 
 
 class Node(NamedTuple):
-    """A block as drawn: its distribution (unmasked), its draw, and log q of it, unscaled and unmasked."""
+    """A block as drawn: its distribution (unmasked; nothing where it cannot leave the graph), its draw, and log q of
+    it, unscaled and unmasked."""
 
-    q: Distribution
+    q: Any
     draw: Draw
     log_q: jax.Array
 

@@ -22,7 +22,7 @@ from autovi.analysis.costs import Aligned
 from autovi.analysis.structure import Structure
 from autovi.families.base import Layout
 from autovi.model.execution import site_key
-from autovi.model.graph import Values
+from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.sites import Site, Sites
 from autovi.model.tracing import KEY, Traced, data_input
 from autovi.objectives import Elbo, Objective
@@ -187,20 +187,18 @@ class Program:
         return self.blocks.start_values(start, indices) if self.own else {}
 
     def _init_param_sites(self, rng_key: jax.Array, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        graph, key = self.traced.graph, self.traced.graph.inputs[KEY]
-        values = self._zeros() | self._data(arrays) | {key: _like_traced(rng_key, key)}
+        graph = self.traced.starts
+        key = graph.inputs[KEY]
+        values = _zeros(graph) | _data(graph, arrays) | {key: like_traced(rng_key, key)}
         found = {}
         for name, param in self.traced.params.items():
             outputs = [graph.outputs[leaf.replace("param:", "init:", 1)] for leaf in param.leaves]
             known = graph.evaluate(outputs, values.__contains__, values.__getitem__)
             leaves = [jnp.asarray(v.val) if isinstance(v, Literal) else known[v] for v in outputs]
-            values |= {graph.inputs[n]: x for n, x in zip(param.leaves, leaves, strict=True)}  # later ones may read it
+            # Where later ones start may depend on it.
+            values |= {graph.inputs[n]: x for n, x in zip(param.leaves, leaves, strict=True) if n in graph.inputs}
             found[name] = jax.tree.map(biject_to(param.constraint).inv, jax.tree.unflatten(param.made, leaves))
         return found
-
-    def _zeros(self) -> Values:
-        """Something for every node, plate and parameter."""
-        return {v: jnp.zeros(v.aval.shape, v.aval.dtype) for n, v in self.traced.graph.inputs.items() if ":" in n}
 
     def constrained(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameter sites on their own scale."""
@@ -208,16 +206,12 @@ class Program:
 
     # --- execution ----------------------------------------------------------------------------------------------------
 
-    def _data(self, arrays: Mapping[str, Any]) -> Values:
-        inputs = self.traced.graph.inputs
-        return {inputs[data_input(path)]: jnp.asarray(a) for path, a in arrays.items() if data_input(path) in inputs}
-
     def shared(
         self, params: Mapping[str, Any], arrays: Mapping[str, Any], indices: Mapping[str, Any], wanted: Iterable[str]
     ) -> Shared:
         """What all particles have in common, on the way to the `wanted` outputs."""
         graph = self.traced.graph
-        values = self._data(arrays)
+        values = _data(graph, arrays)
         values |= {graph.inputs[f"plate:{n}"]: i for n, i in indices.items() if f"plate:{n}" in graph.inputs}
         for name, tree in self.constrained(params).items():
             variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
@@ -230,15 +224,20 @@ class Program:
     def varying(self) -> frozenset[Any]:
         """The variables that differ between particles."""
         graph = self.traced.graph
+        return frozenset(graph.downstream(self._of_particle))
+
+    @cached_property
+    def _of_particle(self) -> frozenset[Any]:
+        """The variables that are given to each particle."""
+        inputs = self.traced.graph.inputs
         nodes = [v for n in (*self.order, *self.plan.marginal) for v in self.node_variables(n)]
-        return frozenset(graph.downstream([*nodes, graph.inputs[KEY]]))
+        return frozenset([*nodes, inputs[KEY], *(inputs[f"noise:{n}"] for n in self.traced.sealed)])
 
     def _frontier(self, wanted: tuple[str, ...]) -> list[Any]:
         """The variables common to all particles that theirs are made of."""
         if wanted not in self._frontiers:
             graph = self.traced.graph
-            nodes = {v for n in (*self.order, *self.plan.marginal) for v in self.node_variables(n)}
-            stops = lambda var: var not in self.varying or var in nodes or var is graph.inputs[KEY]  # noqa: E731
+            stops = lambda var: var not in self.varying or var in self._of_particle  # noqa: E731
             _, used = graph.needed([graph.outputs[o] for o in wanted], stops)
             self._frontiers[wanted] = [v for v in used if v not in self.varying]
         return self._frontiers[wanted]
@@ -252,7 +251,7 @@ class Program:
     ) -> World:
         """One particle: every node drawn from its noise, those apart that are `forced` to a value."""
         key = self.traced.graph.inputs[KEY]
-        values = {**shared.values, key: _like_traced(rng_key, key)}
+        values = {**shared.values, key: like_traced(rng_key, key)}
         return World(self, values, shared.laws, noise).draw(forced or {})
 
     def noise(self, rng_key: jax.Array, num_particles: int) -> dict[str, Any]:
@@ -291,8 +290,11 @@ class Program:
         """The outputs of the graph that the cost terms and the nodes' distributions are made of."""
         terms = [o for term in self.term_names for o in self.outputs_of(term)]
         masks = [f"mask:{n}" for n in self.plan.marginal if f"mask:{n}" in self.traced.graph.outputs]
-        laws = [f"law:{n}:{i}" for n in self.order if not self.own for i in range(self.traced.laws[n].num_leaves)]
-        return (*terms, *masks, *laws)
+        laws = [
+            f"law:{n}:{i}" for n, made in self.traced.laws.items() if n in self.order for i in range(made.num_leaves)
+        ]
+        draws = [f"draw:{n}:{i}" for n, made in self.traced.sealed.items() for i in range(made.num_leaves)]
+        return (*terms, *masks, *laws, *draws, *(f"drawn:{n}" for n in self.traced.sealed))
 
     @cached_property
     def everything(self) -> tuple[str, ...]:
@@ -339,11 +341,11 @@ class Program:
     def observed_values(self, arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The observed values, whatever the latent ones."""
         graph = self.traced.graph
-        values = self._zeros() | self._data(arrays)
+        values = _zeros(graph) | _data(graph, arrays)
         for name, plate in self.sites.plates.items():
             if f"plate:{name}" in graph.inputs:
                 values[graph.inputs[f"plate:{name}"]] = jnp.arange(plate.length)
-        values[graph.inputs[KEY]] = _like_traced(jax.random.key(0), graph.inputs[KEY])
+        values[graph.inputs[KEY]] = like_traced(jax.random.key(0), graph.inputs[KEY])
         world = World(self, values, {}, {})
         return {n.split(":", 1)[1]: v for n, v in world.outputs(self.outputs_for(["observed"])).items()}
 
@@ -377,8 +379,11 @@ class Program:
         return jnp.zeros(self.sites.samples[node].batch_shape, int)
 
 
-def _like_traced(rng_key: jax.Array, var: Any) -> jax.Array:
-    """A key of the kind that the program was traced with."""
-    if rng_key.dtype == var.aval.dtype:
-        return rng_key
-    return jax.random.key(jax.random.bits(rng_key, dtype=jnp.uint32))
+def _zeros(graph: Graph) -> Values:
+    """Something for every node, plate and parameter."""
+    return {v: jnp.zeros(v.aval.shape, v.aval.dtype) for n, v in graph.inputs.items() if ":" in n}
+
+
+def _data(graph: Graph, arrays: Mapping[str, Any]) -> Values:
+    there = graph.inputs
+    return {there[data_input(path)]: jnp.asarray(a) for path, a in arrays.items() if data_input(path) in there}

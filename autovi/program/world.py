@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from autovi.estimators.base import Draw
-from autovi.model.graph import Values
+from autovi.estimators.base import Draw, Estimator
+from autovi.model.graph import Values, like_traced
 from autovi.model.tracing import weighted
 from autovi.program.nodes import Node, log_q_of, naming
 
@@ -87,7 +87,11 @@ class World:
         return self
 
     def _set(self, node: str, value: Any) -> None:
-        q, estimator = self.law(node), self.program.plan.estimator_of(node)
+        estimator = self.program.plan.estimator_of(node)
+        if node in self.program.traced.sealed:
+            self._set_sealed(node, value, estimator)
+            return
+        q = self.law(node)
         if value is not None:
             draw = Draw(jnp.broadcast_to(value, q.shape()))
         else:
@@ -95,6 +99,28 @@ class World:
                 draw = estimator.draw(self.noise[node], q)
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, node in self.program.traced.relaxed))
         self.values.update(self.program.placed(node, draw.value))
+
+    def _set_sealed(self, node: str, value: Any, estimator: Estimator) -> None:
+        """The same for a node whose distribution cannot leave the graph: the graph draws it."""
+        traced = self.program.traced
+        if not estimator.own_sampler:
+            raise TypeError(
+                f"site {node!r}: its distribution holds functions of the parameters, so that only its own sampler can "
+                f"draw from it (estimator 'explicit'), got {estimator.name!r}"
+            )
+        if value is None:
+            key = traced.graph.inputs[f"noise:{node}"]
+            self.values[key] = like_traced(self.noise[node], key)
+            made = traced.sealed[node]
+            leaves = self.outputs([f"draw:{node}:{i}" for i in range(made.num_leaves)])
+            draw = Draw(*jax.tree.unflatten(made, leaves.values())[:1])
+            log_q = self.outputs([f"drawn:{node}"])[f"drawn:{node}"]
+            self.values.update(self.program.placed(node, draw.value))
+        else:
+            draw = Draw(value)
+            self.values.update(self.program.placed(node, value))
+            log_q = self.outputs([f"density:{node}"])[f"density:{node}"]
+        self.nodes[node] = Node((), draw, log_q)
 
     def forced(self, changes: Mapping[str, Any], frozen: bool = False) -> World:
         """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise."""
