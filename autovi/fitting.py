@@ -18,7 +18,8 @@ from autovi.preparation import Options, prepare
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count, check_end, check_start
 from autovi.run.engine import Engine
-from autovi.run.loop import MAX_STEPS, Carry, optimize
+from autovi.run.loop import MAX_STEPS, optimize
+from autovi.run.state import State
 from autovi.run.stopping import OWN_RATE, RATES, Progress
 
 
@@ -105,12 +106,12 @@ def fit(
         guide=engine.guide,
         engine=engine,
         inputs=inputs,
-        raw_params=best.carry.average,
-        estimator_params=best.carry.estimator_params,
+        raw_params=best.state.fitted,
+        estimator_params=best.state.estimators,
         losses=best.progress.all_losses(),
         status=best.progress.status,
         message=best.progress.message,
-        skipped_steps=int(best.carry.skipped),
+        skipped_steps=int(best.state.skipped),
         rng_key=best.rng_key,
         num_draws=num_draws,
         seconds=time.perf_counter() - started,
@@ -118,18 +119,18 @@ def fit(
 
 
 class _Run(NamedTuple):
-    carry: Carry
+    state: State
     progress: Progress
     rng_key: jax.Array
 
 
 def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progress, progress_bar: bool) -> _Run:
     run_start, chunk = engine.compile(arrays, rng_key)
-    carry, start, result_key = run_start(arrays, rng_key)
+    state, start, result_key = run_start(arrays, rng_key)
     check_start(engine.program.sites, jax.tree.map(np.asarray, start))
-    carry = optimize(chunk, carry, arrays, progress, progress_bar=progress_bar)
-    check_end(engine, progress, carry)
-    return _Run(carry, progress, result_key)
+    state = optimize(chunk, state, arrays, progress, progress_bar=progress_bar)
+    check_end(engine, progress, state)
+    return _Run(state, progress, result_key)
 
 
 def _best(runs: list[_Run]) -> _Run:

@@ -27,7 +27,7 @@ from autovi.plan.rules import GUIDES, make_plan
 from autovi.program.program import Program
 from autovi.run.checks import check_count
 from autovi.run.engine import Cache, Engine
-from autovi.run.loop import Optimizer
+from autovi.run.optimizer import Optimizer
 
 _CACHE = Cache()
 
@@ -97,7 +97,13 @@ def _make(
     relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}
     program = traced
     if relaxed:
-        program, _ = trace_program(model, guide, inputs, lengths, relaxed)
+        try:
+            program, _ = trace_program(model, guide, inputs, lengths, relaxed)
+        except ValueError as error:
+            raise ValueError(
+                f"site(s) {sorted(relaxed)}: the estimator asks for the cost between the values of the support, where the "
+                f"model does not run (as an index, say, a value must be whole): {error}"
+            ) from error
     optimizer = Optimizer(options.optimizer)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)

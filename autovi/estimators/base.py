@@ -50,7 +50,7 @@ class Rows:
     A step sees and updates the rows of its own elements only. What is not marked so is seen whole.
     """
 
-    array: Array
+    array: Any
 
 
 class Density(NamedTuple):

@@ -59,6 +59,15 @@ class Family(ABC):
     def distribution(self, params: Params, event_ndim: int) -> Distribution:
         """The member of the family, with `event_ndim` event dimensions."""
 
+    def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array] | None:
+        """The member as N(loc, scale scale') of the flattened value: `scale` a lower triangle, or a vector where the
+        coordinates are independent. None where it is no normal."""
+        return None
+
+    def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
+        """The parameters of the member that is this normal; None where the family does not hold it."""
+        return None
+
 
 def to_event(fn: Distribution, event_ndim: int) -> Distribution:
     """`fn` with its last batch dimensions made event dimensions until it has `event_ndim`."""

@@ -42,7 +42,15 @@ class FullRank(Family):
             "lower": jnp.zeros((size, size), start.dtype),
         }
 
-    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
+    def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array]:
         unit = jnp.tril(params["lower"], -1) + jnp.eye(params["loc"].shape[0], dtype=params["loc"].dtype)
-        scale_tril = jnp.exp(params["log_diagonal"])[:, None] * unit
+        return params["loc"], jnp.exp(params["log_diagonal"])[:, None] * unit
+
+    def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params:
+        dense = jnp.diag(scale) if scale.ndim == 1 else scale
+        diagonal = jnp.diagonal(dense)
+        return {"loc": loc, "log_diagonal": jnp.log(diagonal), "lower": jnp.tril(dense / diagonal[:, None], -1)}
+
+    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
+        _, scale_tril = self.as_normal(params)
         return dist.MultivariateNormal(params["loc"], scale_tril=scale_tril, validate_args=False)

@@ -50,6 +50,10 @@ class LowRank(Family):
             "factor": 0.1 * INIT_SCALE * factor,
         }
 
+    def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        covariance = params["factor"] @ params["factor"].T + jnp.diag(jnp.exp(2 * params["log_scale"]))
+        return params["loc"], jnp.linalg.cholesky(covariance)
+
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
         variance = jnp.exp(2 * params["log_scale"])
         return dist.LowRankMultivariateNormal(params["loc"], params["factor"], variance, validate_args=False)

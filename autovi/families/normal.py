@@ -35,6 +35,15 @@ class Normal(Family):
     def init(self, start: jax.Array, layout: Layout) -> Params:
         return {"loc": start, "log_scale": jnp.full_like(start, jnp.log(INIT_SCALE))}
 
+    def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        return jnp.ravel(params["loc"]), jnp.exp(jnp.ravel(params["log_scale"]))
+
+    def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
+        if scale.ndim == 2:
+            return None
+        shape = layout.batch_shape + layout.event_shape
+        return {"loc": loc.reshape(shape), "log_scale": jnp.log(scale).reshape(shape)}
+
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
         fn = dist.Normal(params["loc"], jnp.exp(params["log_scale"]), validate_args=False)
         return to_event(fn, event_ndim)

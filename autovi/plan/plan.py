@@ -34,7 +34,8 @@ class Choice:
 class Block:
     """Sites with one distribution and one estimator. `family` None: the distribution is the guide function's.
 
-    A `flat` block is a distribution over the concatenated unconstrained values of its sites.
+    A `flat` block is a distribution over the concatenated unconstrained values of its sites. Behind a `map`, the family
+    is that of v in u = shift + scale_tril v, and u are those values; shift and scale_tril are not trained.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Block:
     family: Family | None
     estimator: Estimator
     flat: bool = False
+    map: bool = False
+
+    @property
+    def distribution(self) -> tuple[Any, ...]:
+        """What q is, however its gradient is taken: all but the estimator."""
+        return self.name, self.sites, self.family, self.flat, self.map
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution
-from numpyro.distributions.transforms import biject_to
+from numpyro.distributions import Distribution, TransformedDistribution
+from numpyro.distributions.transforms import LowerCholeskyAffine, biject_to
 
 from autovi.families.base import Family, Layout
 from autovi.model.sites import Sites
@@ -66,6 +66,11 @@ class BlockGuide:
             yield block, self._start(block, start[offset : offset + size])
             offset += size
 
+    def site_size(self, name: str) -> int:
+        """How many unconstrained numbers a site has at full plates."""
+        site = self.sites.samples[name]
+        return prod(site.full(site.unconstrained_shape or ()))
+
     def _start_size(self, block: Block) -> int:
         sites = [self.sites.samples[s] for s in block.sites]
         return sum(prod(s.full(s.unconstrained_shape)) for s in sites if s.unconstrained_shape is not None)
@@ -80,12 +85,14 @@ class BlockGuide:
 
     # --- draws --------------------------------------------------------------------------------------------------------
 
-    def laws(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Distribution]:
-        """The distribution of every block, at this step's elements of the plates."""
+    def laws(self, params: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Distribution]:
+        """The distribution of every block. Of tables, `params` hold the rows that are wanted."""
         laws = {}
         for block in self.plan.blocks:
-            leaves = self.gather(block, params[block.name], indices)
-            laws[block.name] = family_of(block).distribution(leaves, len(self.layout(block).event_shape))
+            q = family_of(block).distribution(params[block.name], len(self.layout(block).event_shape))
+            if block.map:
+                q = TransformedDistribution(q, [LowerCholeskyAffine(**constants[block.name])])
+            laws[block.name] = q
         return laws
 
     def draw_shape(self, block: Block) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from autovi.objectives import Elbo, Objective
 from autovi.plan.plan import Block, Plan
 from autovi.program.blocks import BlockGuide, site_value
 from autovi.program.nodes import Node
+from autovi.program.rows import gather, row_axes
 from autovi.program.world import World
 
 
@@ -94,7 +95,7 @@ class Program:
 
     def is_flat(self, node: str) -> bool:
         """Is the node one distribution over the concatenated values of its sites?"""
-        return self.own and self.plan.block(node).flat
+        return self.own and node not in self.plan.marginal and self.plan.block(node).flat
 
     def keeps_entropy(self, node: str) -> bool:
         """Does log q of the node's draw carry a gradient?"""
@@ -115,13 +116,20 @@ class Program:
     def downstream(self, node: str) -> Mapping[str, Aligned]:
         """The cost terms below a node, and how their dimensions belong to its own. Those of a flat node, whose elements
         have one density between them, count together."""
-        if not self.own or node in self.plan.marginal:
-            return self.structure.downstream[node]
-        block = self.plan.block(node)
-        if not block.flat:
-            return self.structure.downstream[node]
-        terms = {t for s in block.sites for t in self.structure.downstream[s] if t != f"q:{s}"}
-        return {**dict.fromkeys(sorted(terms), ()), f"q:{node}": ()}
+        if node not in self._downstream:
+            if self.is_flat(node):
+                sites = self.plan.block(node).sites
+                below = {t: () for s in sites for t in self.structure.downstream[s] if t != f"q:{s}"}
+                below[f"q:{node}"] = ()
+            else:
+                below = dict(self.structure.downstream[node])
+            # A site that is summed out has no log q, though the guide function may draw it.
+            self._downstream[node] = {t: a for t, a in below.items() if t in self.term_names}
+        return self._downstream[node]
+
+    @cached_property
+    def _downstream(self) -> dict[str, dict[str, Aligned]]:
+        return {}
 
     def placed(self, node: str, value: Any) -> Values:
         """The variables of the graph that a value of a node sets."""
@@ -170,6 +178,14 @@ class Program:
     def _affected(self) -> dict[str, frozenset[Any]]:
         return {}
 
+    @cached_property
+    def tables(self) -> frozenset[str]:
+        """The blocks whose parameters have a row for each element of a subsampled plate."""
+        if not self.own:
+            return frozenset()
+        blocks = [b for b in self.plan.blocks if not b.flat]
+        return frozenset(b.name for b in blocks if row_axes(self.node_site(b.name)))
+
     # --- parameters ---------------------------------------------------------------------------------------------------
 
     @property
@@ -200,6 +216,19 @@ class Program:
             found[name] = jax.tree.map(biject_to(param.constraint).inv, jax.tree.unflatten(param.made, leaves))
         return found
 
+    def seen(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters as a step sees them: of tables the rows of its elements."""
+        guide = {
+            n: gather(self.node_site(n), leaves, indices) if n in self.tables else leaves
+            for n, leaves in params["guide"].items()
+        }
+        return {**params, "guide": guide}
+
+    def estimator_params(self, rng_key: jax.Array) -> dict[str, Any]:
+        """The estimators' own parameters before the first step."""
+        blocks = [b for b in self.plan.blocks if b.estimator.has_surrogate]
+        return {b.name: b.estimator.init(site_key(rng_key, b.name), self.layout(b)) for b in blocks}
+
     def constrained(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameter sites on their own scale."""
         return {n: jax.tree.map(biject_to(self.traced.params[n].constraint), v) for n, v in params["param"].items()}
@@ -217,7 +246,7 @@ class Program:
             variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
             values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
-        laws = self.blocks.laws(params["guide"], indices) if self.own else {}
+        laws = self.blocks.laws(params["guide"], params.get("constants", {})) if self.own else {}
         return Shared(values, laws)
 
     @cached_property

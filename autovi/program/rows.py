@@ -43,12 +43,22 @@ def scatter(site: Site, tree: Any, rows: Any, indices: Mapping[str, Any]) -> Any
     return jax.tree.map(put, tree, rows)
 
 
-def map_rows(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """`fn` of the tables that are marked as `Rows`; all else as it is (of the last tree, where there are several)."""
+def gather_rows(site: Site, tree: Any, indices: Mapping[str, Any]) -> Any:
+    """The rows of those tables in a tree that are marked as `Rows`; all else as it is."""
+    return _at_rows(lambda table: gather(site, table, indices), tree)
+
+
+def scatter_rows(site: Site, tree: Any, rows: Any, indices: Mapping[str, Any]) -> Any:
+    """The tree with the rows of its `Rows` replaced, and all else too."""
+    return _at_rows(lambda table, new: scatter(site, table, new, indices), tree, rows)
+
+
+def _at_rows(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
     marked = lambda leaf: isinstance(leaf, Rows)  # noqa: E731
 
     def one(leaf: Any, *rest: Any) -> Any:
-        last = rest[-1] if rest else leaf
-        return Rows(fn(leaf.array, *(r.array for r in rest))) if isinstance(leaf, Rows) else last
+        if isinstance(leaf, Rows):
+            return Rows(fn(leaf.array, *(r.array for r in rest)))
+        return rest[-1] if rest else leaf
 
     return jax.tree.map(one, tree, *others, is_leaf=marked)

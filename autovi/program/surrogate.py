@@ -11,12 +11,9 @@ import jax.numpy as jnp
 from autovi.analysis.costs import Aligned, to_site
 from autovi.distributions.densities import log_density
 from autovi.estimators.base import Cost, Density
-from autovi.model.execution import site_key
-from autovi.model.sites import Plate
 from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
 from autovi.program.program import Program, Shared
-from autovi.program.rows import gather, map_rows
 from autovi.program.world import World
 
 stop = jax.lax.stop_gradient
@@ -49,12 +46,10 @@ def estimate(
     arrays: Mapping[str, Any],
     rng_key: jax.Array,
     num_particles: int,
-    indices: Mapping[str, Any] | None = None,
+    indices: Mapping[str, Any],
 ) -> tuple[jax.Array, Estimate]:
     """A scalar whose gradient in `params` is an estimate of minus the objective's, and in `estimator_params` trains
-    those."""
-    if indices is None:
-        indices = draw_indices(site_key(rng_key, "autovi:plates"), program.sites.subsampled)
+    those. Of tables, both hold the rows of the elements in `indices`."""
     step = Step(program, params, arrays, indices, rng_key, num_particles)
     surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
     for block in program.plan.blocks:
@@ -65,22 +60,6 @@ def estimate(
     means = {name: jnp.sum(term.value) / num_particles for name, term in sorted(step.terms.items())}
     loss = -(value + surrogate - stop(surrogate)) + losses - stop(losses)
     return loss, Estimate(stop(value), stop(means))
-
-
-def draw_indices(rng_key: jax.Array, plates: Mapping[str, Plate]) -> dict[str, jax.Array]:
-    """Elements of every subsampled plate for one step, shared by model, guide and particles.
-
-    One element from each of `length` equal stretches of the plate, which start at a random element: no two are the
-    same, every element is as likely as any other, and the work does not grow with the plate.
-    """
-    drawn = {}
-    for name, plate in plates.items():
-        turn_key, within_key = jax.random.split(site_key(rng_key, name))
-        edges = [b * plate.size // plate.length for b in range(plate.length + 1)]
-        low, high = jnp.asarray(edges[:-1]), jnp.asarray(edges[1:])
-        turn = jax.random.randint(turn_key, (), 0, plate.size)
-        drawn[name] = (jax.random.randint(within_key, (plate.length,), low, high) + turn) % plate.size
-    return drawn
 
 
 class Step:
@@ -100,7 +79,7 @@ class Step:
     ):
         """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
         outputs of the graph to be kept in `outputs`."""
-        self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
+        self.program, self.num_particles, self.also = program, num_particles, also
         self.lanes = num_particles if lanes is None else lanes
         self.shared: Shared = program.shared(params, arrays, indices, (*program.cost_outputs, *also))
         self.noise = program.noise(rng_key, num_particles)
@@ -136,7 +115,6 @@ class Step:
     def surrogate(self, block: Block, own: Any) -> tuple[jax.Array, jax.Array]:
         """What an estimator adds at one block: see `Estimator.surrogate`."""
         program, node = self.program, self.nodes[block.name]
-        own = own if block.flat else map_rows(lambda x: gather(program.node_site(block.name), x, self.indices), own)
         density = Density(node.q, lambda value: jax.vmap(log_density)(node.q, value))
         if not program.objective.local_costs:
             signal = stop(program.objective.signal(self.log_weights))

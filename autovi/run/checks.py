@@ -9,7 +9,8 @@ import numpy as np
 
 from autovi.model.sites import Sites
 from autovi.run.engine import Engine, Start
-from autovi.run.loop import Carry
+from autovi.run.optimizer import split
+from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 
@@ -39,12 +40,12 @@ def check_start(sites: Sites, start: Start) -> None:
     )
 
 
-def check_end(engine: Engine, progress: Progress, carry: Carry) -> None:
+def check_end(engine: Engine, progress: Progress, state: State) -> None:
     """Sets status and message from what the loop counted."""
     losses = np.concatenate([*progress.losses, np.zeros(0)])
-    skipped = int(carry.skipped)
+    skipped = int(state.skipped)
     if skipped:
-        where = faulty_sites(engine, carry)
+        where = faulty_sites(engine, state)
         said = (
             f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing "
             f"(site(s) {where})"
@@ -69,16 +70,19 @@ def check_end(engine: Engine, progress: Progress, carry: Carry) -> None:
         )
 
 
-def faulty_sites(engine: Engine, carry: Carry) -> list[str]:
+def faulty_sites(engine: Engine, state: State) -> list[str]:
     """The sites whose terms, or else whose parameters' gradients, were not finite in most of the skipped steps."""
-    bad_terms = zip(engine.term_names, np.asarray(carry.bad_terms), strict=True)
+    bad_terms = zip(engine.term_names, np.asarray(state.bad_terms), strict=True)
     counts = {n.split(":", 1)[1]: int(c) for n, c in bad_terms if int(c)}
     if not counts:
-        guide: dict[str, Any] = carry.bad_params["guide"]
-        for block in engine.program.plan.blocks:
-            bad = sum(int(c) for c in jax.tree.leaves(guide.get(block.name, ())))
-            counts.update({s: bad for s in block.sites if bad})
-        counts.update({n: int(c) for n, v in carry.bad_params["param"].items() for c in jax.tree.leaves(v) if int(c)})
+        whole, _ = split(engine.program, state.params)
+        offset, bad = 0, np.asarray(state.bad_params.whole)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(whole):
+            part, offset = bad[offset : offset + leaf.size], offset + leaf.size
+            name = path[1].key
+            sites = engine.program.plan.block(name).sites if path[0].key == "guide" else (name,)
+            counts.update({s: counts.get(s, 0) + int(part.max(initial=0)) for s in sites if part.any()})
+        counts.update({n: int(c) for n, c in state.bad_params.rows.items() if int(c)})
     return sorted(counts, key=lambda n: -counts[n])
 
 

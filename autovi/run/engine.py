@@ -21,8 +21,12 @@ from autovi.model.tracing import trace_program
 from autovi.program.branches import branches_of
 from autovi.program.predictive import predict
 from autovi.program.program import Program
-from autovi.program.surrogate import Estimate, Step, draw_indices, estimate
-from autovi.run.loop import Carry, Optimizer, init_carry, make_chunk
+from autovi.program.rows import gather_rows
+from autovi.program.surrogate import Estimate, Step, estimate
+from autovi.run.loop import make_chunk
+from autovi.run.optimizer import Optimizer
+from autovi.run.sources import Resident, Source
+from autovi.run.state import State, init_state
 from autovi.run.stopping import Progress
 
 NUM_STARTS = 10
@@ -85,17 +89,34 @@ class Engine:
         traced, _ = trace_program(self.model, self.guide, self.inputs, sizes, self.program.traced.relaxed)
         return replace(self.program, traced=traced)
 
+    @property
+    def source(self) -> Source:
+        """Where the data of a step come from."""
+        return Resident(self.program.sites.subsampled)
+
     def estimate(
-        self, params: Any, estimator_params: Any, arrays: Mapping[str, Any], rng_key: jax.Array
+        self,
+        params: Any,
+        estimator_params: Any,
+        arrays: Mapping[str, Any],
+        rng_key: jax.Array,
+        indices: Mapping[str, Any] | None = None,
     ) -> tuple[jax.Array, Estimate]:
         """The loss of one step, whose gradient is the estimate, and the ELBO. Not compiled."""
-        return estimate(self.program, params, estimator_params, arrays, rng_key, self.num_particles)
+        program = self.program
+        if indices is None:
+            arrays, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), rng_key)
+        blocks = {b.name: b for b in program.plan.blocks}
+        own = {
+            n: t if blocks[n].flat else gather_rows(program.node_site(n), t, indices)
+            for n, t in estimator_params.items()
+        }
+        seen = program.seen(params, indices)
+        return estimate(program, seen, own, arrays, rng_key, self.num_particles, indices)
 
     def estimator_params(self) -> dict[str, Any]:
         """The estimators' own parameters before the first step."""
-        blocks = [b for b in self.program.plan.blocks if b.estimator.has_surrogate]
-        key = jax.random.key(0)
-        return {b.name: b.estimator.init(site_key(key, b.name), self.program.layout(b)) for b in blocks}
+        return self.program.estimator_params(jax.random.key(0))
 
     def use(self, model: Callable, guide: Callable | None) -> None:
         """Takes these functions, which compute the same, for what is traced from now on."""
@@ -117,40 +138,40 @@ class Engine:
         self.use(model, guide)
 
     def compile(self, arrays: Any, rng_key: jax.Array | int) -> tuple[Callable, Callable]:
-        """`start(arrays, rng_key)`, which gives the state before the first step, and `chunk(carry, arrays, schedule)`.
+        """`start(arrays, rng_key)`, which gives the state before the first step, and `chunk(state, arrays, schedule)`.
 
         Compiled once, both at the same time. The start runs once, so little is spent on optimizing its code.
         """
         kind = "int" if isinstance(rng_key, int) else str(rng_key.dtype)
         if kind not in self._starts:
             lowered = jax.jit(self._start).lower(arrays, rng_key)
-            carry = jax.tree.map(_abstract, lowered.out_info[0])
+            state = jax.tree.map(_abstract, lowered.out_info[0])
             with ThreadPoolExecutor(1) as pool:
                 start = pool.submit(lowered.compile, _compiler_options(1))
-                chunk = self._kept(("chunk", str(carry.rng_key.dtype)), lambda: self._compile_chunk(carry, arrays))
+                chunk = self._kept(("chunk", str(state.rng_key.dtype)), lambda: self._compile_chunk(state, arrays))
                 self._starts[kind] = start.result(), chunk
         return self._starts[kind]
 
-    def _compile_chunk(self, carry: Carry, arrays: Any) -> Callable:
+    def _compile_chunk(self, state: State, arrays: Any) -> Callable:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
-        return make_chunk(self.estimate, self.optimizer).lower(carry, arrays, schedule).compile()
+        return make_chunk(self.program, self.source, self.optimizer).lower(state, arrays, schedule).compile()
 
     def initial_params(self, arrays: Mapping[str, Any]) -> Any:
         """Parameters at the origin: their structure and shapes are those of every fit."""
         return self.program.init(jax.random.key(0), arrays, jnp.zeros(self.program.start_size))
 
-    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[Carry, Start, jax.Array]:
+    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[State, Start, jax.Array]:
         """State before the first step at the best of the tried starting points; the last key is for the result."""
         rng_key = jax.random.key(rng_key) if jnp.issubdtype(jnp.result_type(rng_key), jnp.integer) else rng_key
-        start_key, run_key, carry_key, result_key = jax.random.split(rng_key, 4)
+        start_key, run_key, state_key, result_key = jax.random.split(rng_key, 4)
         program = self.program
         radii = START_RADIUS * jnp.linspace(0.0, 1.0, NUM_STARTS)[:, None]
         points = radii * jax.random.uniform(start_key, (NUM_STARTS, program.start_size), minval=-1.0, maxval=1.0)
-        indices = draw_indices(site_key(run_key, "autovi:plates"), program.sites.subsampled)
+        _, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), run_key)
         also = program.outputs_for(["inside"])
 
         def attempt(point: jax.Array, key: jax.Array) -> Any:
-            params = program.init(run_key, arrays, point)
+            params = program.seen(program.init(run_key, arrays, point), indices)
             at_start = program.start_values(point, indices)
             step = Step(program, params, arrays, indices, key, 1, at_start, lanes=NUM_STARTS, also=also)
             sums = {n: jnp.sum(step.terms[n].value) for n in sorted(step.terms)}
@@ -161,8 +182,8 @@ class Engine:
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
         self.term_names = tuple(finite)
-        carry = init_carry(params, self.estimator_params(), self.optimizer, carry_key, len(finite))
-        return carry, Start(totals, finite, inside), result_key
+        state = init_state(program, params, self.optimizer, state_key, len(finite))
+        return state, Start(totals, finite, inside), result_key
 
     def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:
         """Posterior draws at full plates, marginalized sites drawn from their exact conditional."""

@@ -3,120 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
+from autovi.program.program import Program
+from autovi.program.rows import gather_rows, scatter_rows
+from autovi.program.surrogate import estimate
 from autovi.run.interruption import Interruption
+from autovi.run.optimizer import Optimizer, Pace, split
+from autovi.run.sources import Source
+from autovi.run.state import Bad, State
 from autovi.run.stopping import CHUNK, HOPELESS, Progress, Schedule
 
 MAX_STEPS = 100_000
-ESTIMATOR_RATE = 0.05  # SGD on squared error: a moving average that forgets by a factor of 0.9 a step
 
 
-class Carry(NamedTuple):
-    """All that a step needs. `average` is the running mean of the parameters, `skipped` counts steps that changed
-    nothing, `bad_terms` and `bad_params` in how many of them a cost term or a gradient was not finite."""
+def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.stages.Wrapped:
+    """`chunk(state, data, schedule) -> (state, losses)`: one compiled scan over what the source gives, its state
+    donated."""
+    loss_and_grads = jax.value_and_grad(partial(estimate, program), argnums=(0, 1), has_aux=True)
+    sites = {b.name: None if b.flat else program.node_site(b.name) for b in program.plan.blocks}
 
-    params: Any
-    optimizer: Any
-    estimator_params: Any
-    estimator_optimizer: Any
-    average: Any
-    rng_key: jax.Array
-    skipped: jax.Array
-    bad_terms: jax.Array  # in the order of the terms' names
-    bad_params: Any
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """The user's Optax transformation, or Adam with a learning rate that the host sets (None)."""
-
-    transform: optax.GradientTransformation | None = None
-
-    def base(self) -> optax.GradientTransformation:
-        """The transformation whose updates are applied."""
-        return optax.scale_by_adam() if self.transform is None else self.transform
-
-    def updates(self, grads: Any, state: Any, params: Any, rate: jax.Array) -> tuple[Any, Any]:
-        """Updates to add to the parameters, and the new state."""
-        updates, state = self.base().update(grads, state, params)
-        return (jax.tree.map(lambda u: -rate * u, updates) if self.transform is None else updates), state
-
-
-def init_carry(params: Any, estimator_params: Any, optimizer: Optimizer, rng_key: jax.Array, num_terms: int) -> Carry:
-    """The state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
-    estimators = optax.sgd(ESTIMATOR_RATE)
-    return Carry(
-        params,
-        optimizer.base().init(params),
-        estimator_params,
-        estimators.init(estimator_params),
-        jax.tree.map(jnp.copy, params),
-        rng_key,
-        zero,
-        jnp.zeros(num_terms, jnp.int32),
-        jax.tree.map(lambda x: zero, params),
-    )
-
-
-def make_chunk(estimate: Callable, optimizer: Optimizer) -> jax.stages.Wrapped:
-    """`chunk(carry, arrays, schedule) -> (carry, losses)`: one compiled scan, its carry donated.
-
-    `estimate(params, estimator_params, arrays, rng_key)` is the loss with the ELBO and the terms' means.
-    """
-    loss_and_grads = jax.value_and_grad(estimate, argnums=(0, 1), has_aux=True)
-    estimators = optax.sgd(ESTIMATOR_RATE)
-
-    def step(arrays: Any, carry: Carry, schedule: Any) -> tuple[Carry, jax.Array]:
-        rng_key, step_key = jax.random.split(carry.rng_key)
-        (_, info), (grads, own) = loss_and_grads(carry.params, carry.estimator_params, arrays, step_key)
-        finite = jax.tree.map(lambda g: jnp.all(jnp.isfinite(g)), (grads, own))
-        good = jax.tree.reduce(jnp.logical_and, finite, jnp.isfinite(info.elbo))
+    def step(data: Any, state: State, schedule: Any) -> tuple[State, jax.Array]:
+        rng_key, step_key = jax.random.split(state.rng_key)
+        batch, indices = source.next(data, state.step, step_key)
+        seen = program.seen(state.params, indices)
+        own = {n: t if (s := sites[n]) is None else gather_rows(s, t, indices) for n, t in state.estimators.items()}
+        fixed = {"constants": state.constants}
+        (_, info), (grads, own_grads) = loss_and_grads(
+            {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices
+        )
+        grads = {n: g for n, g in grads.items() if n != "constants"}
+        whole, rows = split(program, grads)
+        finite = jnp.isfinite(ravel_pytree(whole)[0])
+        finite_rows = {n: _all_finite(g) for n, g in rows.items()}
+        good = jnp.all(finite) & jnp.isfinite(info.elbo) & _all_finite(own_grads)
+        for is_finite in finite_rows.values():
+            good &= is_finite
         active = schedule.rate > 0
-        updates, state = optimizer.updates(grads, carry.optimizer, carry.params, schedule.rate)
-        own_updates, own_state = estimators.update(own, carry.estimator_optimizer)
-        params = optax.apply_updates(carry.params, updates)
-        average = jax.tree.map(lambda a, p: a + schedule.weight * (p - a), carry.average, params)
-        moved = (params, state, optax.apply_updates(carry.estimator_params, own_updates), own_state, average)
-        stayed = carry[:5]
-        kept = jax.tree.map(lambda a, b: jnp.where(good & active, a, b), moved, stayed)
-        counts = {
-            "skipped": carry.skipped + (active & ~good),
-            "bad_terms": carry.bad_terms + (active & ~jnp.isfinite(jnp.stack(list(info.terms.values())))),
-            "bad_params": jax.tree.map(lambda n, f: n + (active & ~f), carry.bad_params, finite[0]),
-        }
-        return carry._replace(**dict(zip(Carry._fields, kept, strict=False)), rng_key=rng_key, **counts), -info.elbo
+        pace = Pace(schedule.rate, schedule.number, schedule.emphasis)
+        number = state.step + 1
+        params, average, optimizer_state = optimizer.step(
+            program, state.params, state.average, state.optimizer, seen, grads, indices, pace, number, good & active
+        )
+        estimators, states = _trained(program, sites, state, own, own_grads, indices, good & active)
+        terms = jnp.stack(list(info.terms.values()))
+
+        def count(bad: Any) -> Any:
+            terms_bad, params_bad = bad
+            rows_bad = {n: params_bad.rows[n] + ~f for n, f in finite_rows.items()}
+            return terms_bad + ~jnp.isfinite(terms), Bad(params_bad.whole + ~finite, rows_bad)
+
+        counted = (state.bad_terms, state.bad_params)
+        bad_terms, bad_params = jax.lax.cond(active & ~good, count, lambda bad: bad, counted)
+        moved = State(
+            params=params,
+            constants=state.constants,
+            optimizer=optimizer_state,
+            average=average,
+            estimators=estimators,
+            estimator_optimizers=states,
+            rng_key=rng_key,
+            step=jnp.where(active, number, state.step),
+            skipped=state.skipped + (active & ~good),
+            bad_terms=bad_terms,
+            bad_params=bad_params,
+        )
+        return moved, -info.elbo
 
     @partial(jax.jit, donate_argnums=0)
-    def chunk(carry: Carry, arrays: Any, schedule: Schedule) -> tuple[Carry, jax.Array]:
-        return jax.lax.scan(partial(step, arrays), carry, schedule)
+    def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
+        return jax.lax.scan(partial(step, data), state, schedule)
 
     return chunk
 
 
-def optimize(chunk: Callable, carry: Carry, arrays: Any, progress: Progress, *, progress_bar: bool) -> Carry:
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.isfinite(ravel_pytree(tree)[0]))
+
+
+def _trained(
+    program: Program, sites: Any, state: State, own: Any, grads: Any, indices: Any, good: jax.Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The estimators' own parameters after a step, and their optimizers' states; of `Rows` those that were seen."""
+    estimators, states = dict(state.estimators), dict(state.estimator_optimizers)
+    for name, params in own.items():
+        site, optimizer = sites[name], program.plan.estimator_of(name).optimizer
+        memory = states[name] if site is None else gather_rows(site, states[name], indices)
+        updates, moved = optimizer.update(grads[name], memory, params)
+        new = (optax.apply_updates(params, updates), moved)
+        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, (params, memory))
+        if site is not None:
+            new = tuple(
+                scatter_rows(site, t, r, indices) for t, r in zip((estimators[name], states[name]), new, strict=True)
+            )
+        estimators[name], states[name] = new
+    return estimators, states
+
+
+def optimize(chunk: Callable, state: State, arrays: Any, progress: Progress, *, progress_bar: bool) -> State:
     """Runs chunks until `num_steps`, convergence, or Ctrl-C, which ends the fit with what there is.
 
     With a fixed number of steps the next chunk is on its way before the last one's losses are read.
     """
-    if not jax.tree.leaves(carry.params):
+    if not jax.tree.leaves(state.params):
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
-        return carry
+        return state
     pending: list[tuple[Any, int]] = []
     launched, ahead = 0, int(progress.num_steps is not None)
     bar = tqdm(total=progress.num_steps, disable=not progress_bar, unit="step")
     with Interruption() as interruption, bar:
         while launched < progress.limit and not interruption.requested:
-            carry, losses = chunk(carry, arrays, progress.schedule(launched))
+            state, losses = chunk(state, arrays, progress.schedule(launched))
             pending.append((losses, min(CHUNK, progress.limit - launched)))
             launched += pending[-1][1]
             if len(pending) > ahead:
@@ -126,14 +131,14 @@ def optimize(chunk: Callable, carry: Carry, arrays: Any, progress: Progress, *, 
             if progress.stands_still():
                 progress.status = "converged"
                 break
-            if launched == HOPELESS * CHUNK and int(carry.skipped) == launched:
+            if launched == HOPELESS * CHUNK and int(state.skipped) == launched:
                 break
         for losses, count in pending:
             _collect(progress, losses, count, bar)
-        carry = jax.block_until_ready(carry)
+        state = jax.block_until_ready(state)
     if interruption.requested:
         progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {progress.step} steps"
-    return carry
+    return state
 
 
 def _collect(progress: Progress, losses: Any, count: int, bar: tqdm) -> None:

@@ -19,11 +19,12 @@ HOPELESS = 10  # chunks from the start without one good step
 
 
 class Schedule(NamedTuple):
-    """What the host decides for each step of a chunk: the learning rate (0 or less: no step), and the weight of the
-    step's parameters in their running mean."""
+    """What the host decides for each step of a chunk: the learning rate (0 or less: no step), the number of the step
+    within the running mean of the parameters, and the emphasis of recent steps in it (see `Pace`)."""
 
     rate: np.ndarray
-    weight: np.ndarray
+    number: np.ndarray
+    emphasis: np.ndarray
 
 
 @dataclass
@@ -65,13 +66,13 @@ class Progress:
         steps = np.arange(start, start + CHUNK)
         if self.num_steps is not None:
             rate = np.maximum(0.5 * (1 + np.cos(np.pi * np.minimum(steps / self.num_steps, 1.0))), 1e-3) * START_RATE
-            weight = 1.0 / np.maximum(steps - int(0.75 * self.num_steps) + 1, 1)
+            number = np.maximum(steps - int(0.75 * self.num_steps) + 1, 1)
         else:
             rate = np.full(CHUNK, self.rates[self.level])
-            since = np.maximum(steps - self.level_start - CHUNK + 1, 1)
-            weight = 1.0 / since if len(self.rates) > 1 else 4.0 / (since + 3.0)
+            number = np.maximum(steps - self.level_start - CHUNK + 1, 1)
+        emphasis = np.full(CHUNK, 0.0 if self.num_steps is not None or len(self.rates) > 1 else 3.0)
         rate = np.where(steps < self.limit, rate, 0.0)
-        return Schedule(rate.astype(np.float32), weight.astype(np.float32))
+        return Schedule(rate.astype(np.float32), number.astype(np.float32), emphasis.astype(np.float32))
 
     def stands_still(self) -> bool:
         """Lowers the learning rate once the loss stands still; True when it does at the lowest."""

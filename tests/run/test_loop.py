@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import autovi
-from autovi.program.surrogate import Estimate
-from autovi.run.loop import Optimizer, init_carry, make_chunk, optimize
+from autovi.preparation import Options, prepare
+from autovi.run.loop import optimize
 from autovi.run.stopping import CHUNK, HOPELESS, LONGEST, PRECISION, TOLERANCE, WINDOW, Progress, judge
 
 Y = np.array([0.5, 1.0, 1.5, 3.0])
@@ -175,47 +175,68 @@ def test_a_hopeless_fit_ends_early():
     assert fit.status == "failed" and fit.losses.size == HOPELESS * CHUNK
 
 
-def toy(bad=lambda key: False, noise=1.0):
-    """The loss |p - e|^2 / 2 with noise e around (1, -1): its minimum is there."""
+def toy(bad=lambda key: False, optimizer=None, baseline=False):
+    """The loss |p - e|^2 / 2 with noise e around TARGET, where its minimum is. As a program: e is drawn alike in model
+    and guide, so that only the factor counts. With `baseline` a site is added whose estimator has a moving average."""
 
-    def estimate(params, own, arrays, key):
-        target = arrays + noise * jax.random.normal(key, (2,))
-        loss = 0.5 * jnp.sum((params["guide"]["p"] - target) ** 2)
-        loss = jnp.where(bad(key), jnp.nan, 1.0) * loss
-        return loss, Estimate(jax.lax.stop_gradient(-loss), {"p:y": jax.lax.stop_gradient(loss)})
+    def model(target):
+        e = numpyro.sample("e", dist.Normal(target, 1.0).to_event(1))
+        p = numpyro.param("p", jnp.zeros(2))
+        z = numpyro.sample("z", dist.Bernoulli(0.5)) if baseline else 0.0
+        loss = 0.5 * jnp.sum((p - e) ** 2) + z
+        numpyro.factor("loss", -jnp.where(bad(numpyro.prng_key()), jnp.nan, 1.0) * loss)
 
-    return estimate
+    def guide(target):
+        numpyro.sample("e", dist.Normal(target, 1.0).to_event(1))
+        if baseline:
+            numpyro.sample("z", dist.Bernoulli(logits=numpyro.param("logit", jnp.zeros(()))))
+
+    estimators = {"z": {"estimator": "score", "baseline": "moving_average"}} if baseline else None
+    options = Options(guide=guide, optimizer=optimizer, num_particles=1, estimators=estimators)
+    return prepare(model, {"target": TARGET}, options)
 
 
-TARGET = jnp.array([1.0, -1.0])
+TARGET = np.array([1.0, -1.0], np.float32)
 
 
-def toy_carry(optimizer, seed=0):
-    # Compiled, as the engine does: a donated array must not stand in two places.
-    begin = jax.jit(lambda key: init_carry({"guide": {"p": jnp.zeros(2)}, "param": {}}, {}, optimizer, key, 1))
-    return begin(jax.random.key(seed))
+def begin(engine, inputs, seed=0):
+    """The chunk and the state before the first step."""
+    start, chunk = engine.compile(inputs.traced(), seed)
+    return chunk, start(inputs.traced(), seed)[0]
 
 
-def test_a_bad_step_changes_nothing_but_the_counts():
-    optimizer = Optimizer()
-    chunk = make_chunk(toy(bad=lambda key: True), optimizer)
-    before = jax.tree.map(np.asarray, toy_carry(optimizer)[:5])
-    after, losses = chunk(toy_carry(optimizer), TARGET, Progress(CHUNK, CHUNK).schedule(0))
-    for a, b in zip(jax.tree.leaves(after[:5]), jax.tree.leaves(before), strict=True):
-        np.testing.assert_array_equal(a, b)
+@pytest.mark.parametrize("baseline", [False, True])
+def test_a_bad_step_changes_nothing_but_the_counts(baseline):
+    engine, inputs = toy(bad=lambda key: True, baseline=baseline)
+    chunk, state = begin(engine, inputs)
+    before = jax.tree.map(np.asarray, state._replace(rng_key=None))
+    after, losses = chunk(state, inputs.traced(), Progress(CHUNK, CHUNK).schedule(0))
+    for name in ("params", "optimizer", "average", "estimators", "estimator_optimizers"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+    assert bool(jax.tree.leaves(after.estimators)) == baseline
     assert np.isnan(losses).all()
-    assert int(after.skipped) == CHUNK and after.bad_terms.tolist() == [CHUNK]
-    assert int(after.bad_params["guide"]["p"]) == CHUNK
+    assert int(after.skipped) == int(after.step) == CHUNK
+    counts = dict(zip(engine.term_names, after.bad_terms.tolist(), strict=True))
+    assert counts["p:loss"] == CHUNK and counts["p:e"] == 0
+    assert (after.bad_params.whole[-2:] == CHUNK).all()
+
+
+def test_a_good_step_trains_the_baseline():
+    engine, inputs = toy(baseline=True)
+    chunk, state = begin(engine, inputs)
+    after, _ = chunk(state, inputs.traced(), Progress(CHUNK, CHUNK).schedule(0))
+    (average,) = jax.tree.leaves(after.estimators)
+    assert float(average) < -0.1  # costs are minus a square, less z half of the time
 
 
 def test_bad_steps_leave_the_good_ones_alone():
     """With every other step bad the rest reaches the minimum, and only they are counted."""
-    optimizer = Optimizer(optax.sgd(0.1))
-    is_bad = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1))  # noqa: E731
+    engine, inputs = toy(bad=jax.random.bernoulli, optimizer=optax.sgd(0.1))
+    chunk, state = begin(engine, inputs)
     progress = Progress(1000, 1000)
-    carry = optimize(make_chunk(toy(is_bad), optimizer), toy_carry(optimizer), TARGET, progress, progress_bar=False)
-    assert 400 < int(carry.skipped) == np.isnan(progress.all_losses()).sum() < 600
-    np.testing.assert_allclose(carry.average["guide"]["p"], TARGET, atol=0.3)
+    state = optimize(chunk, state, inputs.traced(), progress, progress_bar=False)
+    assert 400 < int(state.skipped) == np.isnan(progress.all_losses()).sum() < 600
+    np.testing.assert_allclose(state.average["param"]["p"], TARGET, atol=0.3)
 
 
 # --- the optimizer ---------------------------------------------------------------------------------------------------
@@ -248,14 +269,14 @@ def test_the_users_optimizer_finds_the_posterior():
 
 @pytest.mark.parametrize("transform", [optax.sgd(0.1), optax.adam(0.1)], ids=["sgd", "adam"])
 def test_the_average_beats_the_last_iterate(transform):
-    optimizer = Optimizer(transform)
-    chunk = make_chunk(toy(), optimizer)
+    engine, inputs = toy(optimizer=transform)
     averages, lasts = [], []
     for seed in range(20):
         progress = Progress(1000, 1000)
-        carry = optimize(chunk, toy_carry(optimizer, seed), TARGET, progress, progress_bar=False)
-        averages.append(np.sum((carry.average["guide"]["p"] - TARGET) ** 2))
-        lasts.append(np.sum((carry.params["guide"]["p"] - TARGET) ** 2))
+        chunk, state = begin(engine, inputs, seed)
+        state = optimize(chunk, state, inputs.traced(), progress, progress_bar=False)
+        averages.append(np.sum((state.average["param"]["p"] - TARGET) ** 2))
+        lasts.append(np.sum((state.params["param"]["p"] - TARGET) ** 2))
     assert np.mean(averages) < 0.4 * np.mean(lasts)
     # 250 steps are averaged; no unbiased estimate from them has a smaller error than 2 / 250.
     assert np.mean(averages) < 6 * 2 / 250

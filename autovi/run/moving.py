@@ -1,0 +1,101 @@
+"""Parameters of a plan's blocks -> those of another plan's blocks, with the same q."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import block_diag, solve_triangular
+
+from autovi.plan.plan import Block
+from autovi.program.blocks import family_of
+from autovi.program.program import Program
+
+
+class Part(NamedTuple):
+    """A normal over the unconstrained values of some sites, in that order: N(loc, scale scale'), `scale` a lower
+    triangle, or a vector where all coordinates are independent."""
+
+    sites: tuple[str, ...]
+    loc: jax.Array
+    scale: jax.Array
+
+
+def moved_blocks(
+    old: Program,
+    guide: Mapping[str, Any],
+    before: Mapping[str, Any],
+    new: Program,
+    after: Mapping[str, Any],
+    kept: Collection[str],
+) -> dict[str, Any]:
+    """The parameters of the new plan's blocks; `before` and `after` are the constants of fixed maps.
+
+    Raises:
+        ValueError: a block of the new plan cannot hold the q of the old one.
+    """
+    return {
+        b.name: guide[b.name] if b.name in kept else _made(b, old, guide, before, new, after) for b in new.plan.blocks
+    }
+
+
+def _made(
+    block: Block,
+    old: Program,
+    guide: Mapping[str, Any],
+    before: Mapping[str, Any],
+    new: Program,
+    after: Mapping[str, Any],
+) -> Any:
+    sources = [b for b in old.plan.blocks if set(b.sites) & set(block.sites)]
+    parts = [p for b in sources for p in _parts(b, old, guide[b.name], before.get(b.name), block.sites)]
+    whole = _ordered(block, parts, old)
+    if whole is None:
+        raise ValueError(f"block {block.name!r}: its sites {list(block.sites)} are tied to others that are not in it")
+    loc, scale = whole
+    if block.map:
+        shift, factor = after[block.name]["shift"], after[block.name]["scale_tril"]
+        loc = solve_triangular(factor, loc - shift, lower=True)
+        scale = solve_triangular(factor, jnp.diag(scale) if scale.ndim == 1 else scale, lower=True)
+    params = family_of(block).from_normal(loc, scale, new.blocks.layout(block))
+    if params is None:
+        raise ValueError(
+            f"block {block.name!r}: family {family_of(block).name!r} does not hold the distribution that its sites have"
+        )
+    return params
+
+
+def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: Collection[str]) -> list[Part]:
+    normal = family_of(block).as_normal(params)
+    if normal is None:
+        raise ValueError(f"block {block.name!r}: family {family_of(block).name!r} is no normal that another could hold")
+    loc, scale = normal
+    if block.map:
+        dense = jnp.diag(scale) if scale.ndim == 1 else scale
+        loc, scale = constants["shift"] + constants["scale_tril"] @ loc, constants["scale_tril"] @ dense
+    if scale.ndim == 2:
+        return [Part(block.sites, loc, scale)]
+    sizes = [program.blocks.site_size(s) for s in block.sites]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    places = {s: slice(e - n, e) for s, n, e in zip(block.sites, sizes, ends, strict=True)}
+    return [Part((s,), loc[p], scale[p]) for s, p in places.items() if s in wanted]
+
+
+def _ordered(block: Block, parts: list[Part], program: Program) -> tuple[jax.Array, jax.Array] | None:
+    """One normal over the sites of a block, None where they are tied to others."""
+    sites = [s for p in parts for s in p.sites]
+    if sorted(sites) != sorted(block.sites):
+        return None
+    sizes = {s: program.blocks.site_size(s) for s in sites}
+    starts = {s: sum(sizes[t] for t in sites[:i]) for i, s in enumerate(sites)}
+    order = jnp.concatenate([jnp.arange(starts[s], starts[s] + sizes[s]) for s in block.sites])
+    loc = jnp.concatenate([p.loc for p in parts])[order]
+    if all(p.scale.ndim == 1 for p in parts):
+        return loc, jnp.concatenate([p.scale for p in parts])[order]
+    scale = block_diag(*(jnp.diag(p.scale) if p.scale.ndim == 1 else p.scale for p in parts))
+    if sites != list(block.sites):
+        rows = scale[order]
+        scale = jnp.linalg.cholesky(rows @ rows.T)
+    return loc, scale

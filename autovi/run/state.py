@@ -1,0 +1,123 @@
+"""All that a fit is between two steps, and how it moves to another plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from autovi.program.program import Program
+from autovi.run.moving import moved_blocks
+from autovi.run.optimizer import Optimizer, OptimizerState, split
+
+
+class Bad(NamedTuple):
+    """In how many steps elements of the gradient were not finite: those of all parameters but tables, in the order of
+    the flattened tree, and of the tables by block."""
+
+    whole: jax.Array
+    rows: dict[str, jax.Array]
+
+
+class State(NamedTuple):
+    """What the next step needs.
+
+    `params` are trained, `constants` are not (a block's fixed map). `average` is the running mean of the parameters.
+    `estimators` are the estimators' own parameters. `step` counts all steps, `skipped` those that changed nothing,
+    `bad_terms` and `bad_params` in how many of them a cost term or a gradient was not finite.
+    """
+
+    params: Any
+    constants: Any
+    optimizer: OptimizerState
+    average: Any
+    estimators: Any
+    estimator_optimizers: Any
+    rng_key: jax.Array
+    step: jax.Array
+    skipped: jax.Array
+    bad_terms: jax.Array  # in the order of the terms' names
+    bad_params: Bad
+
+    @property
+    def fitted(self) -> Any:
+        """The parameters to be used: their running mean, with the constants beside them."""
+        return {**self.average, "constants": self.constants}
+
+    def moved_to(
+        self,
+        new: Program,
+        old: Program,
+        optimizer: Optimizer,
+        rng_key: jax.Array,
+        constants: Mapping[str, Any] | None = None,
+    ) -> State:
+        """The same q under another plan of the same model: other blocks, estimators, or fixed maps before the blocks.
+
+        Blocks that the plans share keep their parameters and the optimizer's memory of them; those that are made of
+        others start from the same distribution; estimators that stay keep what they have learned; counters go on.
+        `constants` are those of maps that the new plan brings, by block.
+
+        Raises:
+            ValueError: a block of the new plan cannot hold q as it is; the message names the block.
+        """
+        constants = {**self.constants, **(constants or {})}
+        constants = {b.name: constants[b.name] for b in new.plan.blocks if b.map}
+        kept = same_blocks(old, new, self.constants, constants)
+        move = lambda guide: moved_blocks(old, guide, self.constants, new, constants, kept)  # noqa: E731
+        params = {**self.params, "guide": move(self.params["guide"])}
+        estimators, states = init_estimators(new, rng_key)
+        for block in new.plan.blocks:
+            if block in old.plan.blocks and block.name in self.estimators:
+                estimators[block.name] = self.estimators[block.name]
+                states[block.name] = self.estimator_optimizers[block.name]
+        return self._replace(
+            params=params,
+            constants=constants,
+            optimizer=optimizer.moved(self.optimizer, (old, self.params), (new, params), kept),
+            average={**self.average, "guide": move(self.average["guide"])},
+            estimators=estimators,
+            estimator_optimizers=states,
+            bad_params=init_bad(new, params),
+        )
+
+
+def same_blocks(old: Program, new: Program, before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
+    """The blocks of the new plan whose parameters mean the same as in the old one, whatever their estimators."""
+    theirs = {b.name: b for b in old.plan.blocks}
+    same = lambda b: theirs.get(b.name) is not None and theirs[b.name].distribution == b.distribution  # noqa: E731
+    return frozenset(b.name for b in new.plan.blocks if same(b) and before.get(b.name) is after.get(b.name))
+
+
+def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax.Array, num_terms: int) -> State:
+    """The state before the first step."""
+    estimators, states = init_estimators(program, jax.random.fold_in(rng_key, 0))
+    zero = jnp.zeros((), jnp.int32)
+    return State(
+        params=params,
+        constants={},
+        optimizer=optimizer.init(program, params),
+        average=jax.tree.map(jnp.copy, params),
+        estimators=estimators,
+        estimator_optimizers=states,
+        rng_key=rng_key,
+        step=zero,
+        skipped=zero,
+        bad_terms=jnp.zeros(num_terms, jnp.int32),
+        bad_params=init_bad(program, params),
+    )
+
+
+def init_estimators(program: Program, rng_key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The estimators' own parameters before the first step, and their optimizers' states."""
+    params = program.estimator_params(rng_key)
+    return params, {b.name: b.estimator.optimizer.init(params[b.name]) for b in program.plan.blocks if b.name in params}
+
+
+def init_bad(program: Program, params: Any) -> Bad:
+    """Nothing was bad yet."""
+    whole, tables = split(program, params)
+    size = sum(x.size for x in jax.tree.leaves(whole))
+    return Bad(jnp.zeros(size, jnp.int32), {n: jnp.zeros((), jnp.int32) for n in tables})
