@@ -101,8 +101,8 @@ def _make(
             program, _ = trace_program(model, guide, inputs, lengths, relaxed)
         except ValueError as error:
             raise ValueError(
-                f"site(s) {sorted(relaxed)}: the estimator asks for the cost between the values of the support, where the "
-                f"model does not run (as an index, say, a value must be whole): {error}"
+                f"site(s) {sorted(relaxed)}: the estimator asks for the cost between the values of the support, where "
+                f"the model does not run (as an index, say, a value must be whole): {error}"
             ) from error
     optimizer = Optimizer(options.optimizer)
     made = Program(program, structure, chosen, objective)

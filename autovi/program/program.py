@@ -117,6 +117,7 @@ class Program:
         """The cost terms below a node, and how their dimensions belong to its own. Those of a flat node, whose elements
         have one density between them, count together."""
         if node not in self._downstream:
+            below: dict[str, Aligned]
             if self.is_flat(node):
                 sites = self.plan.block(node).sites
                 below = {t: () for s in sites for t in self.structure.downstream[s] if t != f"q:{s}"}

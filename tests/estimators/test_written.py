@@ -137,8 +137,8 @@ def variance_of(estimator, logit, particles=1, repeats=20_000):
 
 
 def test_variance_of_the_twin():
-    """With |logit| = a, b and b' differ in 2 sigma(-a) of all draws; the estimate is (f1 - f0) sigma(a) / 2 there. A twin
-    that had lost its coupling would have another variance."""
+    """With |logit| = a, b and b' differ in 2 sigma(-a) of all draws, and the estimate is then (f1 - f0) sigma(a) / 2. A
+    twin that had lost its coupling would have another variance."""
     logit, difference = 0.8, 0.251001 - 0.249001
     p = 1 / (1 + np.exp(-logit))
     value = difference * p / 2
