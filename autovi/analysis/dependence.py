@@ -156,10 +156,12 @@ def _join_paths(a: Dependence, b: Dependence) -> Dependence:
 
 
 def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
-    merged: dict[str, Dependence] = {}
-    for paths in maps:
+    merged = dict(maps[0]) if maps else {}
+    for paths in maps[1:]:
         for name, path in paths.items():
-            merged[name] = _join_paths(merged[name], path) if name in merged else path
+            other = merged.setdefault(name, path)
+            if other is not path:
+                merged[name] = _join_paths(other, path)
     return merged
 
 
@@ -208,9 +210,14 @@ def _is_nonfinite(eqn: Any, args: list[_Value]) -> bool:
 
 def _through(eqn: Any, args: list[_Value], i: int, k: int, dims: DimMap) -> dict[str, Dependence]:
     """The paths of operand `i`, carried on to output `k`."""
+    if not args[i].paths:
+        return {}
     new = _jump(eqn, args, i, k)
     guarding = _is_guard(eqn, args, i)
     keeps = _keeps_nonfinite(eqn, i)
+
+    if keeps and not guarding and not new and dims == tuple(range(len(dims))):
+        return args[i].paths  # nothing moves and nothing is added: most operations, of which a program has many
 
     def onward(path: Dependence) -> Dependence:
         aligned = _place(path.aligned, dims)

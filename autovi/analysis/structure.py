@@ -6,8 +6,9 @@ bijection), "q:z" minus the guide's at z.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -38,6 +39,15 @@ class Structure:
         """Is `node` drawn from a distribution that depends on `other`?"""
         return f"q:{node}" in self.downstream[other] and node != other
 
+    @cached_property
+    def upstream(self) -> Mapping[str, tuple[str, ...]]:
+        """`downstream` turned round: the nodes that each term depends on."""
+        nodes: dict[str, list[str]] = {}
+        for node, terms in self.downstream.items():
+            for term in terms:
+                nodes.setdefault(term, []).append(node)
+        return {term: tuple(above) for term, above in nodes.items()}
+
 
 def analyse_structure(
     model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, guide_sites: Sites | None
@@ -60,8 +70,11 @@ def analyse_structure(
         return {**out, **parts}
 
     found = analyse(terms, tracked, inputs.traced(), ABSTRACT_KEY)
-    direct = {n: {t: d[n] for t, d in found.items() if n in d and t in shapes} for n in nodes}
-    jumps = {n: _jumps(n, found) for n in nodes}
+    direct: dict[str, dict[str, Dependence]] = {n: {} for n in nodes}
+    for term in shapes:
+        for n, how in found[term].items():
+            direct[n][term] = how
+    jumps = _jumps(nodes, found)
     if own:
         for n, s in nodes.items():
             identity = tuple(range(len(s.batch_shape)))
@@ -174,30 +187,48 @@ def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:
     return jnp.sum(x, axis=tuple(range(ndim, jnp.ndim(x))))
 
 
-def _jumps(node: str, found: Mapping[str, Mapping[str, Dependence]]) -> dict[str, frozenset[str]]:
-    """The operations on the way from a node to each term's parts at which the term may jump."""
-    jumps: dict[str, frozenset[str]] = {}
+def _jumps(nodes: Iterable[str], found: Mapping[str, Mapping[str, Dependence]]) -> dict[str, dict[str, frozenset[str]]]:
+    """The operations on the way from each node to each term's parts at which the term may jump."""
+    jumps: dict[str, dict[str, frozenset[str]]] = {n: {} for n in nodes}
     for name, by_node in found.items():
         number, _, term = name.partition("#")
-        if number.isdigit() and node in by_node and by_node[node].jumps:
-            jumps[term] = jumps.get(term, frozenset()) | by_node[node].jumps
+        if number.isdigit():
+            for node, how in by_node.items():
+                if how.jumps:
+                    jumps[node][term] = jumps[node].get(term, frozenset()) | how.jumps
     return jumps
 
 
-def _closed(direct: dict[str, dict[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
-    """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on."""
+def _closed(direct: Mapping[str, Mapping[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
+    """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on.
+
+    A site of a `scan` may depend on itself and on sites after it, so the dependences can go in circles: a node is looked
+    at again whenever something below it has changed. Alignments only get lost, so this ends. Without circles, and with
+    `direct` in order of execution, every node is looked at once.
+    """
     closed = {n: dict(terms) for n, terms in direct.items()}
-    for _ in direct:  # as many rounds as the longest chain
-        for n, terms in closed.items():
-            for m in direct:
-                if m == n or f"q:{m}" not in terms:
-                    continue
-                onto = terms[f"q:{m}"]
-                for t, inner in closed[m].items():
-                    through = tuple(inner[e] if e is not None and e < len(inner) else None for e in onto)
-                    terms_t = terms.get(t)
-                    terms[t] = through if terms_t is None else _agree(terms_t, through)
+    below = {n: [t[2:] for t in terms if t[:2] == "q:" and t[2:] in direct] for n, terms in direct.items()}
+    above: dict[str, list[str]] = {n: [] for n in direct}
+    for n, nodes in below.items():
+        for m in nodes:
+            above[m].append(n)
+    waiting = dict.fromkeys(reversed(direct))
+    while waiting:
+        n = next(iter(waiting))
+        del waiting[n]
+        before = dict(closed[n])
+        for m in below[n]:
+            _add_through(closed[n], direct[n][f"q:{m}"], dict(closed[m]))
+        if closed[n] != before:
+            waiting.update(dict.fromkeys(above[n]))
     return closed
+
+
+def _add_through(terms: dict[str, Aligned], onto: Aligned, inner: Mapping[str, Aligned]) -> None:
+    """Adds to a node's `terms` those of a node below it, `inner`, whose batch dimensions are `onto` the node's."""
+    for t, aligned in inner.items():
+        through = tuple(aligned[e] if e is not None and e < len(aligned) else None for e in onto)
+        terms[t] = _agree(terms[t], through) if t in terms else through
 
 
 def _agree(a: Aligned, b: Aligned) -> Aligned:
