@@ -23,7 +23,6 @@ from autovi.analysis.primitives import (
     CONTINUOUS,
     COPYING,
     POLYNOMIAL_ALWAYS,
-    SMOOTH_FUNCTIONS,
     SPREADING_NONFINITE,
     UNUSED,
     DimMap,
@@ -32,6 +31,7 @@ from autovi.analysis.primitives import (
     shape_of,
     shift_guards,
 )
+from autovi.analysis.smooth_functions import is_smooth_function
 
 NONE: Names = frozenset()
 
@@ -301,18 +301,16 @@ def _call(param: str) -> Handler:
 def _custom_jvp(eqn: Any, args: list[_Value]) -> list[_Value]:
     body = eqn.params["call_jaxpr"]
     outs = _run(body, args)
-    harmless = SMOOTH_FUNCTIONS.get(_function_name(body), NONE)
     before = _merge(*({n: Dependence((), p.jumps | p.guards) for n, p in a.paths.items()} for a in args))
 
-    def cleared(name: str, path: Dependence) -> Dependence:
-        return path._replace(jumps=(path.jumps - harmless) | (path.jumps & before[name].jumps))
+    def added(name: str, path: Dependence) -> Names:
+        return path.jumps - before[name].jumps
 
-    return [out._replace(paths={n: cleared(n, p) for n, p in out.paths.items()}) for out in outs]
-
-
-def _function_name(jaxpr: Any) -> str:
-    info = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
-    return getattr(info, "func_src_info", "").split(" at ")[0]
+    if not any(added(n, p) for out in outs for n, p in out.paths.items()) or not is_smooth_function(body):
+        return outs
+    return [
+        out._replace(paths={n: p._replace(jumps=p.jumps - added(n, p)) for n, p in out.paths.items()}) for out in outs
+    ]
 
 
 def _controlled(outs: list[_Value], controls: Iterable[_Value]) -> list[_Value]:

@@ -307,17 +307,6 @@ POLYNOMIAL_ALWAYS: Names = frozenset(
     "slice split square squeeze stack stop_gradient sub tile transpose".split()
 )
 
-# Functions that JAX writes with the comparisons named here, between pieces that meet: with its custom
-# derivative each is continuous. Any other jump inside a function of that name is still reported.
-SMOOTH_FUNCTIONS: dict[str, Names] = {
-    "logaddexp": frozenset({"ne"}),
-    "logaddexp2": frozenset({"ne"}),
-    "xlogy": frozenset({"ne"}),
-    "xlog1py": frozenset({"ne"}),
-    "log_ndtr": frozenset({"gt", "lt"}),
-    "log1mexp": frozenset({"lt"}),
-}
-
 
 def shift_guards(jaxpr: Any) -> set[int]:
     """Positions of the equations `where(isfinite(c), c, 0)` whose result is seen behind a stop_gradient only.

@@ -202,9 +202,9 @@ def _jumps(nodes: Iterable[str], found: Mapping[str, Mapping[str, Dependence]]) 
 def _closed(direct: Mapping[str, Mapping[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
     """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on.
 
-    A site of a `scan` may depend on itself and on sites after it, so the dependences can go in circles: a node is looked
-    at again whenever something below it has changed. Alignments only get lost, so this ends. Without circles, and with
-    `direct` in order of execution, every node is looked at once.
+    The sites of a `scan` may depend on one another in circles: a node is looked at again whenever something below it
+    has changed. Alignments only get lost, so this ends. Without circles, and with `direct` in order of execution, every
+    node is looked at once.
     """
     closed = {n: dict(terms) for n, terms in direct.items()}
     below = {n: [t[2:] for t in terms if t[:2] == "q:" and t[2:] in direct] for n, terms in direct.items()}
@@ -212,7 +212,7 @@ def _closed(direct: Mapping[str, Mapping[str, Aligned]]) -> dict[str, dict[str, 
     for n, nodes in below.items():
         for m in nodes:
             above[m].append(n)
-    waiting = dict.fromkeys(reversed(direct))
+    waiting = dict.fromkeys(reversed(list(direct)))
     while waiting:
         n = next(iter(waiting))
         del waiting[n]

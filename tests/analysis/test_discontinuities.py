@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
@@ -46,6 +47,12 @@ SMOOTH: dict[str, Callable[[jax.Array], jax.Array]] = {
     "logit": jax.scipy.special.logit,
     "expit": jax.scipy.special.expit,
     "log_ndtr": jax.scipy.special.log_ndtr,
+    "log1mexp of JAX": jax.nn.log1mexp,
+    "log1mexp of NumPyro": numpyro.distributions.util.log1mexp,
+    "logaddexp2": lambda x: jnp.logaddexp2(x, jnp.ones((4, 1))),
+    "logaddexp with a number": lambda x: jnp.logaddexp(x[0], 0.5),
+    "logaddexp in a loop": lambda x: lax.scan(lambda c, t: (jnp.logaddexp(c, t), c), 0.0, x)[1],
+    "vmapped log1mexp": lambda x: jax.vmap(numpyro.distributions.util.log1mexp)(x),
     "norm": jnp.linalg.norm,
     "safe norm": lambda x: jnp.where((q := (x**2).sum()) == 0, 0.0, jnp.sqrt(jnp.where(q == 0, 1.0, q))),
     "clip, abs, max": lambda x: jnp.clip(jnp.abs(x), 0, 1) + jnp.maximum(x, 0.3),
@@ -91,6 +98,15 @@ def logaddexp(x: jax.Array) -> jax.Array:
 
 logaddexp.defjvp(lambda p, t: (logaddexp(*p), t[0]))
 
+
+@jax.custom_jvp
+def log1mexp(x: jax.Array) -> jax.Array:
+    """The same, made of the operations that JAX's own is made of, but its pieces do not meet."""
+    return jnp.where(x < jnp.log(2.0), jnp.log(-jnp.expm1(-x)), jnp.log1p(-jnp.exp(-x)) + 1.0)
+
+
+log1mexp.defjvp(lambda p, t: (log1mexp(*p), t[0]))
+
 JUMPING: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
     "floor": (jnp.floor, "floor"),
     "ceil": (jnp.ceil, "ceil"),
@@ -115,6 +131,8 @@ JUMPING: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
     "stop_gradient of a floor": (lambda x: lax.stop_gradient(jnp.floor(x)) * x, "floor"),
     "straight through": (straight_through, "round"),
     "a name that JAX uses": (logaddexp, "floor"),
+    "a name and an operation that JAX uses": (log1mexp, "lt"),
+    "comparison before log1mexp": (lambda x: numpyro.distributions.util.log1mexp(-1.0 * (x > 0)), "gt"),
     "floor before relu": (lambda x: jax.nn.relu(jnp.floor(x)), "floor"),
     "comparison before softplus": (lambda x: jax.nn.softplus(1.0 * (x > 0)), "gt"),
     "nested jit": (jax.jit(lambda x: jax.jit(jnp.floor)(x) + x), "floor"),
