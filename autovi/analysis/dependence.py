@@ -22,12 +22,14 @@ from jax.extend.core import Literal
 from autovi.analysis.primitives import (
     CONTINUOUS,
     COPYING,
+    INNER_PROGRAM,
     POLYNOMIAL_ALWAYS,
     SPREADING_NONFINITE,
     UNUSED,
     DimMap,
     Names,
     position_maps,
+    scan_counts,
     shape_of,
     shift_guards,
 )
@@ -338,7 +340,7 @@ def _while(eqn: Any, args: list[_Value]) -> list[_Value]:
 
 def _scan(eqn: Any, args: list[_Value]) -> list[_Value]:
     body = eqn.params["jaxpr"]
-    num_consts, num_carry = _scan_counts(eqn)
+    num_consts, num_carry = scan_counts(eqn)
     consts, rest = args[:num_consts], args[num_consts:]
     init, stacked = rest[:num_carry], rest[num_carry:]
     step = min((a for v in args for q in v.paths.values() for a in q.aligned if a is not None), default=0)
@@ -355,29 +357,12 @@ def _scan(eqn: Any, args: list[_Value]) -> list[_Value]:
     return [*carry, *(_map_aligned(v, lambda a: 0 if a == step else a + (a >= 0)) for v in outs)]
 
 
-def _scan_counts(eqn: Any) -> tuple[int, int]:
-    """Numbers of constants and of carried values, by rank: outside, only what is sliced has a dimension more.
-
-    (The parameters that say so differ between versions of JAX.)
-    """
-    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
-
-    def same_rank(outside: Any, inside: Any) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(len(shape_of(o)) == len(shape_of(i)) for o, i in pairs)
-
-    num_carry = same_rank(eqn.outvars, body.outvars)
-    return same_rank(eqn.invars, body.invars) - num_carry, num_carry
-
-
 def _map_aligned(value: _Value, change: Callable[[int], int | None]) -> _Value:
     return _map_paths(value, lambda p: p._replace(aligned=tuple(None if a is None else change(a) for a in p.aligned)))
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(["jit", "pjit", "remat", "remat2", "checkpoint"], _call("jaxpr")),
-    **dict.fromkeys(["closed_call", "core_call", "custom_vjp_call"], _call("call_jaxpr")),
-    "custom_vjp_call_jaxpr": _call("fun_jaxpr"),
+    **{name: _call(param) for name, param in INNER_PROGRAM.items()},
     "custom_jvp_call": _custom_jvp,
     "cond": _cond,
     "while": _while,
