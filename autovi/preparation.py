@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from autovi.analysis.discontinuities import find_jumps
-from autovi.analysis.periodicity import find_seams
+from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.execution import check_keys
 from autovi.model.fingerprint import fingerprint
@@ -79,7 +79,7 @@ def _make(
 ) -> Engine:
     structure = analyse_structure(model, guide, inputs, sites, guide_sites)
     jumps = find_jumps(model, guide, inputs, sites, structure)
-    seams = find_seams(model, guide, inputs, sites, structure)
+    seams = find_aperiodic(model, guide, inputs, sites, structure)
     chosen = make_plan(
         sites,
         structure,

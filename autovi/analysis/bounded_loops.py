@@ -115,12 +115,20 @@ def _while(eqn: Any, left: Array, args: list[Any]) -> tuple[list[Any], Array]:
         return left, more, carry
 
     def step(state: tuple[Array, Array, list[Any]]) -> tuple[Array, Array, list[Any]]:
-        left, _, carry = state
-        carry, left = _call(p["body_jaxpr"], jnp.maximum(left - 1, 0), [*body, *carry])
-        return wanted(left, carry)
+        left, more, carry = state
+        new, left = _call(p["body_jaxpr"], jnp.maximum(left - 1, 0), [*body, *carry])
+        return wanted(left, [_where(more, n, c) for n, c in zip(new, carry, strict=True)])
 
-    left, _, carry = jax.lax.while_loop(lambda state: (state[0] > 0) & state[1], step, wanted(left, list(init)))
+    def goes_on(state: tuple[Array, Array, list[Any]]) -> Array:
+        return (state[0] > 0) & jnp.any(state[1])
+
+    left, _, carry = jax.lax.while_loop(goes_on, step, wanted(left, list(init)))
     return carry, left
+
+
+def _where(more: Array, new: Any, old: Any) -> Any:
+    """A loop under `vmap` has a condition for each element, over its first dimensions: those that are done stay."""
+    return jnp.where(more.reshape(more.shape + (1,) * (new.ndim - more.ndim)), new, old) if more.ndim else new
 
 
 def _scan(eqn: Any, left: Array, args: list[Any]) -> tuple[list[Any], Array]:
@@ -143,4 +151,11 @@ def _cond(eqn: Any, left: Array, args: list[Any]) -> tuple[list[Any], Array]:
     return jax.lax.switch(jnp.asarray(index, jnp.int32), branches, left, *operands)
 
 
-WITH_LOOPS = {"while": _while, "scan": _scan, "cond": _cond}
+def _linear_solve(eqn: Any, left: Array, args: list[Any]) -> tuple[list[Any], Array]:
+    """The solver alone (conjugate gradients, say): the other programs of the equation are for its derivatives."""
+    lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    before = lengths.matvec + lengths.vecmat
+    return _call(programs.solve, left, [*args[before : before + lengths.solve], *args[sum(lengths) :]])
+
+
+WITH_LOOPS = {"while": _while, "scan": _scan, "cond": _cond, "custom_linear_solve": _linear_solve}

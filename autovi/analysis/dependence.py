@@ -4,7 +4,7 @@ Three questions are answered for every pair of an output (a cost term) and a tra
 site): does the output depend on it at all; along which dimensions is it elementwise in it, so that a plate's
 cost may be split by element; and which operations on the way could make it jump. Every answer errs on one
 side only: a dependence is never missed, an alignment never claimed without proof, a jump never overlooked
-(`continuity.py` tests the suspicions).
+(`jump_test.py` tests the suspicions).
 
 The method is abstract interpretation. Each variable of the jaxpr carries, for every tracked input that
 reaches it, a path: the position map so far and the names of the operations that could jump.
@@ -28,10 +28,10 @@ from autovi.analysis.primitives import (
     UNUSED,
     DimMap,
     Names,
+    cancelled_shifts,
     position_maps,
     scan_counts,
     shape_of,
-    shift_guards,
 )
 from autovi.analysis.smooth_functions import is_smooth_function
 
@@ -45,13 +45,13 @@ class Dependence(NamedTuple):
         depends on the input only through `input[..., i at d, ...]`; None where no such dimension is known.
     jumps: primitives on the way at which the output, where it is finite, may be discontinuous in the input.
         Empty for inputs that are not floating point.
-    guards: the same for switches between the output and a non-finite constant, such as `-inf` outside the
+    cutoffs: the same for switches between the output and a non-finite constant, such as `-inf` outside the
         support: the output does not jump from one finite value to another there, but `exp(output)` may.
     """
 
     aligned: tuple[int | None, ...]
     jumps: Names = NONE
-    guards: Names = NONE
+    cutoffs: Names = NONE
 
 
 class _Value(NamedTuple):
@@ -123,7 +123,7 @@ def _run(jaxpr: Any, args: list[_Value]) -> list[_Value]:
     """Interprets an open or closed jaxpr on abstract values."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     known = dict(zip(jaxpr.invars, args, strict=True)) | {v: _Value() for v in jaxpr.constvars}
-    shifts = shift_guards(jaxpr)
+    shifts = cancelled_shifts(jaxpr)
 
     def read(atom: Any) -> _Value:
         return _literal(atom) if isinstance(atom, Literal) else known[atom]
@@ -154,7 +154,7 @@ def _map_paths(value: _Value, change: Callable[[Dependence], Dependence], **fiel
 
 def _join_paths(a: Dependence, b: Dependence) -> Dependence:
     aligned = tuple(i if i == j else None for i, j in zip(a.aligned, b.aligned, strict=True))
-    return Dependence(aligned, a.jumps | b.jumps, a.guards | b.guards)
+    return Dependence(aligned, a.jumps | b.jumps, a.cutoffs | b.cutoffs)
 
 
 def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
@@ -195,12 +195,12 @@ def _primitive(eqn: Any, args: list[_Value]) -> list[_Value]:
         paths = _merge(*(_through(eqn, args, i, k, dims) for i, dims in used))
         out = _Value(paths, polynomial, nonfinite)
         # Nowhere finite, it has no finite value to jump from: `inf * (x > 0)`.
-        outs.append(_map_paths(out, _as_guards) if nonfinite else out)
+        outs.append(_map_paths(out, _as_cutoffs) if nonfinite else out)
     return outs
 
 
-def _as_guards(path: Dependence) -> Dependence:
-    return Dependence(path.aligned, NONE, path.jumps | path.guards)
+def _as_cutoffs(path: Dependence) -> Dependence:
+    return Dependence(path.aligned, NONE, path.jumps | path.cutoffs)
 
 
 def _is_nonfinite(eqn: Any, args: list[_Value]) -> bool:
@@ -215,19 +215,19 @@ def _through(eqn: Any, args: list[_Value], i: int, k: int, dims: DimMap) -> dict
     if not args[i].paths:
         return {}
     new = _jump(eqn, args, i, k)
-    guarding = _is_guard(eqn, args, i)
+    cutting = _is_cutoff(eqn, args, i)
     keeps = _keeps_nonfinite(eqn, i)
 
-    if keeps and not guarding and not new and dims == tuple(range(len(dims))):
+    if keeps and not cutting and not new and dims == tuple(range(len(dims))):
         return args[i].paths  # nothing moves and nothing is added: most operations, of which a program has many
 
     def onward(path: Dependence) -> Dependence:
         aligned = _place(path.aligned, dims)
-        if guarding:
-            return _as_guards(path._replace(aligned=aligned))
+        if cutting:
+            return _as_cutoffs(path._replace(aligned=aligned))
         if keeps:
-            return Dependence(aligned, path.jumps | new, path.guards)
-        return Dependence(aligned, path.jumps | path.guards | new)
+            return Dependence(aligned, path.jumps | new, path.cutoffs)
+        return Dependence(aligned, path.jumps | path.cutoffs | new)
 
     return {name: onward(path) for name, path in args[i].paths.items()}
 
@@ -273,7 +273,7 @@ CONTINUOUS_IF: dict[str, Callable[[Any, list[_Value], int, int], bool]] = {
 }
 
 
-def _is_guard(eqn: Any, args: list[_Value], i: int) -> bool:
+def _is_cutoff(eqn: Any, args: list[_Value], i: int) -> bool:
     """Whether operand `i` is the predicate of a switch between one value and others that are never finite."""
     return eqn.primitive.name == "select_n" and i == 0 and sum(not a.nonfinite for a in args[1:]) == 1
 
@@ -303,7 +303,7 @@ def _call(param: str) -> Handler:
 def _custom_jvp(eqn: Any, args: list[_Value]) -> list[_Value]:
     body = eqn.params["call_jaxpr"]
     outs = _run(body, args)
-    before = _merge(*({n: Dependence((), p.jumps | p.guards) for n, p in a.paths.items()} for a in args))
+    before = _merge(*({n: Dependence((), p.jumps | p.cutoffs) for n, p in a.paths.items()} for a in args))
 
     def added(name: str, path: Dependence) -> Names:
         return path.jumps - before[name].jumps
@@ -316,12 +316,16 @@ def _custom_jvp(eqn: Any, args: list[_Value]) -> list[_Value]:
 
 
 def _controlled(outs: list[_Value], controls: Iterable[_Value]) -> list[_Value]:
-    """Values that a scalar chose (a branch, the number of steps): they depend on it at every position."""
+    """Values that a scalar chose (a branch, the number of steps): they depend on it at every position.
+
+    Under `vmap` a `while` has a condition for each element, over the first dimensions of all that it carries: these are
+    then elementwise in it.
+    """
     chosen = _merge(*(c.paths for c in controls))
     if not chosen:
         return outs
-    lost = {n: Dependence(_place(p.aligned, ()), p.jumps | p.guards) for n, p in chosen.items()}
-    return [_Value(_merge(out.paths, lost), polynomial=False) for out in outs]
+    how = {n: Dependence(p.aligned, p.jumps | p.cutoffs) for n, p in chosen.items()}
+    return [_Value(_merge(out.paths, how), polynomial=False) for out in outs]
 
 
 def _cond(eqn: Any, args: list[_Value]) -> list[_Value]:

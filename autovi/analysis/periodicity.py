@@ -28,7 +28,7 @@ NEAR = 1e-4  # how far from the seam the costs are compared, in radians
 SMALLEST = 1e-5  # jumps below, in nats, count as none
 
 
-def find_seams(
+def find_aperiodic(
     model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure
 ) -> dict[str, str]:
     """Site on a circle -> the cost term that jumps at its seam, and by how much. Free where no site is an angle.

@@ -308,7 +308,7 @@ POLYNOMIAL_ALWAYS: Names = frozenset(
 )
 
 
-def shift_guards(jaxpr: Any) -> set[int]:
+def cancelled_shifts(jaxpr: Any) -> set[int]:
     """Positions of the equations `where(isfinite(c), c, 0)` whose result is seen behind a stop_gradient only.
 
     That is how a log-sum-exp writes the maximum it subtracts and adds back: whatever the shift is, and

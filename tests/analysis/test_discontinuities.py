@@ -1,4 +1,4 @@
-"""The interface, and which operations are suspected of a jump, known to be continuous, or only guard a support."""
+"""The interface, and which operations are suspected of a jump, known to be continuous, or only cut a support off."""
 
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +73,7 @@ SMOOTH: dict[str, Callable[[jax.Array], jax.Array]] = {
     "stick breaking": dist.transforms.StickBreakingTransform(),
     "ordered": dist.transforms.OrderedTransform(),
 }
-GUARDED = {
+CUT_OFF = {
     "HalfNormal": lambda x: dist.HalfNormal(1.0).log_prob(x),
     "Uniform": lambda x: dist.Uniform(0.0, 1.0).log_prob(x).sum(),
     "factor": lambda x: jnp.where(x.sum() > 0, x, -jnp.inf) * 0.5 + 1,
@@ -125,8 +125,8 @@ JUMPING: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
     "clipped and compared": (lambda x: jnp.where(jnp.clip(x, 0, 1) == 0, 5.0, x), "eq"),
     "isfinite of a logarithm": (lambda x: jnp.where(jnp.isfinite(jnp.log(x)), jnp.log(x), 3.0), "is_finite"),
     "isnan of a logarithm": (lambda x: jnp.where(jnp.isnan(jnp.log(x)), 0.0, 1.0), "ne"),
-    "exp of a guard": (lambda x: jnp.exp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
-    "logsumexp of guards": (lambda x: jax.nn.logsumexp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
+    "exp of a cutoff": (lambda x: jnp.exp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
+    "logsumexp of cutoffs": (lambda x: jax.nn.logsumexp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
     "large penalty": (lambda x: jnp.where(x > 0, x, -1e10), "gt"),
     "stop_gradient of a floor": (lambda x: lax.stop_gradient(jnp.floor(x)) * x, "floor"),
     "straight through": (straight_through, "round"),
@@ -160,10 +160,10 @@ def test_smooth_functions_are_not_suspected(name: str) -> None:
     assert report_of(SMOOTH[name], {"x": X})["x"].jumps == frozenset()
 
 
-@pytest.mark.parametrize("name", GUARDED)
-def test_a_switch_to_infinity_is_a_guard(name: str) -> None:
-    found = report_of(GUARDED[name], {"x": X})["x"]
-    assert found.jumps == frozenset() and found.guards
+@pytest.mark.parametrize("name", CUT_OFF)
+def test_a_switch_to_infinity_is_a_cutoff(name: str) -> None:
+    found = report_of(CUT_OFF[name], {"x": X})["x"]
+    assert found.jumps == frozenset() and found.cutoffs
 
 
 @pytest.mark.parametrize("name", JUMPING)

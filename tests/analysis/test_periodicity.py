@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 import autovi
-from autovi.analysis.periodicity import find_seams
+from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.inputs import bind
 from autovi.model.sites import trace_sites
@@ -25,7 +25,7 @@ def seams(model, guide=None):
     inputs = bind(model, None)
     sites, inputs = trace_sites(model, inputs)
     guide_sites = None if guide is None else trace_sites(guide, inputs)[0]
-    return find_seams(model, guide, inputs, sites, analyse_structure(model, guide, inputs, sites, guide_sites))
+    return find_aperiodic(model, guide, inputs, sites, analyse_structure(model, guide, inputs, sites, guide_sites))
 
 
 def test_a_cost_that_is_not_periodic_is_found_and_no_other():
