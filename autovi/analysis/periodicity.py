@@ -16,7 +16,7 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
-from autovi.analysis.bounded_loops import call_bounded
+from autovi.analysis.bounded_loops import UnboundedError, call_bounded
 from autovi.analysis.structure import Structure, cost_terms
 from autovi.analysis.trial_values import as_double, trial_values
 from autovi.model.inputs import Inputs
@@ -25,6 +25,7 @@ from autovi.model.sites import CIRCULAR, Sites
 DRAWS = 32  # values of everything else at which the two sides are compared
 STEPS = 10_000  # that the loops of one evaluation may take
 NEAR = 1e-4  # how far from the seam the costs are compared, in radians
+UNTESTED = "whether its terms differ between -pi and pi was not tested: "
 SMALLEST = 1e-5  # jumps below, in nats, count as none
 
 
@@ -37,8 +38,15 @@ def find_aperiodic(
     precision, with random elements of the site at the seam and everything else at draws.
     """
     angles = [n for n, s in sites.latents.items() if s.support == CIRCULAR]
-    if not angles:
-        return {}
+    try:
+        return _find(model, guide, inputs, sites, structure, angles) if angles else {}
+    except UnboundedError as error:
+        return dict.fromkeys(angles, UNTESTED + f"a loop inside the operation {error} cannot be bounded")
+
+
+def _find(
+    model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure, angles: list[str]
+) -> dict[str, str]:
     evaluate = cost_terms(model, guide, inputs, sites)
     key = jax.random.key(0)
     arrays = jax.device_put(inputs.traced())
@@ -75,7 +83,7 @@ def _jump(node: str, terms: Callable, values: Mapping[str, Array], unconstrained
     keys = jax.random.split(jax.random.key(1), DRAWS)
     found, known = jax.jit(jax.vmap(one))({n: v[:DRAWS] for n, v in values.items()}, keys)
     if found and not np.any(known):
-        return f"whether its terms differ between -pi and pi was not tested: their loops take more than {STEPS:,} steps"
+        return UNTESTED + f"their loops take more than {STEPS:,} steps"
     jumps = {t: float(np.max(np.where(j > SMALLEST + 1e-9 * s, j, 0.0))) for t, (j, s) in found.items()}
     worst = max(jumps, key=lambda t: jumps[t], default="")
     if not worst or jumps[worst] == 0:

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from jax import lax
 
+from autovi.analysis.bounded_loops import call_bounded
 from autovi.analysis.dependence import Dependence, analyse
 
 N, K = 5, 3
@@ -220,3 +221,14 @@ def test_random_draws_depend_on_their_parameters() -> None:
 def test_what_is_no_array_is_refused(fn: Callable, tracked: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         analyse(fn, tracked)
+
+
+# --- Evaluation of the suspects ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, *CUT_OFF, *JUMPING])
+def test_a_program_with_bounded_loops_computes_the_same(name: str) -> None:
+    fn = SMOOTH.get(name) or CUT_OFF.get(name) or JUMPING[name][0]
+    out, ended = jax.jit(lambda x: call_bounded(fn, 100, x))(X)
+    assert ended
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), out, jax.jit(lambda x: fn(x))(X))

@@ -12,7 +12,7 @@ from jax import lax
 from jax.experimental.ode import odeint
 
 import autovi
-from autovi.analysis import discontinuities
+from autovi.analysis import bounded_loops, discontinuities
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.structure import analyse_structure
 from autovi.analysis.trial_values import FARTHEST, trial_values
@@ -131,6 +131,21 @@ def test_an_angle_whose_costs_do_not_end_counts_as_not_periodic():
 
     choice = autovi.plan(model, guide=guide)["angle"]
     assert choice.estimator == "score" and "not tested" in choice.why
+
+
+def test_a_loop_out_of_reach_leaves_the_sites_untested(monkeypatch):
+    # As if a scan with a loop inside were an operation that is not understood.
+    monkeypatch.delitem(bounded_loops.WITH_LOOPS, "scan")
+
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        angle = numpyro.sample("angle", dist.VonMises(0.0, 1.0))
+        total = lax.scan(lambda c, t: (c + newton(c + t), None), x + jnp.cos(angle), jnp.arange(3.0))[0]
+        numpyro.sample("y", dist.Normal(total, 1.0), obs=1.0)
+
+    reason = "a loop inside the operation scan cannot be bounded"
+    assert reason in found_in(model).untested["x"]
+    assert reason in autovi.plan(model)["angle"].why
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
