@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from autovi.analysis.discontinuities import find_jumps
-from autovi.analysis.periodicity import find_seams
+from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.execution import check_keys
 from autovi.model.fingerprint import fingerprint
@@ -91,7 +91,7 @@ def _make(
         estimators=options.estimators,
         num_particles=options.num_particles,
         jumps=find_jumps(model, guide, inputs, traced.sites, structure),
-        seams=find_seams(model, guide, inputs, traced.sites, structure),
+        seams=find_aperiodic(model, guide, inputs, traced.sites, structure),
         objective=objective,
     )
     relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}

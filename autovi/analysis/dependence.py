@@ -4,7 +4,7 @@ Three questions are answered for every pair of an output (a cost term) and a tra
 site): does the output depend on it at all; along which dimensions is it elementwise in it, so that a plate's
 cost may be split by element; and which operations on the way could make it jump. Every answer errs on one
 side only: a dependence is never missed, an alignment never claimed without proof, a jump never overlooked
-(`continuity.py` tests the suspicions).
+(`jump_test.py` tests the suspicions).
 
 The method is abstract interpretation. Each variable of the jaxpr carries, for every tracked input that
 reaches it, a path: the position map so far and the names of the operations that could jump.
@@ -22,16 +22,18 @@ from jax.extend.core import Literal
 from autovi.analysis.primitives import (
     CONTINUOUS,
     COPYING,
+    INNER_PROGRAM,
     POLYNOMIAL_ALWAYS,
-    SMOOTH_FUNCTIONS,
     SPREADING_NONFINITE,
     UNUSED,
     DimMap,
     Names,
+    cancelled_shifts,
     position_maps,
+    scan_counts,
     shape_of,
-    shift_guards,
 )
+from autovi.analysis.smooth_functions import is_smooth_function
 from autovi.model.graph import Graph
 
 NONE: Names = frozenset()
@@ -44,13 +46,13 @@ class Dependence(NamedTuple):
         depends on the input only through `input[..., i at d, ...]`; None where no such dimension is known.
     jumps: primitives on the way at which the output, where it is finite, may be discontinuous in the input.
         Empty for inputs that are not floating point.
-    guards: the same for switches between the output and a non-finite constant, such as `-inf` outside the
+    cutoffs: the same for switches between the output and a non-finite constant, such as `-inf` outside the
         support: the output does not jump from one finite value to another there, but `exp(output)` may.
     """
 
     aligned: tuple[int | None, ...]
     jumps: Names = NONE
-    guards: Names = NONE
+    cutoffs: Names = NONE
 
 
 class _Value(NamedTuple):
@@ -111,7 +113,8 @@ def analyse_graph(graph: Graph, tracked: Iterable[str], outputs: Iterable[str]) 
     """The same for named inputs and outputs of a graph, which is not traced again."""
     names, out_names = list(tracked), list(outputs)
     variables = [graph.inputs[n] for n in names]
-    others = [v for v in graph.inputs.values() if v not in set(variables)]
+    among = set(variables)
+    others = [v for v in graph.inputs.values() if v not in among]
     wanted = [graph.outputs[n] for n in out_names]
     free = [*others, *graph.constants]
     jaxpr = graph.part([*variables, *free], wanted, graph.eqns)
@@ -144,7 +147,7 @@ def _run(jaxpr: Any, args: list[_Value]) -> list[_Value]:
     """Interprets an open or closed jaxpr on abstract values."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     known = dict(zip(jaxpr.invars, args, strict=True)) | {v: _Value() for v in jaxpr.constvars}
-    shifts = shift_guards(jaxpr)
+    shifts = cancelled_shifts(jaxpr)
 
     def read(atom: Any) -> _Value:
         return _literal(atom) if isinstance(atom, Literal) else known[atom]
@@ -175,14 +178,16 @@ def _map_paths(value: _Value, change: Callable[[Dependence], Dependence], **fiel
 
 def _join_paths(a: Dependence, b: Dependence) -> Dependence:
     aligned = tuple(i if i == j else None for i, j in zip(a.aligned, b.aligned, strict=True))
-    return Dependence(aligned, a.jumps | b.jumps, a.guards | b.guards)
+    return Dependence(aligned, a.jumps | b.jumps, a.cutoffs | b.cutoffs)
 
 
 def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
-    merged: dict[str, Dependence] = {}
-    for paths in maps:
+    merged = dict(maps[0]) if maps else {}
+    for paths in maps[1:]:
         for name, path in paths.items():
-            merged[name] = _join_paths(merged[name], path) if name in merged else path
+            other = merged.setdefault(name, path)
+            if other is not path:
+                merged[name] = _join_paths(other, path)
     return merged
 
 
@@ -221,12 +226,12 @@ def _primitive(eqn: Any, args: list[_Value]) -> list[_Value]:
         paths = _merge(*(_through(eqn, args, i, k, dims) for i, dims in used))
         out = _Value(paths, polynomial, nonfinite)
         # Nowhere finite, it has no finite value to jump from: `inf * (x > 0)`.
-        outs.append(_map_paths(out, _as_guards) if nonfinite else out)
+        outs.append(_map_paths(out, _as_cutoffs) if nonfinite else out)
     return outs
 
 
-def _as_guards(path: Dependence) -> Dependence:
-    return Dependence(path.aligned, NONE, path.jumps | path.guards)
+def _as_cutoffs(path: Dependence) -> Dependence:
+    return Dependence(path.aligned, NONE, path.jumps | path.cutoffs)
 
 
 def _is_nonfinite(eqn: Any, args: list[_Value]) -> bool:
@@ -238,17 +243,22 @@ def _is_nonfinite(eqn: Any, args: list[_Value]) -> bool:
 
 def _through(eqn: Any, args: list[_Value], i: int, k: int, dims: DimMap) -> dict[str, Dependence]:
     """The paths of operand `i`, carried on to output `k`."""
+    if not args[i].paths:
+        return {}
     new = _jump(eqn, args, i, k)
-    guarding = _is_guard(eqn, args, i)
+    cutting = _is_cutoff(eqn, args, i)
     keeps = _keeps_nonfinite(eqn, i)
+
+    if keeps and not cutting and not new and dims == tuple(range(len(dims))):
+        return args[i].paths  # nothing moves and nothing is added: most operations, of which a program has many
 
     def onward(path: Dependence) -> Dependence:
         aligned = _place(path.aligned, dims)
-        if guarding:
-            return _as_guards(path._replace(aligned=aligned))
+        if cutting:
+            return _as_cutoffs(path._replace(aligned=aligned))
         if keeps:
-            return Dependence(aligned, path.jumps | new, path.guards)
-        return Dependence(aligned, path.jumps | path.guards | new)
+            return Dependence(aligned, path.jumps | new, path.cutoffs)
+        return Dependence(aligned, path.jumps | path.cutoffs | new)
 
     return {name: onward(path) for name, path in args[i].paths.items()}
 
@@ -294,7 +304,7 @@ CONTINUOUS_IF: dict[str, Callable[[Any, list[_Value], int, int], bool]] = {
 }
 
 
-def _is_guard(eqn: Any, args: list[_Value], i: int) -> bool:
+def _is_cutoff(eqn: Any, args: list[_Value], i: int) -> bool:
     """Whether operand `i` is the predicate of a switch between one value and others that are never finite."""
     return eqn.primitive.name == "select_n" and i == 0 and sum(not a.nonfinite for a in args[1:]) == 1
 
@@ -324,27 +334,29 @@ def _call(param: str) -> Handler:
 def _custom_jvp(eqn: Any, args: list[_Value]) -> list[_Value]:
     body = eqn.params["call_jaxpr"]
     outs = _run(body, args)
-    harmless = SMOOTH_FUNCTIONS.get(_function_name(body), NONE)
-    before = _merge(*({n: Dependence((), p.jumps | p.guards) for n, p in a.paths.items()} for a in args))
+    before = _merge(*({n: Dependence((), p.jumps | p.cutoffs) for n, p in a.paths.items()} for a in args))
 
-    def cleared(name: str, path: Dependence) -> Dependence:
-        return path._replace(jumps=(path.jumps - harmless) | (path.jumps & before[name].jumps))
+    def added(name: str, path: Dependence) -> Names:
+        return path.jumps - before[name].jumps
 
-    return [out._replace(paths={n: cleared(n, p) for n, p in out.paths.items()}) for out in outs]
-
-
-def _function_name(jaxpr: Any) -> str:
-    info = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
-    return getattr(info, "func_src_info", "").split(" at ")[0]
+    if not any(added(n, p) for out in outs for n, p in out.paths.items()) or not is_smooth_function(body):
+        return outs
+    return [
+        out._replace(paths={n: p._replace(jumps=p.jumps - added(n, p)) for n, p in out.paths.items()}) for out in outs
+    ]
 
 
 def _controlled(outs: list[_Value], controls: Iterable[_Value]) -> list[_Value]:
-    """Values that a scalar chose (a branch, the number of steps): they depend on it at every position."""
+    """Values that a scalar chose (a branch, the number of steps): they depend on it at every position.
+
+    Under `vmap` a `while` has a condition for each element, over the first dimensions of all that it carries: these are
+    then elementwise in it.
+    """
     chosen = _merge(*(c.paths for c in controls))
     if not chosen:
         return outs
-    lost = {n: Dependence(_place(p.aligned, ()), p.jumps | p.guards) for n, p in chosen.items()}
-    return [_Value(_merge(out.paths, lost), polynomial=False) for out in outs]
+    how = {n: Dependence(p.aligned, p.jumps | p.cutoffs) for n, p in chosen.items()}
+    return [_Value(_merge(out.paths, how), polynomial=False) for out in outs]
 
 
 def _cond(eqn: Any, args: list[_Value]) -> list[_Value]:
@@ -363,7 +375,7 @@ def _while(eqn: Any, args: list[_Value]) -> list[_Value]:
 
 def _scan(eqn: Any, args: list[_Value]) -> list[_Value]:
     body = eqn.params["jaxpr"]
-    num_consts, num_carry = _scan_counts(eqn)
+    num_consts, num_carry = scan_counts(eqn)
     consts, rest = args[:num_consts], args[num_consts:]
     init, stacked = rest[:num_carry], rest[num_carry:]
     step = min((a for v in args for q in v.paths.values() for a in q.aligned if a is not None), default=0)
@@ -380,29 +392,12 @@ def _scan(eqn: Any, args: list[_Value]) -> list[_Value]:
     return [*carry, *(_map_aligned(v, lambda a: 0 if a == step else a + (a >= 0)) for v in outs)]
 
 
-def _scan_counts(eqn: Any) -> tuple[int, int]:
-    """Numbers of constants and of carried values, by rank: outside, only what is sliced has a dimension more.
-
-    (The parameters that say so differ between versions of JAX.)
-    """
-    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
-
-    def same_rank(outside: Any, inside: Any) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(len(shape_of(o)) == len(shape_of(i)) for o, i in pairs)
-
-    num_carry = same_rank(eqn.outvars, body.outvars)
-    return same_rank(eqn.invars, body.invars) - num_carry, num_carry
-
-
 def _map_aligned(value: _Value, change: Callable[[int], int | None]) -> _Value:
     return _map_paths(value, lambda p: p._replace(aligned=tuple(None if a is None else change(a) for a in p.aligned)))
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(["jit", "pjit", "remat", "remat2", "checkpoint"], _call("jaxpr")),
-    **dict.fromkeys(["closed_call", "core_call", "custom_vjp_call"], _call("call_jaxpr")),
-    "custom_vjp_call_jaxpr": _call("fun_jaxpr"),
+    **{name: _call(param) for name, param in INNER_PROGRAM.items()},
     "custom_jvp_call": _custom_jvp,
     "cond": _cond,
     "while": _while,

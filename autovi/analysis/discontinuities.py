@@ -1,32 +1,43 @@
 """Sites at whose value a cost jumps: a pathwise gradient would be wrong there without a sign of it.
 
-The traced program says where an operation could jump (`structure`), evaluation says whether it does (`continuity`).
+The traced program says where an operation could jump (`structure`), evaluation says whether it does (`jump_test`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from math import prod
+from time import perf_counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions.transforms import biject_to
 
-from autovi.analysis.jump_test import jumps_between
+from autovi.analysis.bounded_loops import UnboundedError
+from autovi.analysis.segments import EVALUATIONS, GRID, Segments
 from autovi.analysis.structure import Structure, cost_terms
-from autovi.distributions import registry
-from autovi.model.execution import Record, execute, site_key
+from autovi.analysis.trial_values import MAX_PAIRS, as_double, trial_values
 from autovi.model.inputs import Inputs
-from autovi.model.sites import Site, Sites, feasible
+from autovi.model.sites import Sites
 
-MAX_PAIRS = 64
-MIN_PAIRS = 8
-MAX_TERMS = 4
+LIMIT = 10.0  # seconds that all evaluations together may take; compiling, once per precision, comes on top
+MIN_PAIRS = 8  # of values between which a cost has to be followed, for a site to count as tested
 BUDGET = 2_000_000_000  # numbers that the evaluations of one site may produce
-BATCH = 5_000_000  # of them at once
-RADII = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4)  # from the origin, on the unconstrained scale
+# Steps that the `while` loops of one evaluation may take. The next number is for sites of which most segments need it.
+STEPS = (1_000, 10_000, 100_000)
+HUGE = 10_000_000_000  # numbers along one segment that are not asked for at all: about LIMIT seconds of them
+LARGE = 1_000_000  # numbers in one evaluation, from which on its time is measured before hundreds are asked for
+
+
+@dataclass(frozen=True)
+class Discontinuities:
+    """`found`: continuous site -> the cost term that jumps in it, by how much, and the operations suspected.
+    `untested`: site -> the term suspected of a jump, and why it could not be tested."""
+
+    found: Mapping[str, str] = field(default_factory=dict)
+    untested: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_jumps(
@@ -35,111 +46,158 @@ def find_jumps(
     inputs: Inputs,
     sites: Sites,
     structure: Structure,
-) -> dict[str, str]:
-    """Continuous site -> the cost term that jumps in it, by how much, and the operations suspected.
+) -> Discontinuities:
+    """The sites in which a cost jumps, and those of which that could not be found out.
 
-    Costs nothing where no operation could jump. See `trial_values` for the segments that are tried.
+    Costs nothing where no operation could jump. See `trial_values` for the segments that are tried. The evaluations end
+    after `LIMIT` seconds, and the loops inside them after `STEPS`. A single segment that takes longer than predicted is
+    the only thing that can exceed the limit.
     """
     suspects = {n: terms for n, terms in structure.jumps.items() if terms}
     if not suspects:
-        return {}
+        return Discontinuities()
     evaluate = cost_terms(model, guide, inputs, sites)
     key = jax.random.key(0)
     arrays = jax.device_put(inputs.traced())  # a model may index them by traced plate indices, which NumPy's cannot be
-    values = trial_values(model, guide, inputs, arrays, sites, key)
-    found = {}
-    for node, terms in suspects.items():
-        said = _try(node, terms, evaluate, values, arrays, key, structure)
-        if said is not None and not jax.config.read("jax_enable_x64"):
-            # In single precision the rounding of large terms that cancel makes steps of its own.
-            with jax.enable_x64(True):
-                doubled = {n: as_double(v) for n, v in values.items()}
-                double_arrays = {n: as_double(a) for n, a in arrays.items()}
-                said = _try(node, terms, evaluate, doubled, double_arrays, key, structure)
-        if said is not None:
-            found[node] = said
-    return found
 
-
-def as_double(array: Any) -> Any:
-    """A floating array in double precision, which has to be enabled; anything else as it is. A JAX array, since a model
-    may index it by traced plate indices."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return array
-    array = np.asarray(array)
-    return jnp.asarray(array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array)
-
-
-def _try(node: str, suspects: Any, evaluate: Callable, values: Any, arrays: Any, key: Any, structure: Structure) -> Any:
-    names = sorted(suspects)
-
-    def terms(value: jax.Array, others: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        every, _ = evaluate({**others, node: value}, arrays, key)
-        return {name: every[name] for name in names}
+    def terms(values: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
+        return evaluate(values, arrays, key)[0]
 
     size = sum(prod(s) for s in structure.shapes.values()) + 1
-    evaluations = 33 + MAX_TERMS * 132
-    pairs = int(np.clip(BUDGET // (size * evaluations), MIN_PAIRS, MAX_PAIRS))
-    starts, ends = values[node][:pairs], values[node][MAX_PAIRS : MAX_PAIRS + pairs]
-    # A jump in one site may show at some values of another only, so these change from pair to pair.
-    others = {n: v[:pairs] for n, v in values.items() if n != node}
-    batch = int(np.clip(BATCH // (size * 33), 1, pairs))
-    found = jumps_between(terms, starts, ends, others, max_terms=MAX_TERMS, batch_size=batch)
-    jumps = jax.tree.map(np.asarray, found)
-    if not jumps.found.any():
-        return None
-    worst = int(np.argmax(jumps.size))
-    edges = np.cumsum([prod(structure.shapes[name]) for name in names])
-    term = names[int(np.searchsorted(edges, jumps.term[worst], side="right"))]
-    return f"the term {term!r} jumps by {jumps.size[worst]:.2g} nats in it, by {', '.join(sorted(suspects[term]))}"
+    pairs = int(np.clip(BUDGET // (size * EVALUATIONS), MIN_PAIRS, MAX_PAIRS))
+    try:
+        values = trial_values(model, guide, inputs, arrays, sites, key)
+        search = _Search(terms, suspects, values, arrays, pairs)
+        search.run()
+    except UnboundedError as error:
+        reason = f"a loop inside the operation {error} cannot be bounded"
+        return Discontinuities({}, {n: _untested(terms, reason) for n, terms in suspects.items()})
+    return search.said()
 
 
-def trial_values(
-    model: Callable, guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, key: jax.Array
-) -> Any:
-    """Values of every node, `2 MAX_PAIRS` each, in front those that pairs start at.
-
-    Every second one is a draw from the prior (of a guide function's sites, from the guide as it starts); the others are
-    on the unconstrained scale up to 1, 3, 10, ... from the origin, however far away a jump is.
-    """
-    steps = jnp.arange(2 * MAX_PAIRS) % MAX_PAIRS
-    radii = jnp.asarray(RADII)[(steps // 2) % len(RADII)]
-
-    def draw(k: jax.Array, step: jax.Array, radius: jax.Array) -> dict[str, Any]:
-        args, kwargs = inputs.rebuild(arrays)
-        prior = {r.name: r for r in execute(model, args, kwargs, k, latent=_improper).values() if r.kind == "sample"}
-        guided = {} if guide is None else execute(guide, args, kwargs, k)
-        drawn = {n: r.value for n, r in guided.items() if r.fn is not None}
-        for name, site in sites.latents.items():
-            if name not in drawn:
-                far = _far(site, site_key(k, name), radius)
-                near = _as_tracked(prior[name], site, guide is None)
-                drawn[name] = jnp.where(step % 2 == 0, near, far) if guide is None else near
-        return drawn
-
-    return jax.jit(jax.vmap(draw))(jax.random.split(key, 2 * MAX_PAIRS), steps, radii)
+def _untested(terms: Mapping[str, Any], reason: str) -> str:
+    term = min(terms)
+    return f"whether the term {term!r} jumps in it, by {', '.join(sorted(terms[term]))}, was not tested: {reason}"
 
 
-def _improper(msg: dict[str, Any]) -> Any:
-    """A site without a sampler starts at the origin; the others are drawn."""
-    return feasible(msg) if registry.lookup(msg["fn"]).observation_only else None
+@dataclass
+class _Suspect:
+    """One site under test."""
+
+    node: str
+    waiting: list[int]  # segments to be tested
+    endless: list[int] = field(default_factory=list)  # segments on which the loops took too many steps
+    tested: int = 0
+    double: bool = False
+    jump: str | None = None
+
+    def doubt(self, pair: int, pairs: int) -> None:
+        """Start again in double precision, at the segment where single precision saw a jump."""
+        self.waiting = [pair, *(p for p in range(pairs) if p != pair)]
+        self.endless, self.tested, self.double = [], 0, True
 
 
-def _as_tracked(record: Record, site: Site, unconstrained: bool) -> jax.Array:
-    value = jnp.asarray(record.value)
-    if site.discrete:
-        return value.astype(int)
-    if not unconstrained or site.unconstrained_shape is None:
-        return value
-    assert record.fn is not None
-    plain = biject_to(record.fn.support).inv(value)
-    return jnp.where(jnp.isfinite(plain), plain, 0.0)
+class _OutOfTimeError(Exception):
+    """The next evaluation is not expected to end within the limit."""
 
 
-def _far(site: Site, key: jax.Array, radius: jax.Array) -> jax.Array:
-    if site.values is not None:
-        return jax.random.choice(key, jnp.asarray(np.asarray(site.values).astype(int)), site.batch_shape)
-    if site.discrete:
-        return jnp.ones(site.shape, int)
-    shape = site.unconstrained_shape if site.unconstrained_shape is not None else site.shape
-    return radius * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+class _Search:
+    """Goes round the suspects, a segment of each in turn, until all are settled or the time is up."""
+
+    def __init__(self, terms: Callable, suspects: Mapping[str, Any], values: Any, arrays: Any, pairs: int) -> None:
+        self.terms, self.suspects, self.values, self.arrays, self.pairs = terms, suspects, values, arrays, pairs
+        self.sites = [_Suspect(n, list(range(pairs))) for n in suspects]
+        self.spent = 0.0
+        self.late = False  # was something left out for lack of time?
+        self.expected: dict[Any, float] = {}  # seconds of the next evaluation, by what it is
+        self.segments: dict[bool, Segments] = {}
+        self.already_double = bool(jax.config.read("jax_enable_x64"))
+
+    def run(self) -> None:
+        steps_tried = STEPS if self._segments(False).has_loops else STEPS[:1]
+        if GRID * self._segments(False).work > HUGE:
+            self.late = True
+            return
+        try:
+            for steps in steps_tried:
+                self._go_on_to(steps)
+                while active := [s for s in self.sites if self._goes_on(s, steps)]:
+                    for site in active:
+                        with self._precision(site.double):
+                            self._step(site, steps)
+        except _OutOfTimeError:
+            pass
+
+    def _go_on_to(self, steps: int) -> None:
+        """Segments on which the loops did not end wait for another trial, which takes longer as it has more steps."""
+        for site in self.sites:
+            site.waiting, site.endless = site.waiting + site.endless, []
+        fewer = [n for n in STEPS if n < steps]
+        for double in (False, True):
+            before = self.expected.get((double, fewer[-1], "ends"), 0.0) if fewer else 0.0
+            self.expected[double, steps, "ends"] = before * steps / fewer[-1] if fewer else 0.0
+
+    def _goes_on(self, site: _Suspect, steps: int) -> bool:
+        enough = self.pairs if steps == STEPS[0] else self.pairs // 2
+        return site.jump is None and bool(site.waiting) and site.tested < enough
+
+    def _step(self, site: _Suspect, steps: int) -> None:
+        """Tests the next segment of a site."""
+        segments = self._segments(site.double)
+        pair = site.waiting.pop(0)
+        known = (site.double, steps)
+        if segments.has_loops or (segments.work > LARGE and known not in self.expected):
+            ended = self._timed((*known, "ends"), segments, "ends", site.node, pair, steps)
+            # How long loops take depends on the values: this segment's own measurement says what its test would take.
+            self.expected[known] = self.expected[*known, "ends"] * EVALUATIONS / GRID
+            late = self.spent + self.expected[known] > LIMIT
+            self.late |= late
+            if late or not ended:
+                site.endless.append(pair)
+                return
+        found = self._timed(known, segments, "jumps", site.node, pair, 2 * steps)
+        site.tested += 1
+        if not found.found[0]:
+            return
+        if not (site.double or self.already_double):
+            # In single precision the rounding of large terms that cancel makes steps of its own.
+            site.doubt(pair, self.pairs)
+            return
+        term = segments.term(found)
+        by = ", ".join(sorted(self.suspects[site.node][term]))
+        site.jump = f"the term {term!r} jumps by {found.size[0]:.2g} nats in it, by {by}"
+
+    def _timed(self, what: Any, segments: Segments, name: str, node: str, pair: int, steps: int) -> Any:
+        """The result of an evaluation, unless there is no time for it. Compiling is not counted."""
+        if self.spent + self.expected.get(what, 0.0) > LIMIT:
+            self.late = True
+            raise _OutOfTimeError
+        segments.prepare(name)
+        start = perf_counter()
+        result = getattr(segments, name)(node, pair, steps)
+        self.expected[what] = perf_counter() - start
+        self.spent += self.expected[what]
+        return result
+
+    def _precision(self, double: bool) -> AbstractContextManager[None]:
+        return jax.enable_x64(True) if double else nullcontext()
+
+    def _segments(self, double: bool) -> Segments:
+        """The suspected terms in one precision, in which they must be called."""
+        if double not in self.segments:
+            values, arrays = self.values, self.arrays
+            if double:
+                values, arrays = ({n: as_double(v) for n, v in tree.items()} for tree in (values, arrays))
+            self.segments[double] = Segments(self.terms, self.suspects, values, arrays)
+        return self.segments[double]
+
+    def said(self) -> Discontinuities:
+        jumps = {s.node: s.jump for s in self.sites if s.jump is not None}
+        untested = {}
+        for site in self.sites:
+            if site.jump is None and site.tested < MIN_PAIRS:
+                reason = f"at most values tried, its loops take more than {STEPS[-1]:,} steps"
+                if self.late:
+                    reason = f"that would take more than {LIMIT:g} seconds"
+                untested[site.node] = _untested(self.suspects[site.node], reason)
+        return Discontinuities(jumps, untested)

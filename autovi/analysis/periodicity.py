@@ -7,6 +7,7 @@ operation in the program shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +16,20 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
-from autovi.analysis.discontinuities import MIN_PAIRS, as_double, trial_values
+from autovi.analysis.bounded_loops import UnboundedError, call_bounded
 from autovi.analysis.structure import Structure, cost_terms
+from autovi.analysis.trial_values import as_double, trial_values
 from autovi.model.inputs import Inputs
 from autovi.model.sites import CIRCULAR, Sites
 
+DRAWS = 32  # values of everything else at which the two sides are compared
+STEPS = 10_000  # that the loops of one evaluation may take
 NEAR = 1e-4  # how far from the seam the costs are compared, in radians
+UNTESTED = "whether its terms differ between -pi and pi was not tested: "
 SMALLEST = 1e-5  # jumps below, in nats, count as none
 
 
-def find_seams(
+def find_aperiodic(
     model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure
 ) -> dict[str, str]:
     """Site on a circle -> the cost term that jumps at its seam, and by how much. Free where no site is an angle.
@@ -33,8 +38,15 @@ def find_seams(
     precision, with random elements of the site at the seam and everything else at draws.
     """
     angles = [n for n, s in sites.latents.items() if s.support == CIRCULAR]
-    if not angles:
-        return {}
+    try:
+        return _find(model, guide, inputs, sites, structure, angles) if angles else {}
+    except UnboundedError as error:
+        return dict.fromkeys(angles, UNTESTED + f"a loop inside the operation {error} cannot be bounded")
+
+
+def _find(
+    model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure, angles: list[str]
+) -> dict[str, str]:
     evaluate = cost_terms(model, guide, inputs, sites)
     key = jax.random.key(0)
     arrays = jax.device_put(inputs.traced())
@@ -57,18 +69,21 @@ def _jump(node: str, terms: Callable, values: Mapping[str, Array], unconstrained
     With d(h) the difference between the two sides at distance h, the jump is 2 d(h) - d(2h) up to h^3.
     """
 
-    def one(draws: Mapping[str, Array], key: Array) -> dict[str, tuple[Array, Array]]:
+    def one(draws: Mapping[str, Array], key: Array) -> tuple[dict[str, tuple[Array, Array]], Array]:
         own = _from_tracked(draws[node], unconstrained)
         moved = jax.random.bernoulli(key, 0.5, own.shape) | (jnp.arange(own.size).reshape(own.shape) == 0)
 
         places = jnp.pi - NEAR * jnp.array([1.0, -1.0, 2.0, -2.0])
         around = jnp.where(moved, ((places + jnp.pi) % (2 * jnp.pi) - jnp.pi).reshape(4, *[1] * own.ndim), own)
-        costs = jax.vmap(lambda angle: terms(node, draws, angle))(around)
-        return {t: _jump_of(cost) for t, cost in costs.items()}
+        costs, ended = jax.vmap(lambda angle: call_bounded(partial(terms, node), STEPS, draws, angle))(around)
+        # Where a loop does not end, nothing is known of this draw.
+        known = jnp.all(ended)
+        return {t: _jump_of(jnp.where(known, cost, jnp.nan)) for t, cost in costs.items()}, known
 
-    count = 4 * MIN_PAIRS
-    keys = jax.random.split(jax.random.key(1), count)
-    found = jax.jit(jax.vmap(one))({n: v[:count] for n, v in values.items()}, keys)
+    keys = jax.random.split(jax.random.key(1), DRAWS)
+    found, known = jax.jit(jax.vmap(one))({n: v[:DRAWS] for n, v in values.items()}, keys)
+    if found and not np.any(known):
+        return UNTESTED + f"their loops take more than {STEPS:,} steps"
     jumps = {t: float(np.max(np.where(j > SMALLEST + 1e-9 * s, j, 0.0))) for t, (j, s) in found.items()}
     worst = max(jumps, key=lambda t: jumps[t], default="")
     if not worst or jumps[worst] == 0:

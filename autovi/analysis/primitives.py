@@ -307,19 +307,8 @@ POLYNOMIAL_ALWAYS: Names = frozenset(
     "slice split square squeeze stack stop_gradient sub tile transpose".split()
 )
 
-# Functions that JAX writes with the comparisons named here, between pieces that meet: with its custom
-# derivative each is continuous. Any other jump inside a function of that name is still reported.
-SMOOTH_FUNCTIONS: dict[str, Names] = {
-    "logaddexp": frozenset({"ne"}),
-    "logaddexp2": frozenset({"ne"}),
-    "xlogy": frozenset({"ne"}),
-    "xlog1py": frozenset({"ne"}),
-    "log_ndtr": frozenset({"gt", "lt"}),
-    "log1mexp": frozenset({"lt"}),
-}
 
-
-def shift_guards(jaxpr: Any) -> set[int]:
+def cancelled_shifts(jaxpr: Any) -> set[int]:
     """Positions of the equations `where(isfinite(c), c, 0)` whose result is seen behind a stop_gradient only.
 
     That is how a log-sum-exp writes the maximum it subtracts and adds back: whatever the shift is, and
@@ -342,3 +331,26 @@ def shift_guards(jaxpr: Any) -> set[int]:
         return users.get(eqn.outvars[0]) == {"stop_gradient"}
 
     return {position for position, eqn in enumerate(jaxpr.eqns) if is_shift(eqn)}
+
+
+# The parameter with the program inside, of calls that run it once on their own operands.
+INNER_PROGRAM: dict[str, str] = {
+    **dict.fromkeys(["jit", "pjit", "remat", "remat2", "checkpoint"], "jaxpr"),
+    **dict.fromkeys(["closed_call", "core_call", "custom_vjp_call", "custom_jvp_call"], "call_jaxpr"),
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+    """Numbers of constants and of carried values, by rank: outside, only what is sliced has a dimension more.
+
+    (The parameters that say so differ between versions of JAX.)
+    """
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+
+    def same_rank(outside: Any, inside: Any) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(shape_of(o)) == len(shape_of(i)) for o, i in pairs)
+
+    num_carry = same_rank(eqn.outvars, body.outvars)
+    return same_rank(eqn.invars, body.invars) - num_carry, num_carry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -35,6 +36,15 @@ class Structure:
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
         return f"q:{node}" in self.downstream[other] and node != other
+
+    @cached_property
+    def upstream(self) -> Mapping[str, tuple[str, ...]]:
+        """`downstream` turned round: the nodes that each term depends on."""
+        nodes: dict[str, list[str]] = {}
+        for node, terms in self.downstream.items():
+            for term in terms:
+                nodes.setdefault(term, []).append(node)
+        return {term: tuple(above) for term, above in nodes.items()}
 
 
 def analyse_structure(traced: Traced) -> Structure:
@@ -106,20 +116,36 @@ def _value(atom: Any, made: dict[Any, Any]) -> jax.Array:
     return jnp.asarray(atom.val) if isinstance(atom, Literal) else made[atom]
 
 
-def _closed(direct: dict[str, dict[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
-    """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on."""
+def _closed(direct: Mapping[str, Mapping[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
+    """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on.
+
+    The sites of a `scan` may depend on one another in circles: a node is looked at again whenever something below it
+    has changed. Alignments only get lost, so this ends. Without circles, and with `direct` in order of execution, every
+    node is looked at once.
+    """
     closed = {n: dict(terms) for n, terms in direct.items()}
-    for _ in direct:  # as many rounds as the longest chain
-        for n, terms in closed.items():
-            for m in direct:
-                if m == n or f"q:{m}" not in terms:
-                    continue
-                onto = terms[f"q:{m}"]
-                for t, inner in closed[m].items():
-                    through = tuple(inner[e] if e is not None and e < len(inner) else None for e in onto)
-                    terms_t = terms.get(t)
-                    terms[t] = through if terms_t is None else _agree(terms_t, through)
+    below = {n: [t[2:] for t in terms if t[:2] == "q:" and t[2:] in direct] for n, terms in direct.items()}
+    above: dict[str, list[str]] = {n: [] for n in direct}
+    for n, nodes in below.items():
+        for m in nodes:
+            above[m].append(n)
+    waiting = dict.fromkeys(reversed(list(direct)))
+    while waiting:
+        n = next(iter(waiting))
+        del waiting[n]
+        before = dict(closed[n])
+        for m in below[n]:
+            _add_through(closed[n], direct[n][f"q:{m}"], dict(closed[m]))
+        if closed[n] != before:
+            waiting.update(dict.fromkeys(above[n]))
     return closed
+
+
+def _add_through(terms: dict[str, Aligned], onto: Aligned, inner: Mapping[str, Aligned]) -> None:
+    """Adds to a node's `terms` those of a node below it, `inner`, whose batch dimensions are `onto` the node's."""
+    for t, aligned in inner.items():
+        through = tuple(aligned[e] if e is not None and e < len(aligned) else None for e in onto)
+        terms[t] = _agree(terms[t], through) if t in terms else through
 
 
 def _agree(a: Aligned, b: Aligned) -> Aligned:

@@ -45,9 +45,9 @@ def _entangled(site: Site, structure: Structure) -> str | None:
 
 def _shared(site: Site, nodes: Mapping[str, Site], structure: Structure, sampled: Collection[str]) -> tuple[str, ...]:
     """The other sites that can be integrated and have a term downstream in common with this one."""
-    mine = set(structure.downstream[site.name])
-    others = [n for n, s in sorted(nodes.items()) if n != site.name and s.values is not None and n not in sampled]
-    return tuple(n for n in others if mine & set(structure.downstream[n]) and _entangled(nodes[n], structure) is None)
+    beside = {n for term in structure.downstream[site.name] for n in structure.upstream[term]}
+    others = [n for n in sorted(beside) if n != site.name and nodes[n].values is not None and n not in sampled]
+    return tuple(n for n in others if _entangled(nodes[n], structure) is None)
 
 
 def _bound_to_guide(site: Site, nodes: Mapping[str, Site], structure: Structure) -> str | None:
@@ -57,5 +57,6 @@ def _bound_to_guide(site: Site, nodes: Mapping[str, Site], structure: Structure)
             if plate.subsampled and plate not in site.plates:
                 where = f"the term {term!r} is in the subsampled plate {plate.name!r}"
                 return f"{where}, and the logarithm of a sum cannot be subsampled"
-    below = next((n for n in nodes if n != site.name and f"q:{n}" in structure.downstream[site.name]), None)
+    drawn = (t.removeprefix("q:") for t in structure.downstream[site.name] if t.startswith("q:"))
+    below = next((n for n in drawn if n != site.name and n in nodes), None)
     return None if below is None else f"the guide draws {below!r} given it, so it cannot leave the guide"

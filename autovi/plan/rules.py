@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from autovi.analysis.discontinuities import Discontinuities
 from autovi.analysis.structure import Structure
 from autovi.distributions.gradients import GRADIENTS
 from autovi.estimators import ESTIMATORS, Estimator
@@ -87,15 +88,15 @@ def make_plan(
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
     num_particles: int | None = None,
-    jumps: Mapping[str, str] | None = None,
+    jumps: Discontinuities | None = None,
     seams: Mapping[str, str] | None = None,
     objective: Objective | None = None,
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
     `families` and `estimators` map site names or globs to entries of the two tables, and win over
-    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where,
-    `seams` for which angles it was found not to be periodic.
+    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where, or could not be
+    tested; `seams` for which angles it was found not to be periodic.
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -107,10 +108,16 @@ def make_plan(
     asked_estimators = overrides_of(estimators, nodes, "estimator", "estimators")
     if guide_sites is not None and asked_families:
         raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
-    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, jumps or {})
-    breaks = (jumps or {}, seams or {})
+    jumps = jumps or Discontinuities()
+    broken = {
+        **{n: _in_doubt(n, said) for n, said in jumps.untested.items() if n not in asked_estimators},
+        **jumps.found,
+    }
+    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, broken)
+    breaks = (broken, seams or {})
     objective = objective or OBJECTIVES["elbo"]()
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
+    rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
     blocks = _blocks(rows)
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
@@ -127,6 +134,16 @@ class _Row:
     estimator: Estimator
     why: str
     alone: bool  # the site must have a block of its own
+
+
+def _in_doubt(site: str, said: str) -> str:
+    """What is not tested counts as a jump, unless an estimator is asked for."""
+    return f"{said}; if it does not jump, ask for a pathwise estimator by estimators={{{site!r}: ...}}"
+
+
+def _dares(row: _Row, jumps: Discontinuities) -> bool:
+    """Is a pathwise gradient asked for where nobody knows whether the cost jumps?"""
+    return row.estimator.pathwise and row.site in jumps.untested
 
 
 # --- families ------------------------------------------------------------------------------------------------------

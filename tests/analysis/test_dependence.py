@@ -66,6 +66,10 @@ def while_until(x: jax.Array) -> jax.Array:
     return lax.while_loop(lambda c: c.sum() < 30.0, lambda c: c + 1.0, x)
 
 
+def halved(x: jax.Array) -> jax.Array:
+    return lax.while_loop(lambda c: c > 1.0, lambda c: c / 2, x)
+
+
 @jax.custom_jvp
 def with_own_derivative(x: jax.Array) -> jax.Array:
     return jnp.cumsum(x)
@@ -203,6 +207,8 @@ CASES = {
     "own derivative": Case(with_own_derivative, {"x": X}, {"x": (None,)}),
     "fori_loop": Case(two_level, {"x": X}, {"x": (0,)}),
     "while": Case(while_until, {"x": X}, {"x": (None,)}),
+    "while, vmapped": Case(jax.vmap(halved), {"x": 9 * X}, {"x": (0,)}),
+    "while, vmapped, over rows": Case(jax.vmap(while_until), {"m": M}, {"m": (0, None)}),
     "cond": Case(
         lambda x, b: lax.cond(b > 0, jnp.sin, lambda t: 2 * t, x),
         {"x": X, "b": jnp.float32(1)},

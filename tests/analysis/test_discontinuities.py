@@ -1,4 +1,4 @@
-"""The interface, and which operations are suspected of a jump, known to be continuous, or only guard a support."""
+"""The interface, and which operations are suspected of a jump, known to be continuous, or only cut a support off."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax import lax
 
+from autovi.analysis.bounded_loops import call_bounded
 from autovi.analysis.dependence import Dependence, analyse
 
 N, K = 5, 3
@@ -46,6 +48,12 @@ SMOOTH: dict[str, Callable[[jax.Array], jax.Array]] = {
     "logit": jax.scipy.special.logit,
     "expit": jax.scipy.special.expit,
     "log_ndtr": jax.scipy.special.log_ndtr,
+    "log1mexp of JAX": jax.nn.log1mexp,
+    "log1mexp of NumPyro": numpyro.distributions.util.log1mexp,
+    "logaddexp2": lambda x: jnp.logaddexp2(x, jnp.ones((4, 1))),
+    "logaddexp with a number": lambda x: jnp.logaddexp(x[0], 0.5),
+    "logaddexp in a loop": lambda x: lax.scan(lambda c, t: (jnp.logaddexp(c, t), c), 0.0, x)[1],
+    "vmapped log1mexp": lambda x: jax.vmap(numpyro.distributions.util.log1mexp)(x),
     "norm": jnp.linalg.norm,
     "safe norm": lambda x: jnp.where((q := (x**2).sum()) == 0, 0.0, jnp.sqrt(jnp.where(q == 0, 1.0, q))),
     "clip, abs, max": lambda x: jnp.clip(jnp.abs(x), 0, 1) + jnp.maximum(x, 0.3),
@@ -66,7 +74,7 @@ SMOOTH: dict[str, Callable[[jax.Array], jax.Array]] = {
     "stick breaking": dist.transforms.StickBreakingTransform(),
     "ordered": dist.transforms.OrderedTransform(),
 }
-GUARDED = {
+CUT_OFF = {
     "HalfNormal": lambda x: dist.HalfNormal(1.0).log_prob(x),
     "Uniform": lambda x: dist.Uniform(0.0, 1.0).log_prob(x).sum(),
     "factor": lambda x: jnp.where(x.sum() > 0, x, -jnp.inf) * 0.5 + 1,
@@ -91,6 +99,15 @@ def logaddexp(x: jax.Array) -> jax.Array:
 
 logaddexp.defjvp(lambda p, t: (logaddexp(*p), t[0]))
 
+
+@jax.custom_jvp
+def log1mexp(x: jax.Array) -> jax.Array:
+    """The same, made of the operations that JAX's own is made of, but its pieces do not meet."""
+    return jnp.where(x < jnp.log(2.0), jnp.log(-jnp.expm1(-x)), jnp.log1p(-jnp.exp(-x)) + 1.0)
+
+
+log1mexp.defjvp(lambda p, t: (log1mexp(*p), t[0]))
+
 JUMPING: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
     "floor": (jnp.floor, "floor"),
     "ceil": (jnp.ceil, "ceil"),
@@ -109,12 +126,14 @@ JUMPING: dict[str, tuple[Callable[[jax.Array], jax.Array], str]] = {
     "clipped and compared": (lambda x: jnp.where(jnp.clip(x, 0, 1) == 0, 5.0, x), "eq"),
     "isfinite of a logarithm": (lambda x: jnp.where(jnp.isfinite(jnp.log(x)), jnp.log(x), 3.0), "is_finite"),
     "isnan of a logarithm": (lambda x: jnp.where(jnp.isnan(jnp.log(x)), 0.0, 1.0), "ne"),
-    "exp of a guard": (lambda x: jnp.exp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
-    "logsumexp of guards": (lambda x: jax.nn.logsumexp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
+    "exp of a cutoff": (lambda x: jnp.exp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
+    "logsumexp of cutoffs": (lambda x: jax.nn.logsumexp(jnp.where(x > 0, x, -jnp.inf)), "gt"),
     "large penalty": (lambda x: jnp.where(x > 0, x, -1e10), "gt"),
     "stop_gradient of a floor": (lambda x: lax.stop_gradient(jnp.floor(x)) * x, "floor"),
     "straight through": (straight_through, "round"),
     "a name that JAX uses": (logaddexp, "floor"),
+    "a name and an operation that JAX uses": (log1mexp, "lt"),
+    "comparison before log1mexp": (lambda x: numpyro.distributions.util.log1mexp(-1.0 * (x > 0)), "gt"),
     "floor before relu": (lambda x: jax.nn.relu(jnp.floor(x)), "floor"),
     "comparison before softplus": (lambda x: jax.nn.softplus(1.0 * (x > 0)), "gt"),
     "nested jit": (jax.jit(lambda x: jax.jit(jnp.floor)(x) + x), "floor"),
@@ -142,10 +161,10 @@ def test_smooth_functions_are_not_suspected(name: str) -> None:
     assert report_of(SMOOTH[name], {"x": X})["x"].jumps == frozenset()
 
 
-@pytest.mark.parametrize("name", GUARDED)
-def test_a_switch_to_infinity_is_a_guard(name: str) -> None:
-    found = report_of(GUARDED[name], {"x": X})["x"]
-    assert found.jumps == frozenset() and found.guards
+@pytest.mark.parametrize("name", CUT_OFF)
+def test_a_switch_to_infinity_is_a_cutoff(name: str) -> None:
+    found = report_of(CUT_OFF[name], {"x": X})["x"]
+    assert found.jumps == frozenset() and found.cutoffs
 
 
 @pytest.mark.parametrize("name", JUMPING)
@@ -202,3 +221,14 @@ def test_random_draws_depend_on_their_parameters() -> None:
 def test_what_is_no_array_is_refused(fn: Callable, tracked: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         analyse(fn, tracked)
+
+
+# --- Evaluation of the suspects ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, *CUT_OFF, *JUMPING])
+def test_a_program_with_bounded_loops_computes_the_same(name: str) -> None:
+    fn = SMOOTH.get(name) or CUT_OFF.get(name) or JUMPING[name][0]
+    out, ended = jax.jit(lambda x: call_bounded(fn, 100, x))(X)
+    assert ended
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), out, jax.jit(lambda x: fn(x))(X))

@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 import autovi
-from autovi.analysis.periodicity import find_seams
+from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.inputs import bind
 from autovi.model.tracing import trace_program
@@ -24,7 +24,7 @@ COSTS = {
 def seams(model, guide=None):
     inputs = bind(model, None)
     traced, inputs = trace_program(model, guide, inputs)
-    return find_seams(model, guide, inputs, traced.sites, analyse_structure(traced))
+    return find_aperiodic(model, guide, inputs, traced.sites, analyse_structure(traced))
 
 
 def test_a_cost_that_is_not_periodic_is_found_and_no_other():
