@@ -104,7 +104,7 @@ def fit(
     best = _best(runs)
     return Fit(
         model=model,
-        guide=engine.program.guide,
+        guide=engine.guide,
         engine=engine,
         inputs=inputs,
         raw_params=best.carry.average,

@@ -74,7 +74,7 @@ def _restore(
     own = jax.eval_shape(lambda: engine.estimator_params())
     return Fit(
         model=model,
-        guide=engine.program.guide,
+        guide=engine.guide,
         engine=engine,
         inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
         raw_params=_filled(jax.eval_shape(engine.initial_params, inputs.traced()), _under("param", arrays)),

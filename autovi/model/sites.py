@@ -18,7 +18,7 @@ from autovi.distributions.gradients import Gradients
 from autovi.distributions.supports import bijection_to, support_values
 from autovi.implicit.composite.faults import density_fault
 from autovi.model.execution import Record, execute, mask_of
-from autovi.model.fingerprint import fingerprint, has_custom_derivatives
+from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives, own_classes
 from autovi.model.inputs import Inputs
 
 ABSTRACT_KEY = jax.eval_shape(jax.random.key, 0)
@@ -99,7 +99,7 @@ class Sites:
     params: Mapping[str, Any]  # name -> constraint
     deterministics: Mapping[str, tuple[str | None, ...]]  # name -> plate name of each dimension
     plates: Mapping[str, Plate]
-    fingerprint: str
+    fingerprint: Fingerprint
 
     @cached_property
     def latents(self) -> dict[str, Site]:
@@ -144,7 +144,8 @@ class SiteError(ValueError):
 def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites:
     found: list[Any] = []
     seen: list[str] = []
-    nudge: list[Any] = []  # moves every latent value, for the derivative
+    nudge: list[Any] = []  # moves every latent value and parameter, for the derivative
+    own: list[Any] = []  # classes of the user's own
 
     def latent(msg: dict[str, Any]) -> Any:
         seen.append(msg["name"])
@@ -154,17 +155,20 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
         nudge[:] = [shift]
         args, kwargs = inputs.rebuild(arrays)
         indices = {name: jnp.arange(length) for name, length in lengths.items()}
-        records = execute(model, args, kwargs, rng_key, latent=latent, params=opaque, indices=indices)
+        params = lambda msg: jax.tree.map(lambda x: _moved(x, shift), opaque(msg))  # noqa: E731
+        records = execute(model, args, kwargs, rng_key, latent=latent, params=params, indices=indices)
         samples = [r for r in records.values() if r.kind == "sample"]
         scales = [1.0 if r.scale is None else r.scale for r in samples]  # models that differ in them alone are two
         densities = {r.name: _log_density(r) for r in samples}  # checks the shapes, before they are described
         found.append(_describe(records))
+        own[:] = [cls for r in samples for cls in own_classes(r.fn)]
+        draws = [_draw(r.fn, rng_key) for r in samples if own_classes(r.fn)]
         total = sum(jnp.sum(d) for d in densities.values())
         bounds = jax.tree.leaves(list(found[-1][1].values()))  # of parameters' constraints
-        return jnp.asarray(total, float), (densities, scales, bounds, [r.value for r in records.values()])
+        return jnp.asarray(total, float), (densities, scales, bounds, draws, [r.value for r in records.values()])
 
     try:
-        jaxprs = _jaxprs(program, jnp.zeros(()), inputs.traced(), ABSTRACT_KEY)
+        jaxprs, complete = _jaxprs(program, jnp.zeros(()), inputs.traced(), ABSTRACT_KEY)
     except CONCRETE_ERRORS:
         raise
     except SiteError as error:
@@ -181,17 +185,34 @@ def _trace(model: Callable, inputs: Inputs, lengths: Mapping[str, int]) -> Sites
         error.add_note(f"raised by the model; {where}")
         raise
     samples, params, deterministics, plates = found[-1]
-    return Sites(samples, params, deterministics, plates, fingerprint(jaxprs, found[-1]))
+    return Sites(samples, params, deterministics, plates, fingerprint(jaxprs, found[-1], own, not complete))
 
 
-def _jaxprs(program: Callable, *arguments: Any) -> list[Any]:
-    """The traced program; also its derivative, where functions with derivatives of their own are in it."""
-    jaxpr = jax.make_jaxpr(program)(*arguments)
-    if not has_custom_derivatives(jaxpr):
-        return [jaxpr]
-    with suppress(Exception):  # what has no derivative is no concern here
-        return [jaxpr, jax.make_jaxpr(jax.grad(program, has_aux=True))(*arguments)]
-    return [jaxpr]
+def _jaxprs(program: Callable, *arguments: Any) -> tuple[list[Any], bool]:
+    """The traced program; also its derivatives, where functions with derivatives of their own are in it.
+
+    The second is False where such a derivative cannot be traced, since something else has none.
+    """
+    jaxprs = [jax.make_jaxpr(program)(*arguments)]
+    for _ in range(2):  # estimators take second derivatives, and a rule may have one of its own
+        if not has_custom_derivatives(jaxprs[-1]):
+            break
+        program = jax.grad(program, has_aux=True)
+        try:
+            jaxprs.append(jax.make_jaxpr(program)(*arguments))
+        except Exception:  # of whatever kind: the fit will meet it if it takes that derivative
+            return jaxprs, len(jaxprs) > 1
+    return jaxprs, True
+
+
+def _moved(x: Any, shift: Any) -> Any:
+    return x + shift.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
+def _draw(fn: Any, rng_key: jax.Array) -> Any:
+    """A draw of a class of the user's own, whose sampler says more than its density."""
+    with suppress(Exception):  # a distribution that is only observed need not have a sampler
+        return fn.sample(rng_key)
 
 
 def _log_density(record: Record) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,11 +16,13 @@ import numpy as np
 from autovi.analysis.structure import Structure
 from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
+from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.sites import trace_sites
 from autovi.objective.predictive import predict
 from autovi.objective.program import Program
 from autovi.objective.surrogate import Estimate, Step, draw_indices, estimate
+from autovi.run.cache import Latest
 from autovi.run.loop import Carry, Optimizer, init_carry, make_chunk
 from autovi.run.stopping import Progress
 
@@ -83,23 +84,60 @@ class Engine:
         site = (guide_sites or self.program.sites).samples[block.sites[0]]
         return () if block.flat else site.full(site.batch_shape) if block.family is not None else site.batch_shape
 
+    def __post_init__(self) -> None:
+        self._model = Latest(self.program.model)
+        self._guide = None if self.program.guide is None else Latest(self.program.guide)
+        inputs = self.program.inputs.without_data()
+        self.program = replace(self.program, model=self._model, guide=self._guide, inputs=inputs)
+        self.full = replace(self.full, model=self._model, guide=self._guide, inputs=inputs)
+
+    @property
+    def guide(self) -> Callable | None:
+        """The guide function itself."""
+        return None if self._guide is None else self._guide.function
+
     def use(self, model: Callable, guide: Callable | None) -> None:
         """Takes these functions, which compute the same, for what is traced from now on."""
-        self.program = replace(self.program, model=model, guide=guide)
-        self.full = replace(self.full, model=model, guide=guide)
+        self._model.use(model)
+        if self._guide is not None and guide is not None:
+            self._guide.use(guide)
 
-    def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs) -> None:
-        """The same after a check that they still compute what they did.
+    @property
+    def fingerprints(self) -> list[Fingerprint]:
+        """Of the model and of the guide function."""
+        return [s.fingerprint for s in (self.program.sites, self.program.guide_sites) if s is not None]
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of constants in the program."""
+        inputs = self.program.inputs
+        data = sum(a.nbytes for a in inputs.arrays.values()) if inputs.concrete else 0
+        return data + sum(f.constant_bytes for f in self.fingerprints)
+
+    def at_rest(self) -> bool:
+        """Is the state that callbacks may change what it was before the fit?"""
+        return all(f.at_rest() for f in self.fingerprints)
+
+    def forget(self) -> None:
+        """Drops all that is compiled; what is still needed is compiled anew."""
+        for function in self._jitted.values():
+            getattr(function, "clear_cache", lambda: None)()  # what is compiled ahead of its call has none
+        self._starts.clear()
+        self._jitted.clear()
+        self.__dict__.pop("observed", None)
+
+    def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs, at_rest: bool = True) -> None:
+        """The same after a check that they still compute what they did. `at_rest` as in `Fingerprint.still`.
 
         Raises:
             ValueError: something that they read (a global, a closure) is no longer what it was.
         """
         for what, fn, sites in (("model", model, self.program.sites), ("guide", guide, self.program.guide_sites)):
             if fn is not None and sites is not None:
-                if trace_sites(fn, inputs, self.lengths)[0].fingerprint != sites.fingerprint:
+                if not sites.fingerprint.still(trace_sites(fn, inputs, self.lengths)[0].fingerprint, at_rest):
                     raise ValueError(
                         f"the {what} has changed since the fit: something that it reads besides its arguments (a "
-                        "global, a closure) is another now. Pass it as data, or fit again"
+                        "global, a closure, an attribute) is another now. Pass it as data, or fit again"
                     )
         self.use(model, guide)
 
@@ -211,7 +249,7 @@ class Engine:
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
         options = _compiler_options(count * self._numbers_per_draw)
-        key = ("predict", sites.fingerprint, inputs.signature(), count)
+        key = ("predict", sites.fingerprint.key, inputs.signature(), count)
         run = self._kept(key, lambda: jax.jit(all_predictions, compiler_options=options))
         drawn = run(inputs.traced(), params, dict(values), jax.random.split(rng_key, count))
         return {n: np.asarray(v) for n, v in drawn.items()}
@@ -229,19 +267,3 @@ def _compiler_options(work: int) -> dict[str, Any]:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-class Cache:
-    """The engines of the last fits, the least recently used dropped first."""
-
-    def __init__(self, size: int = 16):
-        self.size, self.engines = size, OrderedDict[Any, Engine]()
-
-    def get(self, key: Any, make: Callable[[], Engine]) -> Engine:
-        """The engine of this key, made if it is not there."""
-        if key not in self.engines:
-            self.engines[key] = make()
-            while len(self.engines) > self.size:
-                self.engines.popitem(last=False)
-        self.engines.move_to_end(key)
-        return self.engines[key]
