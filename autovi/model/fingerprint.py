@@ -18,7 +18,7 @@ from numpyro.distributions.transforms import Transform
 from autovi.implicit.rule import RULES
 from autovi.model.digest import Walk, without_addresses
 
-_KNOWN = tuple(f" at {Path(module.__file__).parent}" for module in (jax, numpyro))
+_KNOWN = tuple(f" at {Path(str(module.__file__)).parent}" for module in (jax, numpyro))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def fingerprint(
         opaque: something is in it that cannot be seen: the fingerprint is then no other's.
     """
     described = _walk([static])
-    parts, constants, callbacks = [described.content()], [], []
+    parts = [described.content()]
+    constants: list[Any] = []
+    callbacks: list[Any] = []
     for jaxpr in jaxprs:
         parts.append(without_addresses(str(jaxpr.jaxpr)))
         for part in _parts(jaxpr):
@@ -98,7 +100,7 @@ def fingerprint(
         walk.put("text", part)
     for constant in constants:
         walk.array(constant)
-    size = sum({id(c): getattr(c, "nbytes", 0) for c in constants}.values())
+    size = sum({id(c): int(getattr(c, "nbytes", 0)) for c in constants}.values())
     return Fingerprint(walk.program(), walk.state(), roots, tuple(_walk(callbacks).objects), size)
 
 
