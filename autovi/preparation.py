@@ -23,8 +23,8 @@ from autovi.model.sites import Sites, trace_sites
 from autovi.objective.program import Program
 from autovi.plan.requests import check_arguments
 from autovi.plan.rules import GUIDES, make_plan
-from autovi.run.checks import check_count
 from autovi.run.cache import CACHE, environment, sorted_items
+from autovi.run.checks import check_count
 from autovi.run.engine import Engine
 from autovi.run.loop import Optimizer
 

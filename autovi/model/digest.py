@@ -24,6 +24,8 @@ _LIBRARIES = frozenset({"autovi", "jax", "jaxlib", "numpy", "numpyro", "optax", 
 _INSTALLED = tuple(str(Path(sysconfig.get_path(p)).resolve()) for p in ("stdlib", "purelib", "platlib"))
 _MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
+_PLAIN = bool | int | float | complex | str | range | np.dtype | types.EllipsisType | types.NotImplementedType
+_PLAIN_MODULES = ("builtins", "numpy", "numpy.dtypes")  # of one's own, they may have attributes
 _DESCRIPTORS = (
     types.WrapperDescriptorType,
     types.MethodDescriptorType,
@@ -51,9 +53,19 @@ def digest(value: Any) -> str:
         >>> digest(lambda x, k=1: x + k) == digest(lambda x, k=2: x + k)
         False
     """
-    walk = Walk()
-    walk.add(value)
+    walk = walk_over([value])
     return walk.program() + walk.state()
+
+
+def walk_over(roots: Iterable[Any]) -> Walk:
+    """The walk over these objects, one after the other."""
+    walk = Walk()
+    try:
+        for root in roots:
+            walk.add(root)
+    except RecursionError:  # a chain of objects longer than Python follows
+        walk.opaque = True
+    return walk
 
 
 def without_addresses(text: str) -> str:
@@ -61,6 +73,7 @@ def without_addresses(text: str) -> str:
     return _ADDRESS.sub("", text)
 
 
+@functools.cache
 def is_installed(module: str | None) -> bool:
     """Is this the name of a library's module, not of one that the user edits?"""
     if not module or module == "__main__":
@@ -81,7 +94,7 @@ class Walk:
     def __init__(self) -> None:
         self._fixed, self._changing = hashlib.sha256(), hashlib.sha256()
         self._below = 0  # how many changeable objects we are inside of
-        self._in_library = 0
+        self._library = False  # in what a library has made
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # an id is of one object only as long as that lives
         self.objects: list[Any] = []
@@ -107,9 +120,8 @@ class Walk:
 
     def add(self, value: Any) -> None:
         """Adds any object."""
-        if value is None or isinstance(value, bool | int | float | complex | str | range | np.dtype | types.EllipsisType | types.NotImplementedType):
-            if type(value).__module__ in ("builtins", "numpy.dtypes", "numpy"):
-                return self.put(type(value).__name__, repr(value))
+        if value is None or (isinstance(value, _PLAIN) and type(value).__module__ in _PLAIN_MODULES):
+            return self.put(type(value).__name__, repr(value))
         if type(value) in (bytes, np.bytes_):
             return self.put("bytes", value)
         if isinstance(value, jax.core.Tracer | jax.core.AbstractValue):
@@ -191,7 +203,7 @@ class Walk:
 
     def _changeable(self, value: Any, kind: str, content: Any) -> None:
         # What a library made around a user's function is new at every trace, and nobody changes it.
-        if not self._in_library:
+        if not self._library:
             self.objects.append(value)
         self.put(kind, _name(type(value)))
         self._below += 1
@@ -211,8 +223,7 @@ class Walk:
         self._each((names, counts, getattr(code, "co_exceptiontable", b""), code.co_consts))
 
     def _function(self, function: types.FunctionType) -> None:
-        library = is_installed(function.__module__)
-        self._in_library += library
+        outside, self._library = self._library, _is_of_library(function)
         self.put("function", function.__qualname__)
         self._code(function.__code__)
         self._each((function.__defaults__, *sorted((function.__kwdefaults__ or {}).items())))
@@ -220,13 +231,13 @@ class Walk:
             self._changeable(function, "attributes", lambda: self._mapping(attributes))
         for cell in function.__closure__ or ():
             self.add(cell)
-        if not library:
+        if not self._library:
             self._globals(function)
-        self._in_library -= library
+        self._library = outside
 
     def _globals(self, function: types.FunctionType) -> None:
         """The globals that the code reads; of a module of the user's own, the attributes that it may read of it."""
-        namespace, names = function.__globals__, _names(function.__code__)
+        namespace, names = function.__globals__, sorted(_names(function.__code__))
         found = {n: namespace[n] for n in sorted(_global_names(function.__code__)) if n in namespace}
         if all(_reference(v) is not None for v in found.values()):
             return self._each(found.items())
@@ -236,8 +247,17 @@ class Walk:
             self.put("global", name)
             self.add(value)
             if isinstance(value, types.ModuleType):
-                self._each((n, vars(value)[n]) for n in sorted(names) if n in vars(value))
+                self._module(value, names)
         self._below -= 1
+
+    def _module(self, module: types.ModuleType, names: list[str], above: tuple[Any, ...] = ()) -> None:
+        """The attributes of a module of the user's own, and of those in it, that code with these names may read."""
+        for name in names:
+            if name in vars(module) and module not in above and not is_installed(module.__name__):
+                value = vars(module)[name]
+                self._each((name, value))
+                if isinstance(value, types.ModuleType):
+                    self._module(value, names, (*above, module))
 
     def _class(self, cls: type) -> None:
         self.put("class", _name(cls))
@@ -258,8 +278,9 @@ class Walk:
         self._each(part for pair in items.items() for part in pair)
 
     def _instance(self, value: Any) -> None:
-        library = is_installed(type(value).__module__)
-        self._in_library += library and not isinstance(value, list | dict | set)
+        outside = self._library
+        if type(value) not in (list, dict, set):
+            self._library = _is_of_library(type(value))
         self.add(type(value))
         if type(value) is np.ndarray:
             self.array(value)
@@ -271,7 +292,7 @@ class Walk:
             self._attributes(value, without=("_fun", "_jit_info", "__doc__", "__annotations__"))
         else:
             self._by_pickle(value)
-        self._in_library -= library and not isinstance(value, list | dict | set)
+        self._library = outside
 
     def _attributes(self, value: Any, without: tuple[str, ...] = ()) -> None:
         attributes = dict(_slots(value))
@@ -320,6 +341,14 @@ def _reference(value: Any) -> str | None:
         if found is value:
             return f"{module}:{name}"
     return None
+
+
+def _is_of_library(item: Any) -> bool:
+    """Is a function or a class made by a library? What runs in a namespace of its own says it is of `builtins`."""
+    if isinstance(item, types.FunctionType):
+        return is_installed(item.__module__) and vars(sys.modules[item.__module__]) is item.__globals__
+    made_by_c = not item.__flags__ & _MADE_AT_RUN_TIME
+    return is_installed(item.__module__) and (item.__module__ != "builtins" or made_by_c)
 
 
 def _name(cls: type) -> str:

@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.transforms import Transform
 
 from autovi.implicit.rule import RULES
-from autovi.model.digest import Walk, without_addresses
+from autovi.model.digest import walk_over, without_addresses
 
 _KNOWN = tuple(f" at {Path(str(module.__file__)).parent}" for module in (jax, numpyro))
 
@@ -51,7 +51,7 @@ class Fingerprint:
 
     def at_rest(self) -> bool:
         """Is the state still what it was, at the same objects? Callbacks that count or draw change it as they run."""
-        return self.state == _walk(self.roots).state()
+        return self.state == walk_over(self.roots).state()
 
     def still(self, now: Fingerprint, at_rest: bool) -> bool:
         """Does the program compute what it did? A state that the program itself changes (`at_rest` is False) cannot
@@ -85,7 +85,7 @@ def fingerprint(
         own: classes of the user's own, whose code belongs to it.
         opaque: something is in it that cannot be seen: the fingerprint is then no other's.
     """
-    described = _walk([static])
+    described = walk_over([static])
     parts = [described.content()]
     constants: list[Any] = []
     callbacks: list[Any] = []
@@ -94,21 +94,14 @@ def fingerprint(
         for part in _parts(jaxpr):
             (callbacks if callable(part) else constants).append(part)
     roots = (*callbacks, *own)
-    walk = _walk(roots)
+    walk = walk_over(roots)
     walk.opaque |= opaque or described.opaque
     for part in parts:
         walk.put("text", part)
     for constant in constants:
         walk.array(constant)
     size = sum({id(c): int(getattr(c, "nbytes", 0)) for c in constants}.values())
-    return Fingerprint(walk.program(), walk.state(), roots, tuple(_walk(callbacks).objects), size)
-
-
-def _walk(roots: Iterable[Any]) -> Walk:
-    walk = Walk()
-    for root in roots:
-        walk.add(root)
-    return walk
+    return Fingerprint(walk.program(), walk.state(), roots, tuple(walk_over(callbacks).objects), size)
 
 
 def own_classes(item: Any) -> list[Any]:
