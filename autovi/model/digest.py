@@ -9,35 +9,28 @@ import functools
 import hashlib
 import itertools
 import re
-import sys
-import sysconfig
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from autovi.model.libraries import MADE_AT_RUN_TIME, class_name, is_installed, is_of_jax, is_of_library, reference
+
 _NEVER = itertools.count()  # stands for a state that cannot be read: no two are equal
-_LIBRARIES = frozenset({"autovi", "jax", "jaxlib", "numpy", "numpyro", "optax", "builtins", *sys.stdlib_module_names})
-_INSTALLED = tuple(str(Path(sysconfig.get_path(p)).resolve()) for p in ("stdlib", "purelib", "platlib"))
-_MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _PLAIN = bool | int | float | complex | str | range | np.dtype | types.EllipsisType | types.NotImplementedType
 _PLAIN_MODULES = ("builtins", "numpy", "numpy.dtypes")  # of one's own, they may have attributes
-_DESCRIPTORS = (
-    types.WrapperDescriptorType,
-    types.MethodDescriptorType,
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
+_BOUND = (
+    *(types.MethodType, types.BuiltinMethodType, types.MethodWrapperType, functools.partial),
+    *(property, staticmethod, classmethod, functools.cached_property),
 )
 # What Python writes into every class, and what dataclasses keep beside the methods they make.
 _CLASS_NOISE = frozenset(
     "__dict__ __weakref__ __doc__ __module__ __firstlineno__ __static_attributes__ __annotations__ __annotate__ "
     "__annotate_func__ __annotations_cache__ __dataclass_fields__ __dataclass_params__ __parameters__ _abc_impl "
-    "__orig_bases__ __match_args__ __slots__ __abstractmethods__ __signature__".split()
+    "__orig_bases__ __match_args__ __slots__ __abstractmethods__ __signature__ __slotnames__".split()
 )
 
 
@@ -73,17 +66,6 @@ def without_addresses(text: str) -> str:
     return _ADDRESS.sub("", text)
 
 
-@functools.cache
-def is_installed(module: str | None) -> bool:
-    """Is this the name of a library's module, not of one that the user edits?"""
-    if not module or module == "__main__":
-        return False
-    if module.split(".")[0] in _LIBRARIES:
-        return True
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and str(Path(file).resolve()).startswith(_INSTALLED)
-
-
 class Walk:
     """Digests of objects in two parts: `program()` of what cannot change, `state()` of what can.
 
@@ -94,7 +76,8 @@ class Walk:
     def __init__(self) -> None:
         self._fixed, self._changing = hashlib.sha256(), hashlib.sha256()
         self._below = 0  # how many changeable objects we are inside of
-        self._library = False  # in what a library has made
+        self._in_jax = False  # in what JAX puts around a callback: new at every trace, and nobody changes it
+        self._held = False  # in one of `objects`: who shares that shares all in it
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # an id is of one object only as long as that lives
         self.objects: list[Any] = []
@@ -138,7 +121,7 @@ class Walk:
             return self._code(value)
         if isinstance(value, types.CellType):
             return self._changeable(value, "cell", lambda: self._cell(value))
-        if (name := _reference(value)) is not None:
+        if (name := reference(value)) is not None:
             return self.put("reference", name)
         if id(value) in self._seen:
             return self.put("again", str(self._seen[id(value)]))
@@ -152,7 +135,7 @@ class Walk:
         if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
             kind, value = f"{kind} {value.dtype}", jax.random.key_data(value)
         array = np.asarray(value)
-        self.put("array", f"{kind} {array.dtype.str} {array.dtype.descr if array.dtype.names else ''} {array.shape}")
+        self.put("array", f"{kind} {array.dtype.str} {array.dtype} {array.shape}")
         if array.dtype.hasobject:
             return self._each(array.ravel().tolist())
         self.put("bytes", np.ascontiguousarray(array).tobytes())
@@ -164,15 +147,11 @@ class Walk:
             self.put("module", value.__name__)
         elif isinstance(value, type):
             self._class(value)
-        elif isinstance(value, types.MethodType):
-            self.put("method")
-            self._each((value.__func__, value.__self__))
-        elif isinstance(value, types.BuiltinMethodType | types.MethodWrapperType):
-            self.put("builtin method", value.__name__)
-            self.add(value.__self__)
-        elif isinstance(value, property | staticmethod | classmethod | functools.cached_property | functools.partial):
-            self.put(type(value).__name__)
+        elif isinstance(value, _BOUND):
+            outside, self._in_jax = self._in_jax, False
+            self.put(type(value).__name__, str(getattr(value, "__name__", "")))
             self._each(_parts(value))
+            self._in_jax = outside
         elif isinstance(value, enum.Enum):
             self.put("enum", value.name)
             self.add(type(value))
@@ -202,13 +181,15 @@ class Walk:
         self._each(sorted(parts))
 
     def _changeable(self, value: Any, kind: str, content: Any) -> None:
-        # What a library made around a user's function is new at every trace, and nobody changes it.
-        if not self._library:
+        self.put(kind, class_name(type(value)))
+        held = not self._held and not (self._in_jax and _is_jax_or_plain(value))
+        if held:
             self.objects.append(value)
-        self.put(kind, _name(type(value)))
+        self._held |= held
         self._below += 1
         content()
         self._below -= 1
+        self._held &= not held
 
     def _cell(self, cell: types.CellType) -> None:
         try:
@@ -223,7 +204,8 @@ class Walk:
         self._each((names, counts, getattr(code, "co_exceptiontable", b""), code.co_consts))
 
     def _function(self, function: types.FunctionType) -> None:
-        outside, self._library = self._library, _is_of_library(function)
+        outside, library = self._in_jax, is_of_library(function)
+        self._in_jax = library and is_of_jax(function)
         self.put("function", function.__qualname__)
         self._code(function.__code__)
         self._each((function.__defaults__, *sorted((function.__kwdefaults__ or {}).items())))
@@ -231,24 +213,25 @@ class Walk:
             self._changeable(function, "attributes", lambda: self._mapping(attributes))
         for cell in function.__closure__ or ():
             self.add(cell)
-        if not self._library:
+        if not library:
             self._globals(function)
-        self._library = outside
+        self._in_jax = outside
 
     def _globals(self, function: types.FunctionType) -> None:
         """The globals that the code reads; of a module of the user's own, the attributes that it may read of it."""
         namespace, names = function.__globals__, sorted(_names(function.__code__))
         found = {n: namespace[n] for n in sorted(_global_names(function.__code__)) if n in namespace}
-        if all(_reference(v) is not None for v in found.values()):
+        if all(reference(v) is not None for v in found.values()):
             return self._each(found.items())
-        self.objects.append(namespace)
-        self._below += 1
-        for name, value in found.items():
-            self.put("global", name)
-            self.add(value)
-            if isinstance(value, types.ModuleType):
-                self._module(value, names)
-        self._below -= 1
+
+        def read() -> None:
+            for name, value in found.items():
+                self.put("global", name)
+                self.add(value)
+                if isinstance(value, types.ModuleType):
+                    self._module(value, names)
+
+        self._changeable(namespace, "globals", read)
 
     def _module(self, module: types.ModuleType, names: list[str], above: tuple[Any, ...] = ()) -> None:
         """The attributes of a module of the user's own, and of those in it, that code with these names may read."""
@@ -260,8 +243,8 @@ class Walk:
                     self._module(value, names, (*above, module))
 
     def _class(self, cls: type) -> None:
-        self.put("class", _name(cls))
-        if not cls.__flags__ & _MADE_AT_RUN_TIME:  # mappingproxy, method and the like, which no module has by name
+        self.put("class", class_name(cls))
+        if not cls.__flags__ & MADE_AT_RUN_TIME:  # mappingproxy, method and the like, which no module has by name
             return
         self._each(cls.__bases__)
         self._each([type(cls)])
@@ -278,9 +261,9 @@ class Walk:
         self._each(part for pair in items.items() for part in pair)
 
     def _instance(self, value: Any) -> None:
-        outside = self._library
+        outside = self._in_jax
         if type(value) not in (list, dict, set):
-            self._library = _is_of_library(type(value))
+            self._in_jax = is_of_jax(type(value))
         self.add(type(value))
         if type(value) is np.ndarray:
             self.array(value)
@@ -292,7 +275,7 @@ class Walk:
             self._attributes(value, without=("_fun", "_jit_info", "__doc__", "__annotations__"))
         else:
             self._by_pickle(value)
-        self._library = outside
+        self._in_jax = outside
 
     def _attributes(self, value: Any, without: tuple[str, ...] = ()) -> None:
         attributes = dict(_slots(value))
@@ -314,45 +297,22 @@ class Walk:
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, property):
-        return value.fget, value.fset, value.fdel
-    if isinstance(value, functools.partial):
-        return value.func, value.args, *value.keywords.items()
-    # The lock of a cached property is no state.
-    return (value.func if isinstance(value, functools.cached_property) else value.__func__,)
+    match value:
+        case property():
+            return value.fget, value.fset, value.fdel
+        case functools.partial():
+            return value.func, value.args, *value.keywords.items()
+        case types.MethodType():
+            return value.__func__, value.__self__
+        case types.BuiltinMethodType() | types.MethodWrapperType():
+            return (value.__self__,)
+        case functools.cached_property():  # whose lock is no state
+            return (value.func,)
+    return (value.__func__,)
 
 
-def _reference(value: Any) -> str | None:
-    """The name under which a library has this very object; None: it is no library's."""
-    if isinstance(value, types.ModuleType):
-        return f"module {value.__name__}" if is_installed(value.__name__) else None
-    if isinstance(value, _DESCRIPTORS):
-        return f"{_name(value.__objclass__)}.{value.__name__}" if is_installed(value.__objclass__.__module__) else None
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not isinstance(name, str):
-        return None
-    own = getattr(value, "__module__", None)
-    for module in (own, "numpy", "scipy.special") if isinstance(value, np.ufunc) else (own,):
-        if not isinstance(module, str) or not is_installed(module):
-            continue
-        found: Any = sys.modules.get(module)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is value:
-            return f"{module}:{name}"
-    return None
-
-
-def _is_of_library(item: Any) -> bool:
-    """Is a function or a class made by a library? What runs in a namespace of its own says it is of `builtins`."""
-    if isinstance(item, types.FunctionType):
-        return is_installed(item.__module__) and vars(sys.modules[item.__module__]) is item.__globals__
-    made_by_c = not item.__flags__ & _MADE_AT_RUN_TIME
-    return is_installed(item.__module__) and (item.__module__ != "builtins" or made_by_c)
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+def _is_jax_or_plain(value: Any) -> bool:
+    return isinstance(value, types.CellType) or type(value) in (list, dict, set) or is_of_jax(type(value))
 
 
 def _state_is_in_attributes(cls: type) -> bool:
