@@ -76,7 +76,7 @@ class Walk:
     def __init__(self) -> None:
         self._fixed, self._changing = hashlib.sha256(), hashlib.sha256()
         self._below = 0  # how many changeable objects we are inside of
-        self._in_jax = False  # in what JAX puts around a callback: new at every trace, and nobody changes it
+        self._in_jax = True  # in what JAX puts around a callback: new at every trace, and nobody changes it
         self._held = False  # in one of `objects`: who shares that shares all in it
         self._seen: dict[int, int] = {}
         self._alive: list[Any] = []  # an id is of one object only as long as that lives
@@ -149,7 +149,8 @@ class Walk:
             self._class(value)
         elif isinstance(value, _BOUND):
             outside, self._in_jax = self._in_jax, False
-            self.put(type(value).__name__, str(getattr(value, "__name__", "")))
+            name: Any = getattr(value, "__name__", "")
+            self.put(class_name(type(value)), str(name))
             self._each(_parts(value))
             self._in_jax = outside
         elif isinstance(value, enum.Enum):
