@@ -27,6 +27,7 @@ from autovi.run.loop import Carry, Optimizer, init_carry, make_chunk
 from autovi.run.stopping import Progress
 
 NUM_STARTS = 10
+MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 START_RADIUS = 2.0
 SMALL_WORK = 100_000_000  # numbers that a program running once may handle in badly optimized code
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
@@ -204,6 +205,8 @@ class Engine:
     def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._jitted:
             self._jitted[key] = make()
+            while len(self._jitted) > MAX_PROGRAMS:
+                del self._jitted[next(iter(self._jitted))]
         return self._jitted[key]
 
     @cached_property
@@ -243,9 +246,11 @@ class Engine:
         count = next(iter(values.values())).shape[0]
         sites, _ = trace_sites(model, inputs)
         lengths = {n: p.size for n, p in sites.subsampled.items()}
+        self._model.use(model)
+        shapes = inputs.without_data()
 
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
-            one = lambda pair: predict(model, inputs, lengths, arrays, params, *pair)  # noqa: E731
+            one = lambda pair: predict(self._model, shapes, lengths, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
         options = _compiler_options(count * self._numbers_per_draw)
