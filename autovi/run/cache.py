@@ -6,6 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -45,8 +46,8 @@ class Latest:
 
     def use(self, function: Callable) -> None:
         """Takes this function from now on."""
-        living = [reference for reference in self._functions if reference() not in (None, function)]
-        self._functions = [*living, _weakly(function)]
+        living = [r for r in self._functions if (other := r()) is not None and not _is_same(other, function)]
+        self._functions = [*living[1 - MAX_ENGINES :], _weakly(function)]
 
     @property
     def function(self) -> Callable:
@@ -60,9 +61,14 @@ class Latest:
         return self.function(*args, **kwargs)
 
 
+def _is_same(function: Callable, other: Callable) -> bool:
+    # A method is a new object whenever it is looked up; of other objects equality may be anything.
+    return function is other or (isinstance(function, MethodType) and function == other)
+
+
 def _weakly(function: Callable) -> Callable[[], Callable | None]:
     try:
-        return weakref.WeakMethod(function) if hasattr(function, "__self__") else weakref.ref(function)
+        return weakref.WeakMethod(function) if isinstance(function, MethodType) else weakref.ref(function)
     except TypeError:  # a builtin, or an object with slots
         return lambda: function
 

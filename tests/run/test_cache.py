@@ -182,7 +182,7 @@ def test_families_and_estimators_count_by_class_and_content():
 
 def masked(rate, name="a"):
     """It looks parameters up by name, so that it cannot be traced on others."""
-    return optax.multi_transform({"x": optax.sgd(rate)}, lambda params: {**{n: "x" for n in params}, name: "x"})
+    return optax.multi_transform({"x": optax.sgd(rate)}, lambda params: {**dict.fromkeys(params, "x"), name: "x"})
 
 
 def test_optimizers_that_cannot_be_traced_count_by_content():
@@ -257,6 +257,19 @@ def test_the_latest_function_that_lives_is_called():
     gc.collect()
     with pytest.raises(ReferenceError, match="the function that was fitted is gone"):
         latest()
+
+
+def test_methods_are_one_function_however_often_they_are_looked_up():
+    class Model:
+        def run(self, y):
+            return model(y)
+
+    own = Model()
+    latest = Latest(own.run)
+    for _ in range(3):
+        latest.use(own.run)
+    assert len(latest._functions) == 1 and latest.function == own.run
+    assert autovi.fit(own.run, DATA, **QUICK).sample(3)["mu"].shape == (3,)
 
 
 def closing_over(number):
