@@ -6,7 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -67,9 +67,12 @@ def _is_same(function: Callable, other: Callable) -> bool:
 
 
 def _weakly(function: Callable) -> Callable[[], Callable | None]:
+    if isinstance(function, MethodType):
+        return weakref.WeakMethod(function)
     try:
-        return weakref.WeakMethod(function) if isinstance(function, MethodType) else weakref.ref(function)
-    except TypeError:  # a builtin, or an object with slots
+        # A method of a builtin object is kept by nobody else either, and cannot be made again from its object.
+        return (lambda: function) if isinstance(function, BuiltinMethodType) else weakref.ref(function)
+    except TypeError:  # an object with slots
         return lambda: function
 
 
