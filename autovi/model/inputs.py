@@ -62,7 +62,8 @@ class Inputs:
 
 def _placement(array: Any) -> tuple[Any, ...]:
     """What JAX compiles for besides shape and type: where an array lies, and how weak its type is."""
-    return (array.weak_type, str(array.sharding), array.committed) if isinstance(array, jax.Array) else ()
+    names = ("weak_type", "sharding", "committed")  # an array of keys has not all of them
+    return tuple(str(getattr(array, name, "")) for name in names) if isinstance(array, jax.Array) else ()
 
 
 def bind(model: Callable, data: Any) -> Inputs:

@@ -110,6 +110,15 @@ def test_weak_types_and_constants_are_part_of_the_key():
     assert jnp.asarray(1.0).weak_type and one != bind(lambda y: None, {"y": jnp.float32(1.0)}).signature()
 
 
+def test_keys_among_the_data_are_arguments_too():
+    def keyed(key):
+        numpyro.sample("mu", dist.Normal(jax.random.normal(key), 1.0))
+
+    one, other = jax.random.key(0), jax.random.key(1)
+    assert engine_of(keyed, {"key": one}) is engine_of(keyed, {"key": other})
+    assert engine_of(keyed, {"key": one}) is not engine_of(keyed, {"key": jax.random.key(0, impl="rbg")})
+
+
 def by_value(group, y):
     mean = numpyro.sample("mean", dist.Normal(jnp.zeros(int(np.asarray(group).max()) + 1), 1.0).to_event(1))
     with numpyro.plate("n", len(y)):
