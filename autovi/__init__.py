@@ -5,7 +5,20 @@ from autovi.fitting import fit, plan
 from autovi.loading import load
 from autovi.plan.plan import Plan
 from autovi.result.fit import Fit
+from autovi.run.cache import clear_cache
+from autovi.run.compilation import use_compilation_cache
 
 __version__ = "0.1.0"
 
-__all__ = ["Fit", "Plan", "estimators", "families", "fit", "implicit", "load", "plan"]
+__all__ = [
+    "Fit",
+    "Plan",
+    "clear_cache",
+    "estimators",
+    "families",
+    "fit",
+    "implicit",
+    "load",
+    "plan",
+    "use_compilation_cache",
+]

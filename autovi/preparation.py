@@ -8,28 +8,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
+from autovi.model.digest import digest
 from autovi.model.execution import check_keys
 from autovi.model.fingerprint import fingerprint
 from autovi.model.guides import as_guide_function
 from autovi.model.inputs import Inputs, bind
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import Sites
-from autovi.model.tracing import Traced, trace_program
+from autovi.model.traced import Traced
+from autovi.model.tracing import trace_program
 from autovi.objectives import Objective
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
 from autovi.program.program import Program
+from autovi.run.cache import CACHE, environment, sorted_items
 from autovi.run.checks import check_count
-from autovi.run.engine import Cache, Engine
+from autovi.run.engine import Engine
 from autovi.run.optimizer import Optimizer
-
-_CACHE = Cache()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
         traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
     key = _cache_key(inputs, traced, options)
-    engine = _CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths))
+    engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths))
     engine.use(model, guide)
     return engine, inputs
 
@@ -110,28 +110,25 @@ def _make(
 
 
 def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:
-    """Equal keys mean the same compiled program. The fingerprints hold what the functions close over."""
-    constants = tuple(np.asarray(a).tobytes() for a in inputs.arrays.values()) if inputs.concrete else ()
-    asked = tuple(
-        tuple(sorted((k, _hashable(v)) for k, v in (d or {}).items())) for d in (options.families, options.estimators)
-    )
-    batch = tuple(sorted(options.batch_size.items())) if isinstance(options.batch_size, Mapping) else options.batch_size
+    """Equal keys mean the same compiled program. The fingerprint holds what the functions close over."""
     return (
         inputs.signature(),
-        constants,
-        traced.fingerprint,
+        traced.fingerprint.key,
         options.guide if isinstance(options.guide, str) else None,
-        asked,
+        digest([_by_name(options.families), _by_name(options.estimators), options.objective]),
         options.num_particles,
-        options.objective,
-        batch,
+        sorted_items(options.batch_size),
         None if options.optimizer is None else optimizer_fingerprint(options.optimizer),
-        bool(jax.config.read("jax_enable_x64")),
+        environment(),
     )
 
 
-def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
-    """A digest of what an optimizer does, so that `optax.adam(0.1)` made twice is the same.
+def _by_name(asked: Mapping[str, Any] | None) -> list[Any]:
+    return sorted((asked or {}).items(), key=lambda item: str(item[0]))
+
+
+def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> Any:
+    """A hashable digest of what an optimizer does, so that `optax.adam(0.1)` made twice is the same.
 
     Raises:
         TypeError: not an Optax transformation, or one that needs more than gradients, state and parameters.
@@ -141,24 +138,14 @@ def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> str:
     number = jnp.result_type(float)
     probe = {"a": jax.ShapeDtypeStruct((2,), number), "b": jax.ShapeDtypeStruct((), number)}
     try:
-        return fingerprint([jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe)])
+        return fingerprint([jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe)]).key
     except TypeError as error:
         raise TypeError(
             f"optimizer: its update needs more than gradients, state and parameters ({error}); line searches and the "
             "like do not fit a stochastic loss"
         ) from error
     except (ValueError, KeyError):  # it looks the parameters up by name (optax.masked, optax.multi_transform)
-        return str(id(optimizer))
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return tuple(sorted((k, _hashable(v)) for k, v in value.items()))
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return value
+        return digest(optimizer)
 
 
 def _lengths(sites: Sites, batch_size: int | Mapping[str, int] | None) -> dict[str, int]:

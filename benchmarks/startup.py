@@ -4,7 +4,11 @@
 
 Fresh: each program in a new process, in turn, from the process's start (all imports included) to the losses
 of 1,000 steps on the host. For autovi that is a whole call of `autovi.fit`, with what it does after the last
-step. Processes use no persistent compilation cache.
+step. These processes use no persistent compilation cache. Libraries are byte-compiled, as they are when installed:
+a process before the first round sees to it.
+
+Second process: the same for autovi with `autovi.use_compilation_cache(folder)`, where another process has fitted the
+model before.
 
 Warm: in one process, a first fit, then fits of new data of the same shapes. What such a fit adds to its steps
 is the intercept of its time over the number of steps: `t(few) - few * (t(many) - t(few)) / (many - few)`, the
@@ -17,6 +21,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,13 +34,16 @@ from benchmarks.programs import INITIAL_SCALE, PROGRAMS, by_autovi
 from benchmarks.reporting import save, table
 
 NUM_STEPS = 1000
+SECOND = "autovi, second process"
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def fresh_seconds(name: str, num_particles: int) -> float:
-    """Seconds from the start of a new process to its 1,000 steps done."""
+def fresh_seconds(name: str, num_particles: int, cache: str | None = None) -> float:
+    """Seconds from the start of a new process to its 1,000 steps done, a folder of compiled programs or none."""
     command = [sys.executable, "-m", "benchmarks.startup", "--child", name, "--particles", str(num_particles)]
-    variables = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
+    command += [] if cache is None else ["--cache", cache]
+    left_out = ("JAX_COMPILATION_CACHE_DIR", "PYTHONDONTWRITEBYTECODE")
+    variables = {key: value for key, value in os.environ.items() if key not in left_out}
     start = time.time()
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     if done.returncode:
@@ -43,8 +51,12 @@ def fresh_seconds(name: str, num_particles: int) -> float:
     return float(done.stdout.split()[-1]) - start
 
 
-def child(name: str, num_particles: int) -> None:
+def child(name: str, num_particles: int, cache: str | None) -> None:
     """Run one program for 1,000 steps and print the clock."""
+    if cache is not None:
+        import autovi
+
+        autovi.use_compilation_cache(cache)
     losses = PROGRAMS[name](simulate(), num_particles)(NUM_STEPS)
     if len(losses) != NUM_STEPS or not np.isfinite(losses).all():
         raise RuntimeError(f"expected {NUM_STEPS} finite losses, got {len(losses)}")
@@ -92,6 +104,19 @@ def warm_seconds(name: str, num_particles: int, rounds: int, few: int = 500, man
     return overheads
 
 
+def fresh_rounds(programs: list[str], num_particles: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every program in a fresh process, in turn; of autovi also as the second process of its kind."""
+    with tempfile.TemporaryDirectory() as cache:
+        folders: dict[str, str | None] = dict.fromkeys(programs)
+        if "autovi" in programs:
+            folders[SECOND] = cache
+        run = lambda name: fresh_seconds("autovi" if name == SECOND else name, num_particles, folders[name])  # noqa: E731
+        for name in folders:
+            run(name)  # compiles the libraries' modules, and fills the folder
+        turns = [[run(name) for name in folders] for _ in range(rounds)]
+    return {name: [turn[i] for turn in turns] for i, name in enumerate(folders)}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments, measure, print the tables, save the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -99,16 +124,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--particles", type=int, default=1)
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), default=list(PROGRAMS))
     parser.add_argument("--child", choices=list(PROGRAMS), help=argparse.SUPPRESS)
+    parser.add_argument("--cache", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
-        child(args.child, args.particles)
+        child(args.child, args.particles, args.cache)
         return
 
-    fresh: dict[str, list[float]] = {name: [] for name in args.programs}
-    for _ in range(args.rounds):
-        for name in args.programs:
-            fresh[name].append(fresh_seconds(name, args.particles))
     warm = {n: warm_seconds(n, args.particles, args.rounds) for n in args.programs if n in WARM}
+    fresh = fresh_rounds(args.programs, args.particles, args.rounds)
 
     floor = fresh[args.programs[0]]
     rows = []

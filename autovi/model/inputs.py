@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from autovi.model.digest import digest
 from autovi.model.labels import Labels, split
 
 Arrays = dict[str, Any]
@@ -41,28 +42,28 @@ class Inputs:
         """The arrays that are arguments of the compiled program."""
         return {} if self.concrete else self.arrays
 
+    def without_data(self) -> Inputs:
+        """The same for other arrays of these shapes: traced ones are not held."""
+        if self.concrete:
+            return self
+        arrays = {p: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for p, a in self.arrays.items()}
+        return replace(self, arrays=arrays, labels={})
+
     def as_constants(self) -> Inputs:
         """The same data as constants of the program."""
         return replace(self, concrete=True)
 
     def signature(self) -> Any:
-        """What the compiled program depends on besides the values of the traced arrays. Hashable."""
-        shapes = tuple((p, np.shape(a), str(a.dtype)) for p, a in self.arrays.items())
-        return (
-            shapes,
-            self.paths,
-            str(self.tree),
-            tuple((p, _freeze(v)) for p, v in self.static),
-            self.concrete,
-        )
+        """What the compiled program depends on besides the values of the traced arrays. Hashable, and holds no data."""
+        kinds = tuple((p, np.shape(a), str(a.dtype), _placement(a)) for p, a in self.arrays.items())
+        constants = digest(list(self.arrays.values())) if self.concrete else ""
+        return kinds, self.paths, str(self.tree), digest(self.static), constants
 
 
-def _freeze(value: Any) -> Any:
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return (type(value).__name__, value)
+def _placement(array: Any) -> tuple[Any, ...]:
+    """What JAX compiles for besides shape and type: where an array lies, and how weak its type is."""
+    names = ("weak_type", "sharding", "committed")  # an array of keys has not all of them
+    return tuple(str(getattr(array, name, "")) for name in names) if isinstance(array, jax.Array) else ()
 
 
 def bind(model: Callable, data: Any) -> Inputs:

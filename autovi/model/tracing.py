@@ -1,21 +1,16 @@
-"""The user's functions traced once: the sites, and a graph in which every value chosen from outside is an input.
-
-The one trace serves the plan (what is there, what depends on what), the fingerprint, and the program that is compiled.
-"""
+"""NumPyro functions traced once: the sites, and a graph in which every value chosen from outside is an input."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
 from numpyro.distributions import Delta, Distribution, TransformedDistribution
 from numpyro.distributions.transforms import IdentityTransform
 
@@ -24,10 +19,11 @@ from autovi.distributions.densities import log_density
 from autovi.distributions.supports import bijection_to
 from autovi.implicit.composite.faults import density_fault
 from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked, unvalidated
-from autovi.model.fingerprint import fingerprint, has_custom_derivatives
-from autovi.model.graph import Graph, placeholder, trace
+from autovi.model.fingerprint import own_classes
+from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
+from autovi.model.traced import Param, Traced, weighted
 
 # Supports that do not depend on parameters: data are checked against them once.
 FAST_SUPPORTS = ("real", "boolean", "integer nonnegative")
@@ -37,76 +33,6 @@ CONCRETE_ERRORS = (
     jax.errors.TracerIntegerConversionError,
     jax.errors.NonConcreteBooleanIndexError,
 )
-
-
-@dataclass(frozen=True)
-class Param:
-    """A parameter site: the names of its leaves' inputs, how they make the value, and its constraint."""
-
-    leaves: tuple[str, ...]
-    made: Any
-    constraint: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Traced:
-    """Sites of model and guide function, and their graph.
-
-    Inputs of the graph: the data by path, `KEY`, "node:z" for the value of every node (unconstrained for continuous
-    sites of a model without a guide function), "plate:N" for the indices of subsampled plates, "param:w..." for the
-    leaves of parameter sites.
-
-    Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the change
-    of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "mask:z", "init:w...", "observed:y"; "law:z:i", the
-    leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
-    a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
-    it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its
-    density, "density:z" that of the node's value.
-    """
-
-    sites: Sites
-    guide_sites: Sites | None
-    graph: Graph
-    starts: Graph  # where parameter sites start: the same graph, or one traced before all their shapes were known
-    scales: Mapping[str, float]  # plate scale of every latent site
-    laws: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
-    sealed: Mapping[str, Any]  # node whose distribution cannot leave the graph -> how its draw is made of its leaves
-    params: Mapping[str, Param]
-    relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of all that the functions compute: equal for functions that compute the same."""
-        jaxprs = [self.graph.closed]
-        if has_custom_derivatives(self.graph.closed):
-            with suppress(Exception):  # what has no derivative is no concern here
-                jaxprs.append(self._derivative())
-        return fingerprint(jaxprs, (self.sites, self.guide_sites))
-
-    def _derivative(self) -> Any:
-        """The derivative of all densities, which shows what functions with derivatives of their own do."""
-        graph = self.graph
-        variables = list(graph.inputs.values())
-        moved = [i for i, v in enumerate(variables) if jnp.issubdtype(v.aval.dtype, jnp.floating)]
-        wanted = [v for n, v in graph.outputs.items() if n.startswith(("p:", "q:")) and not isinstance(v, Literal)]
-
-        def total(floats: list[jax.Array], others: dict[int, jax.Array]) -> jax.Array:
-            known = dict(zip(variables, [others.get(i) for i in range(len(variables))], strict=True))
-            known |= {variables[i]: x for i, x in zip(moved, floats, strict=True)}
-            made = graph.evaluate(wanted, known.__contains__, known.__getitem__)
-            return jnp.asarray(sum(jnp.sum(made[v]) for v in wanted), float)
-
-        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
-        others = {i: x for i, x in enumerate(shapes) if i not in moved}
-        return jax.make_jaxpr(jax.grad(total))([shapes[i] for i in moved], others)
-
-
-KEY = "1"  # the second argument of the traced function
-
-
-def data_input(path: str) -> str:
-    """The name of a data array's input."""
-    return f"0[{path!r}]"
 
 
 def trace_program(
@@ -200,7 +126,8 @@ class _Tracing:
         run = box[0]
         constraints = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
         params = {n: Param(leaves, made, constraints[n]) for n, (leaves, made) in run.made.items()}
-        return Traced(run.sites, run.guide_sites, graph, graph, run.scales, run.laws, run.sealed, params, self.relaxed)
+        parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.laws, run.sealed, params)
+        return Traced(*parts, self.relaxed, tuple(run.classes))
 
 
 class _Run:
@@ -217,6 +144,7 @@ class _Run:
         self.initial: dict[str, Any] = {}
         self.laws: dict[str, Any] = {}
         self.sealed: dict[str, Any] = {}
+        self.classes: list[Any] = []
         self.guide_sites: Sites | None = None
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
@@ -241,6 +169,7 @@ class _Run:
             self.drawn = {r.name: r.value for r in drawn}
             for r in drawn:
                 out |= self._guide_outputs(r, rng_key.dtype)
+            out |= self._own_draws(records, rng_key)
         key = site_key(rng_key, "autovi:model")
         records = execute(self.tracing.model, args, kwargs, key, latent=self._model_latent, **bound)
         samples = [r for r in records.values() if r.kind == "sample"]
@@ -253,6 +182,7 @@ class _Run:
             out |= self._model_outputs(r)
         kept = [r for r in records.values() if r.kind == "deterministic" or (r.kind == "sample" and not r.observed)]
         out |= {f"value:{r.name}": _array(r.value) for r in kept}
+        out |= self._own_draws(records, rng_key)
         return out | self.initial
 
     # --- what is chosen from outside --------------------------------------------------------------------------------
@@ -379,6 +309,18 @@ class _Run:
             out[f"jacobian:{name}"] = weighted(log_det, self.scales[name], mask_of(r.fn))
         return out | self._parts(f"p:{name}", r, density)
 
+    def _own_draws(self, records: Mapping[str, Record], rng_key: jax.Array) -> dict[str, Any]:
+        """Draws of the classes of the user's own, whose sampler says more than their density: for the fingerprint."""
+        out: dict[str, Any] = {}
+        for r in records.values():
+            if r.kind == "sample" and (classes := own_classes(r.fn)):
+                self.classes += classes
+                with suppress(Exception):  # a distribution that is only observed need not have a sampler
+                    assert r.fn is not None
+                    leaves = jax.tree.leaves(r.fn.sample(rng_key))
+                    out |= {f"sampled:{r.name}:{i}:{len(self.classes)}": _array(x) for i, x in enumerate(leaves)}
+        return out
+
     def _drawn_inside(self, site: Site) -> bool:
         """Are all draws of a latent site in its support? Those of the engine's own families are."""
         drawn = None if self.guide_sites is None else self.guide_sites.samples.get(site.name)
@@ -394,12 +336,6 @@ class _Run:
 
 def _array(value: Any) -> jax.Array:
     return value if isinstance(value, jax.Array) else jnp.asarray(value)
-
-
-def weighted(term: jax.Array, scale: Any, mask: Any) -> jax.Array:
-    """`scale * term` where `mask` is on, else 0."""
-    term = term if isinstance(scale, float) and scale == 1.0 else scale * term
-    return term if mask is None else jnp.where(mask, term, 0.0)
 
 
 def delta_value(fn: Distribution) -> Any:

@@ -24,7 +24,7 @@ from autovi.families.base import Layout
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.sites import Site, Sites
-from autovi.model.tracing import KEY, Traced, data_input
+from autovi.model.traced import KEY, Traced, data_input
 from autovi.objectives import Elbo, Objective
 from autovi.plan.plan import Block, Plan
 from autovi.program.blocks import BlockGuide, site_value

@@ -11,7 +11,7 @@ from jax.extend.core import Literal
 
 from autovi.estimators.base import Draw, Estimator
 from autovi.model.graph import Values, like_traced
-from autovi.model.tracing import weighted
+from autovi.model.traced import weighted
 from autovi.program.nodes import Node, log_q_of, naming
 
 if TYPE_CHECKING:

@@ -49,6 +49,9 @@ class Fit:
     seconds: float
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
 
+    def __post_init__(self) -> None:
+        self._at_rest = self.engine.at_rest()  # False: the model's own callbacks change what they read
+
     @property
     def plan(self) -> Plan:
         """What was chosen for every site and why."""
@@ -70,7 +73,7 @@ class Fit:
 
     def _check_unchanged(self) -> None:
         """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
-        self.engine.use_unchanged(self.model, self.guide, self.inputs)
+        self.engine.use_unchanged(self.model, self.guide, self.inputs, self._at_rest)
 
     def _draw(self, num_draws: int, rng_key: jax.Array) -> Draws:
         self._check_unchanged()

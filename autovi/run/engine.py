@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from autovi.analysis.structure import Structure
 from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
+from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.tracing import trace_program
 from autovi.program.branches import branches_of
@@ -23,6 +23,7 @@ from autovi.program.predictive import predict
 from autovi.program.program import Program
 from autovi.program.rows import gather_rows
 from autovi.program.surrogate import Estimate, Step, estimate
+from autovi.run.cache import Latest
 from autovi.run.loop import make_chunk
 from autovi.run.optimizer import Optimizer
 from autovi.run.sources import Resident, Source
@@ -30,6 +31,7 @@ from autovi.run.state import State, init_state
 from autovi.run.stopping import Progress
 
 NUM_STARTS = 10
+MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 START_RADIUS = 2.0
 SMALL_WORK = 100_000_000  # numbers that a program running once may handle in badly optimized code
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
@@ -59,15 +61,20 @@ class Engine:
     """Everything compiled for one plan. `full` is the program with every plate at full size."""
 
     program: Program
-    model: Callable
-    guide: Callable | None
+    model: InitVar[Callable]
+    guide_function: InitVar[Callable | None]
     inputs: Inputs
     optimizer: Optimizer
-    fingerprint: str
+    fingerprint: Fingerprint
     lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
     term_names: tuple[str, ...] = ()  # known once the start has been traced
     _starts: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)  # with the chunk, by the kind of key
     _jitted: dict[Any, Callable] = field(default_factory=dict)
+
+    def __post_init__(self, model: Callable, guide_function: Callable | None) -> None:
+        self._model = Latest(model)
+        self._guide = None if guide_function is None else Latest(guide_function)
+        self.inputs = self.inputs.without_data()
 
     @property
     def structure(self) -> Structure:
@@ -86,7 +93,7 @@ class Engine:
         if not sites.subsampled and not (guide_sites is not None and guide_sites.subsampled):
             return self.program
         sizes = {p.name: p.size for p in sites.plates.values()}
-        traced, _ = trace_program(self.model, self.guide, self.inputs, sizes, self.program.traced.relaxed)
+        traced, _ = trace_program(self._model, self._guide, self.inputs, sizes, self.program.traced.relaxed)
         return replace(self.program, traced=traced)
 
     @property
@@ -106,10 +113,9 @@ class Engine:
         program = self.program
         if indices is None:
             arrays, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), rng_key)
-        blocks = {b.name: b for b in program.plan.blocks}
         own = {
-            n: t if blocks[n].flat else gather_rows(program.node_site(n), t, indices)
-            for n, t in estimator_params.items()
+            n: own if program.plan.block(n).flat else gather_rows(program.node_site(n), own, indices)
+            for n, own in estimator_params.items()
         }
         seen = program.seen(params, indices)
         return estimate(program, seen, own, arrays, rng_key, self.num_particles, indices)
@@ -118,22 +124,47 @@ class Engine:
         """The estimators' own parameters before the first step."""
         return self.program.estimator_params(jax.random.key(0))
 
+    @property
+    def guide(self) -> Callable | None:
+        """The guide function itself."""
+        return None if self._guide is None else self._guide.function
+
     def use(self, model: Callable, guide: Callable | None) -> None:
         """Takes these functions, which compute the same, for what is traced from now on."""
-        self.model, self.guide = model, guide
+        self._model.use(model)
+        if self._guide is not None and guide is not None:
+            self._guide.use(guide)
 
-    def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs) -> None:
-        """The same after a check that they still compute what they did.
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of constants in the program."""
+        data = sum(a.nbytes for a in self.inputs.arrays.values()) if self.inputs.concrete else 0
+        return data + self.fingerprint.constant_bytes
+
+    def at_rest(self) -> bool:
+        """Is the state that callbacks may change what it was before the fit?"""
+        return self.fingerprint.at_rest()
+
+    def forget(self) -> None:
+        """Drops all that is compiled; what is still needed is compiled anew."""
+        for function in self._jitted.values():
+            getattr(function, "clear_cache", lambda: None)()  # what is compiled ahead of its call has none
+        self._starts.clear()
+        self._jitted.clear()
+        self.__dict__.pop("observed", None)
+
+    def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs, at_rest: bool = True) -> None:
+        """The same after a check that they still compute what they did. `at_rest` as in `Fingerprint.still`.
 
         Raises:
             ValueError: something that they read (a global, a closure) is no longer what it was.
         """
         traced, _ = trace_program(model, guide, inputs, self.lengths)
-        if traced.fingerprint != self.fingerprint:
+        if not self.fingerprint.still(traced.fingerprint, at_rest):
             what = "model" if guide is None else "model, or its guide,"
             raise ValueError(
                 f"the {what} has changed since the fit: something that it reads besides its arguments (a "
-                "global, a closure) is another now. Pass it as data, or fit again"
+                "global, a closure, an attribute) is another now. Pass it as data, or fit again"
             )
         self.use(model, guide)
 
@@ -200,6 +231,8 @@ class Engine:
     def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._jitted:
             self._jitted[key] = make()
+            while len(self._jitted) > MAX_PROGRAMS:
+                del self._jitted[next(iter(self._jitted))]
         return self._jitted[key]
 
     @cached_property
@@ -244,13 +277,15 @@ class Engine:
         count = next(iter(values.values())).shape[0]
         traced, _ = trace_program(model, None, inputs)
         lengths = {n: p.size for n, p in traced.sites.subsampled.items()}
+        self._model.use(model)
+        shapes = inputs.without_data()
 
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
-            one = lambda pair: predict(model, inputs, lengths, arrays, params, *pair)  # noqa: E731
+            one = lambda pair: predict(self._model, shapes, lengths, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
         options = _compiler_options(count * self._numbers_per_draw)
-        key = ("predict", traced.fingerprint, inputs.signature(), count)
+        key = ("predict", traced.fingerprint.key, inputs.signature(), count)
         run = self._kept(key, lambda: jax.jit(all_predictions, compiler_options=options))
         drawn = run(inputs.traced(), params, dict(values), jax.random.split(rng_key, count))
         return {n: np.asarray(v) for n, v in drawn.items()}
@@ -268,19 +303,3 @@ def _compiler_options(work: int) -> dict[str, Any]:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-class Cache:
-    """The engines of the last fits, the least recently used dropped first."""
-
-    def __init__(self, size: int = 16):
-        self.size, self.engines = size, OrderedDict[Any, Engine]()
-
-    def get(self, key: Any, make: Callable[[], Engine]) -> Engine:
-        """The engine of this key, made if it is not there."""
-        if key not in self.engines:
-            self.engines[key] = make()
-            while len(self.engines) > self.size:
-                self.engines.popitem(last=False)
-        self.engines.move_to_end(key)
-        return self.engines[key]

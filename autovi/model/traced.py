@@ -1,0 +1,111 @@
+"""The user's functions as a value: their sites, and a graph in which every value chosen from outside is an input.
+
+The one trace serves the plan (what is there, what depends on what), the fingerprint, and the program that is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives
+from autovi.model.graph import Graph
+from autovi.model.sites import Sites
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter site: the names of its leaves' inputs, how they make the value, and its constraint."""
+
+    leaves: tuple[str, ...]
+    made: Any
+    constraint: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """Sites of model and guide function, and their graph.
+
+    Inputs of the graph: the data by path, `KEY`, "node:z" for the value of every node (unconstrained for continuous
+    sites of a model without a guide function), "plate:N" for the indices of subsampled plates, "param:w..." for the
+    leaves of parameter sites.
+
+    Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the change
+    of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "mask:z", "init:w...", "observed:y"; "law:z:i", the
+    leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
+    a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
+    it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its
+    density, "density:z" that of the node's value.
+    """
+
+    sites: Sites
+    guide_sites: Sites | None
+    graph: Graph
+    starts: Graph  # where parameter sites start: the same graph, or one traced before all their shapes were known
+    scales: Mapping[str, float]  # plate scale of every latent site
+    laws: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
+    sealed: Mapping[str, Any]  # node whose distribution cannot leave the graph -> how its draw is made of its leaves
+    params: Mapping[str, Param]
+    relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between
+    classes: tuple[Any, ...] = ()  # distributions of the user's own
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """A digest of all that the functions compute: equal for functions that compute the same."""
+        jaxprs, complete = self._jaxprs()
+        return fingerprint(jaxprs, (self.sites, self.guide_sites), self.classes, not complete)
+
+    def _jaxprs(self) -> tuple[list[Any], bool]:
+        """The traced program; also its derivatives, where functions with derivatives of their own are in it.
+
+        The second is False where such a derivative cannot be traced, since something else has none.
+        """
+        jaxprs: list[Any] = [self.graph.closed]
+        for order in (1, 2):  # estimators take second derivatives, and a rule may have one of its own
+            if not has_custom_derivatives(jaxprs[-1]):
+                break
+            try:
+                jaxprs.append(self._derivative(order))
+            except Exception:  # of whatever kind: the fit will meet it if it takes that derivative
+                return jaxprs, len(jaxprs) > 1
+        return jaxprs, True
+
+    def _derivative(self, order: int) -> Any:
+        """A derivative of all densities, which shows what functions with derivatives of their own do."""
+        graph = self.graph
+        variables = list(graph.inputs.values())
+        moved = [i for i, v in enumerate(variables) if jnp.issubdtype(v.aval.dtype, jnp.floating)]
+        wanted = [v for n, v in graph.outputs.items() if n.startswith(("p:", "q:")) and not isinstance(v, Literal)]
+
+        def total(floats: list[jax.Array], others: dict[int, jax.Array]) -> jax.Array:
+            known = dict(zip(variables, [others.get(i) for i in range(len(variables))], strict=True))
+            known |= {variables[i]: x for i, x in zip(moved, floats, strict=True)}
+            made = graph.evaluate(wanted, known.__contains__, known.__getitem__)
+            return jnp.asarray(sum(jnp.sum(made[v]) for v in wanted), float)
+
+        def slope(floats: list[jax.Array], others: dict[int, jax.Array]) -> jax.Array:
+            return jnp.asarray(sum(jnp.sum(g) for g in jax.tree.leaves(jax.grad(total)(floats, others))), float)
+
+        shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+        others = {i: x for i, x in enumerate(shapes) if i not in moved}
+        return jax.make_jaxpr(jax.grad(total if order == 1 else slope))([shapes[i] for i in moved], others)
+
+
+KEY = "1"  # the second argument of the traced function
+
+
+def data_input(path: str) -> str:
+    """The name of a data array's input."""
+    return f"0[{path!r}]"
+
+
+def weighted(term: jax.Array, scale: Any, mask: Any) -> jax.Array:
+    """`scale * term` where `mask` is on, else 0."""
+    term = term if isinstance(scale, float) and scale == 1.0 else scale * term
+    return term if mask is None else jnp.where(mask, term, 0.0)
