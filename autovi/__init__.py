@@ -1,8 +1,9 @@
 """autovi: variational inference for NumPyro models, with gradient estimators chosen site by site."""
 
-from autovi import estimators, families, implicit
+from autovi import estimators, families, implicit, objectives
 from autovi.fitting import fit, plan
 from autovi.loading import load
+from autovi.model.log_density import LogDensity
 from autovi.plan.plan import Plan
 from autovi.result.fit import Fit
 from autovi.run.cache import clear_cache
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Fit",
+    "LogDensity",
     "Plan",
     "clear_cache",
     "estimators",
@@ -19,6 +21,12 @@ __all__ = [
     "fit",
     "implicit",
     "load",
+    "objectives",
     "plan",
     "use_compilation_cache",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public: the rooms of the package are not."""
+    return [*__all__, "__version__"]

@@ -20,8 +20,8 @@ from autovi.model.guides import as_guide_function
 from autovi.model.inputs import Inputs, bind
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import Sites
+from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
-from autovi.model.tracing import trace_program
 from autovi.objectives import Objective
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
@@ -85,7 +85,7 @@ def _make(
     chosen = make_plan(
         traced.sites,
         structure,
-        guide=options.guide if guide is None else "function",
+        guide=options.guide if traced.guide_sites is None else "function",
         guide_sites=traced.guide_sites,
         families=options.families,
         estimators=options.estimators,

@@ -21,6 +21,7 @@ from autovi.analysis.structure import Structure, cost_terms
 from autovi.analysis.trial_values import as_double, trial_values
 from autovi.model.inputs import Inputs
 from autovi.model.sites import CIRCULAR, Sites
+from autovi.model.targets import as_target
 
 DRAWS = 32  # values of everything else at which the two sides are compared
 STEPS = 10_000  # that the loops of one evaluation may take
@@ -48,6 +49,7 @@ def _find(
     model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure, angles: list[str]
 ) -> dict[str, str]:
     evaluate = cost_terms(model, guide, inputs, sites)
+    own = guide is None and not as_target(model).guided
     key = jax.random.key(0)
     arrays = jax.device_put(inputs.traced())
     values = trial_values(model, guide, inputs, arrays, sites, key)
@@ -56,10 +58,10 @@ def _find(
         arrays = {n: as_double(a) for n, a in arrays.items()}
 
         def terms(node: str, draws: Mapping[str, Array], angle: Array) -> dict[str, Array]:
-            every, _ = evaluate({**draws, node: _to_tracked(angle, guide is None)}, arrays, key)
+            every, _ = evaluate({**draws, node: _to_tracked(angle, own)}, arrays, key)
             return {t: every[t] for t in structure.downstream[node] if t in every}
 
-        found = {n: _jump(n, terms, values, guide is None) for n in angles}
+        found = {n: _jump(n, terms, values, own) for n in angles}
     return {n: said for n, said in found.items() if said is not None}
 
 

@@ -20,8 +20,8 @@ from autovi.analysis.costs import Aligned, unique
 from autovi.analysis.dependence import Dependence, analyse_graph, joined
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Plate, Sites
+from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
-from autovi.model.tracing import trace_program
 
 
 @dataclass(frozen=True)

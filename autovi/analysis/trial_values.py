@@ -8,13 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions.transforms import biject_to
 
 from autovi.analysis.bounded_loops import call_bounded
-from autovi.distributions import registry
-from autovi.model.execution import Record, execute, site_key
+from autovi.model.execution import site_key
 from autovi.model.inputs import Inputs
-from autovi.model.sites import Site, Sites, feasible
+from autovi.model.sites import Site, Sites
+from autovi.model.targets import as_target
 
 MAX_PAIRS = 64
 RADII = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4)  # from the origin, on the unconstrained scale
@@ -36,37 +35,19 @@ def trial_values(
     steps = jnp.arange(2 * MAX_PAIRS) % MAX_PAIRS
     radii = jnp.asarray(RADII)[(steps // 2) % len(RADII)]
 
+    target = as_target(model)
+
     def draw(k: jax.Array, step: jax.Array, radius: jax.Array) -> dict[str, Any]:
-        args, kwargs = inputs.rebuild(arrays)
-        prior = {r.name: r for r in execute(model, args, kwargs, k, latent=_improper).values() if r.kind == "sample"}
-        guided = {} if guide is None else execute(guide, args, kwargs, k)
-        drawn = {n: r.value for n, r in guided.items() if r.fn is not None}
-        for name, site in sites.latents.items():
-            if name not in drawn:
+        drawn = target.prior(guide, inputs, arrays, k)
+        if guide is None and not target.guided:
+            for name, site in sites.latents.items():
                 far = _far(site, site_key(k, name), radius)
-                near = _as_tracked(prior[name], site, guide is None)
-                drawn[name] = jnp.where(step % 2 == 0, near, far) if guide is None else near
+                drawn[name] = jnp.where(step % 2 == 0, drawn[name], far)
         return drawn
 
     keys = jax.random.split(key, 2 * MAX_PAIRS)
     # Where a loop does not end, the values are no draws, but values they are.
     return jax.jit(jax.vmap(lambda *arguments: call_bounded(draw, DRAWING_STEPS, *arguments)[0]))(keys, steps, radii)
-
-
-def _improper(msg: dict[str, Any]) -> Any:
-    """A site without a sampler starts at the origin; the others are drawn."""
-    return feasible(msg) if registry.lookup(msg["fn"]).observation_only else None
-
-
-def _as_tracked(record: Record, site: Site, unconstrained: bool) -> jax.Array:
-    value = jnp.asarray(record.value)
-    if site.discrete:
-        return value.astype(int)
-    if not unconstrained or site.unconstrained_shape is None:
-        return value
-    assert record.fn is not None
-    plain = biject_to(record.fn.support).inv(value)
-    return jnp.where(jnp.isfinite(plain), plain, 0.0)
 
 
 def _far(site: Site, key: jax.Array, radius: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from numpyro.distributions import constraints
 
 from autovi.distributions import registry
-from autovi.distributions.gradients import Gradients
+from autovi.distributions.gradients import GRADIENTS, Gradients
 from autovi.distributions.supports import bijection_to, support_values
 from autovi.model.execution import Record, mask_of
 
@@ -110,6 +110,12 @@ def feasible(msg: dict[str, Any], shift: Any = 0.0) -> Any:
         return fn.support.feasible_like(jnp.zeros(shape, int))
     transform = bijection_to(fn.support)
     return None if transform is None else transform(jnp.zeros(transform.inverse_shape(shape)) + shift)
+
+
+def term_site(name: str) -> Site:
+    """A term of the density that is no data, as `numpyro.factor` makes one."""
+    gradients = GRADIENTS["Unit"]
+    return Site(name, "Unit", "real", (), (), (), True, False, None, None, False, False, gradients, True, ())
 
 
 def sum_rightmost(x: jax.Array, ndim: int) -> jax.Array:

@@ -54,6 +54,7 @@ class Traced:
     params: Mapping[str, Param]
     relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between
     classes: tuple[Any, ...] = ()  # distributions of the user's own
+    entropy: bool = True  # -log q of the nodes is part of the cost
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

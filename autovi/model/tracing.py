@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Delta, Distribution, TransformedDistribution
+from numpyro.distributions import Delta, Distribution, TransformedDistribution, constraints
 from numpyro.distributions.transforms import IdentityTransform
 
 from autovi.distributions import registry
@@ -35,24 +35,16 @@ CONCRETE_ERRORS = (
 )
 
 
-def trace_program(
+def trace_numpyro(
     model: Callable,
     guide: Callable | None,
     inputs: Inputs,
-    lengths: Mapping[str, int] | None = None,
-    relaxed: Collection[str] = (),
-    check_guide: Callable[[Sites], Any] = lambda guide_sites: None,
+    lengths: Mapping[str, int],
+    relaxed: Collection[str],
+    check_guide: Callable[[Sites], Any],
 ) -> tuple[Traced, Inputs]:
-    """Model and guide function as one graph, and the inputs as the program must take them.
-
-    Both are run once on abstract values. Where they need their data's values (to count groups, say) the data become
-    constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
-    `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
-
-    Raises:
-        ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
-    """
-    tracing = _Tracing(model, guide, dict(lengths or {}), frozenset(relaxed), check_guide)
+    """`trace_program` of NumPyro functions."""
+    tracing = NumPyroTracing(model, guide, dict(lengths), frozenset(relaxed), check_guide)
     try:
         return tracing.run(inputs), inputs
     except CONCRETE_ERRORS:
@@ -72,7 +64,7 @@ class SiteError(ValueError):
 
 
 @dataclass
-class _Tracing:
+class NumPyroTracing:
     """One or two runs of the functions: the whole shape of sites inside a scan, and of networks' parameters, has to be
     known before they are reached."""
 
@@ -82,6 +74,7 @@ class _Tracing:
     relaxed: frozenset[str]
     check_guide: Callable[[Sites], Any]
     stacked: dict[str, Site] = field(default_factory=dict)
+    of_run: Callable[[NumPyroTracing], NumPyroRun] = field(default_factory=lambda: NumPyroRun)
     late: dict[str, Any] = field(default_factory=dict)  # shapes of parameters that are asked for before they are made
     seen: list[str] = field(default_factory=list)
 
@@ -100,10 +93,10 @@ class _Tracing:
         return replace(self._once(inputs), starts=traced.graph)
 
     def _once(self, inputs: Inputs) -> Traced:
-        box: list[_Run] = []
+        box: list[NumPyroRun] = []
 
         def program(arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
-            box[:] = [_Run(self)]
+            box[:] = [self.of_run(self)]
             return box[0].outputs(inputs.rebuild(arrays), rng_key)
 
         try:
@@ -124,16 +117,18 @@ class _Tracing:
             error.add_note(f"raised by the model; {where}")
             raise
         run = box[0]
-        constraints = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
-        params = {n: Param(leaves, made, constraints[n]) for n, (leaves, made) in run.made.items()}
+        declared = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
+        params = {n: Param(leaves, made, declared.get(n, constraints.real)) for n, (leaves, made) in run.made.items()}
         parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.laws, run.sealed, params)
-        return Traced(*parts, self.relaxed, tuple(run.classes))
+        return Traced(*parts, self.relaxed, tuple(run.classes), run.entropy)
 
 
-class _Run:
+class NumPyroRun:
     """One run of guide and model on placeholders, and the outputs that it leaves."""
 
-    def __init__(self, tracing: _Tracing):
+    entropy = True  # -log q of the nodes is part of the cost
+
+    def __init__(self, tracing: NumPyroTracing):
         self.tracing = tracing
         self.nodes: dict[str, jax.Array] = {}
         self.params: dict[str, Any] = {}
@@ -152,24 +147,10 @@ class _Run:
         for name, site in self.tracing.stacked.items():
             shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
             self._node(name, shape, site.discrete)
-        bound: dict[str, Any] = {"params": self._param, "indices": self._indices}
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
-            key = site_key(rng_key, "autovi:guide")
-            records = execute(self.tracing.guide, args, kwargs, key, latent=self._guide_latent, **bound)
-            samples = [r for r in records.values() if r.kind == "sample"]
-            for r in samples:
-                _check(r)
-            self.guide_sites = describe(records)
-            try:
-                self.tracing.check_guide(self.guide_sites)
-            except ValueError as error:
-                raise SiteError(str(error)) from error
-            drawn = [r for r in samples if not r.observed]
-            self.drawn = {r.name: r.value for r in drawn}
-            for r in drawn:
-                out |= self._guide_outputs(r, rng_key.dtype)
-            out |= self._own_draws(records, rng_key)
+            _, out = self.guided(self.tracing.guide, args, kwargs, rng_key)
+        bound: dict[str, Any] = {"params": self._param, "indices": self._indices}
         key = site_key(rng_key, "autovi:model")
         records = execute(self.tracing.model, args, kwargs, key, latent=self._model_latent, **bound)
         samples = [r for r in records.values() if r.kind == "sample"]
@@ -184,6 +165,28 @@ class _Run:
         out |= {f"value:{r.name}": _array(r.value) for r in kept}
         out |= self._own_draws(records, rng_key)
         return out | self.initial
+
+    def guided(
+        self, function: Callable, args: tuple, kwargs: dict[str, Any], rng_key: jax.Array
+    ) -> tuple[dict[str, Record], dict[str, Any]]:
+        """A run of a function whose latent sites are nodes with distributions of their own: records and outputs."""
+        key = site_key(rng_key, "autovi:guide")
+        bound: dict[str, Any] = {"params": self._param, "indices": self._indices}
+        records = execute(function, args, kwargs, key, latent=self._guide_latent, **bound)
+        samples = [r for r in records.values() if r.kind == "sample"]
+        for r in samples:
+            _check(r)
+        self.guide_sites = describe(records)
+        try:
+            self.tracing.check_guide(self.guide_sites)
+        except ValueError as error:
+            raise SiteError(str(error)) from error
+        drawn = [r for r in samples if not r.observed]
+        self.drawn = {r.name: r.value for r in drawn}
+        out = self._own_draws(records, rng_key)
+        for r in drawn:
+            out |= self._guide_outputs(r, rng_key.dtype)
+        return records, out
 
     # --- what is chosen from outside --------------------------------------------------------------------------------
 
@@ -248,13 +251,18 @@ class _Run:
                 return None
             if name in self.asked:
                 late[name] = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start)
-            leaves = jax.tree_util.tree_leaves_with_path(start)
-            names = [f"param:{name}{jax.tree_util.keystr(path)}" for path, _ in leaves]
-            known = zip(names, leaves, strict=True)
-            self.initial |= {n.replace("param:", "init:", 1): x for n, (_, x) in known if isinstance(x, jax.Array)}
-            values = [placeholder(n, x.shape, x.dtype) for n, (_, x) in zip(names, leaves, strict=True)]
-            self.made[name] = tuple(names), jax.tree.structure(start)
-            self.params[name] = jax.tree.unflatten(self.made[name][1], values)
+            self.parameter(name, start)
+        return self.params[name]
+
+    def parameter(self, name: str, start: Any) -> Any:
+        """A parameter of the shape of `start`; where that holds values they are outputs."""
+        leaves = jax.tree_util.tree_leaves_with_path(start)
+        names = [f"param:{name}{jax.tree_util.keystr(path)}" for path, _ in leaves]
+        known = zip(names, leaves, strict=True)
+        self.initial |= {n.replace("param:", "init:", 1): x for n, (_, x) in known if isinstance(x, jax.Array)}
+        values = [placeholder(n, jnp.shape(x), jnp.result_type(x)) for n, (_, x) in zip(names, leaves, strict=True)]
+        self.made[name] = tuple(names), jax.tree.structure(start)
+        self.params[name] = jax.tree.unflatten(self.made[name][1], values)
         return self.params[name]
 
     # --- outputs ----------------------------------------------------------------------------------------------------

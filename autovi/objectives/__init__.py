@@ -2,8 +2,9 @@
 
 from autovi.objectives.base import Objective
 from autovi.objectives.elbo import Elbo
+from autovi.objectives.expectation import Expectation
 from autovi.objectives.iwae import Iwae
 
 OBJECTIVES: dict[str, type[Objective]] = {"elbo": Elbo, "iwae": Iwae}
 
-__all__ = ["OBJECTIVES", "Elbo", "Iwae", "Objective"]
+__all__ = ["OBJECTIVES", "Elbo", "Expectation", "Iwae", "Objective"]

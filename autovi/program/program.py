@@ -298,7 +298,9 @@ class Program:
     @cached_property
     def term_names(self) -> tuple[str, ...]:
         """All cost terms that the nodes as drawn have."""
-        model = [f"p:{n}" for n in self.sites.samples]
+        model = [t for n in self.sites.samples if (t := f"p:{n}") in self.traced.graph.outputs]
+        if not self.traced.entropy:
+            return tuple(model)
         if self.guide_sites is None:
             return (*(f"q:{b.name}" for b in self.plan.blocks), *model)
         drawn = [n for n in self.guide_sites.latents if n not in self.plan.marginal]

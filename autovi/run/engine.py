@@ -17,9 +17,8 @@ from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
-from autovi.model.tracing import trace_program
+from autovi.model.targets import as_target, trace_program
 from autovi.program.branches import branches_of
-from autovi.program.predictive import predict
 from autovi.program.program import Program
 from autovi.program.rows import gather_rows
 from autovi.program.surrogate import Estimate, Step, estimate
@@ -93,7 +92,7 @@ class Engine:
         if not sites.subsampled and not (guide_sites is not None and guide_sites.subsampled):
             return self.program
         sizes = {p.name: p.size for p in sites.plates.values()}
-        traced, _ = trace_program(self._model, self._guide, self.inputs, sizes, self.program.traced.relaxed)
+        traced, _ = trace_program(self._model.function, self.guide, self.inputs, sizes, self.program.traced.relaxed)
         return replace(self.program, traced=traced)
 
     @property
@@ -281,7 +280,8 @@ class Engine:
         shapes = inputs.without_data()
 
         def all_predictions(arrays: Any, params: Any, values: Any, keys: jax.Array) -> Any:
-            one = lambda pair: predict(self._model, shapes, lengths, arrays, params, *pair)  # noqa: E731
+            target = as_target(self._model.function)
+            one = lambda pair: target.predict(shapes, lengths, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
         options = _compiler_options(count * self._numbers_per_draw)

@@ -17,7 +17,7 @@ from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.structure import analyse_structure
 from autovi.analysis.trial_values import FARTHEST, trial_values
 from autovi.model.inputs import bind
-from autovi.model.tracing import trace_program
+from autovi.model.targets import trace_program
 
 
 def found_in(model, data=None):

@@ -9,7 +9,7 @@ import autovi
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.inputs import bind
-from autovi.model.tracing import trace_program
+from autovi.model.targets import trace_program
 
 COSTS = {
     "cosine": (lambda z: jnp.cos(z), False),

@@ -11,7 +11,7 @@ from numpyro.contrib.control_flow import scan
 
 from autovi.analysis.structure import _closed, analyse_structure
 from autovi.model.inputs import bind
-from autovi.model.tracing import trace_program
+from autovi.model.targets import trace_program
 from autovi.plan.rules import make_plan
 
 PACKAGE = Path(__file__).resolve().parents[2] / "autovi"

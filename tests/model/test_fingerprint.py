@@ -12,7 +12,7 @@ from jax.experimental import io_callback
 
 import autovi
 from autovi.model.inputs import bind
-from autovi.model.tracing import trace_program
+from autovi.model.targets import trace_program
 from autovi.preparation import Options, prepare
 
 

@@ -15,7 +15,7 @@ from numpyro import handlers
 
 import autovi
 from autovi.model.inputs import bind
-from autovi.model.tracing import trace_program
+from autovi.model.targets import trace_program
 from autovi.preparation import Options, prepare
 
 Y = np.array([0.5, -0.2, 1.0, 0.3])

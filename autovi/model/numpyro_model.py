@@ -1,0 +1,76 @@
+"""A NumPyro model function as a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from autovi.distributions import registry
+from autovi.distributions.supports import bijection_to
+from autovi.model.execution import Record, execute
+from autovi.model.inputs import Inputs
+from autovi.model.predictive import predict
+from autovi.model.sites import Sites, feasible
+from autovi.model.target import Target, unchecked
+from autovi.model.traced import Traced
+from autovi.model.tracing import trace_numpyro
+
+
+@dataclass(frozen=True)
+class NumPyroModel(Target):
+    """log p(x, z) of the sample sites of a function."""
+
+    function: Callable
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def trace(
+        self,
+        guide: Callable | None,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        relaxed: Collection[str] = (),
+        check_guide: Callable[[Sites], Any] = unchecked,
+    ) -> tuple[Traced, Inputs]:
+        return trace_numpyro(self.function, guide, inputs, lengths, relaxed, check_guide)
+
+    def prior(self, guide: Callable | None, inputs: Inputs, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict:
+        args, kwargs = inputs.rebuild(dict(arrays))
+        records = execute(self.function, args, kwargs, rng_key, latent=_improper)
+        guided = {} if guide is None else execute(guide, args, kwargs, rng_key)
+        drawn = {n: r.value for n, r in guided.items() if r.fn is not None}
+        latent = {n: r for n, r in records.items() if r.kind == "sample" and not r.observed and n not in drawn}
+        return {**{n: _as_node(r, guide is None) for n, r in latent.items()}, **drawn}
+
+    def predict(
+        self,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        params: Mapping[str, Any],
+        values: Mapping[str, Any],
+        rng_key: jax.Array,
+    ) -> dict[str, Any]:
+        return predict(self.function, inputs, lengths, arrays, params, values, rng_key)
+
+
+def _improper(msg: dict[str, Any]) -> Any:
+    """A site without a sampler starts at the origin; the others are drawn."""
+    return feasible(msg) if registry.lookup(msg["fn"]).observation_only else None
+
+
+def _as_node(record: Record, unconstrained: bool) -> jax.Array:
+    assert record.fn is not None
+    value = jnp.asarray(record.value)
+    if registry.is_discrete(record.fn):
+        return value.astype(int)
+    transform = bijection_to(record.fn.support) if unconstrained else None
+    if transform is None:
+        return value
+    plain = transform.inv(value)
+    return jnp.where(jnp.isfinite(plain), plain, 0.0)

@@ -1,0 +1,59 @@
+"""What can be fitted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
+
+import jax
+
+from autovi.model.inputs import Inputs
+from autovi.model.sites import Sites
+from autovi.model.traced import Traced
+
+
+def unchecked(guide_sites: Sites) -> None:
+    """No check of a guide function's sites."""
+
+
+class Target(ABC):
+    """A density, or a loss, of named values.
+
+    Everything behind a target knows its sites and its graph alone (`Traced`): a front end is one implementation of this
+    class. Calling it takes the arguments that the data give.
+    """
+
+    guided: ClassVar[bool] = False  # its nodes have distributions of their own, as those of a guide function have
+
+    @abstractmethod
+    def trace(
+        self,
+        guide: Callable | None,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        relaxed: Collection[str] = (),
+        check_guide: Callable[[Sites], Any] = unchecked,
+    ) -> tuple[Traced, Inputs]:
+        """Sites and graph, and the inputs as the program must take them: see `trace_program`."""
+
+    @abstractmethod
+    def prior(self, guide: Callable | None, inputs: Inputs, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict:
+        """A plausible value of every node, to try costs at: from the guide function, else on the unconstrained scale
+        from the prior."""
+
+    def predict(
+        self,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        params: Mapping[str, Any],
+        values: Mapping[str, Any],
+        rng_key: jax.Array,
+    ) -> dict[str, Any]:
+        """One draw of everything that `values` do not hold.
+
+        Raises:
+            TypeError: the target does not say how its data come about.
+        """
+        raise TypeError(f"predict: a {type(self).__name__} does not say how its data come about; write a NumPyro model")

@@ -1,0 +1,37 @@
+"""From what the user hands over to a target, and to its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from autovi.model.inputs import Inputs
+from autovi.model.numpyro_model import NumPyroModel
+from autovi.model.sites import Sites
+from autovi.model.target import Target, unchecked
+from autovi.model.traced import Traced
+
+
+def as_target(model: Callable) -> Target:
+    """The target that a model is; a function is a NumPyro model."""
+    return model if isinstance(model, Target) else NumPyroModel(model)
+
+
+def trace_program(
+    model: Callable,
+    guide: Callable | None,
+    inputs: Inputs,
+    lengths: Mapping[str, int] | None = None,
+    relaxed: Collection[str] = (),
+    check_guide: Callable[[Sites], Any] = unchecked,
+) -> tuple[Traced, Inputs]:
+    """Model and guide function as one graph, and the inputs as the program must take them.
+
+    Both are run once on abstract values. Where they need their data's values (to count groups, say) the data become
+    constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
+    `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
+
+    Raises:
+        ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
+    """
+    return as_target(model).trace(guide, inputs, lengths or {}, relaxed, check_guide)

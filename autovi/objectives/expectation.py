@@ -1,0 +1,35 @@
+"""The expectation of a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from autovi.estimators.base import Estimator
+from autovi.objectives.base import Objective, Scalar, Weights
+
+
+@dataclass(frozen=True)
+class Expectation(Objective):
+    """-E loss(z), z drawn from the distributions that are differentiated: the objective of a `Loss`, with local costs.
+
+    There is no posterior, so that no site can be summed out of it; `enumerate` sums over one. Schulman, Heess, Weber
+    and Abbeel (2015), "Gradient Estimation Using Stochastic Computation Graphs".
+
+    Example:
+        >>> Expectation().value(jnp.array([-1.0, -3.0]))
+        Array(-2., dtype=float32)
+    """
+
+    name: ClassVar[str] = "expectation"
+    local_costs: ClassVar[bool] = True
+
+    def value(self, log_weights: Weights) -> Scalar:
+        return jnp.mean(log_weights)
+
+    def refuses(self, estimator: Estimator) -> str | None:
+        if estimator.marginalizes:
+            return "an expected loss has no posterior to sum it out of; 'enumerate' sums over it"
+        return None
