@@ -6,7 +6,7 @@ The one trace serves the plan (what is there, what depends on what), the fingerp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -60,7 +60,9 @@ class Traced:
     def fingerprint(self) -> Fingerprint:
         """A digest of all that the functions compute: equal for functions that compute the same."""
         jaxprs, complete = self._jaxprs()
-        return fingerprint(jaxprs, (self.sites, self.guide_sites), self.classes, not complete)
+        # Field by field: what a cached property has added says nothing of the program.
+        sites = [vars(s)[f.name] for s in (self.sites, self.guide_sites) if s is not None for f in fields(Sites)]
+        return fingerprint(jaxprs, sites, self.classes, not complete)
 
     def _jaxprs(self) -> tuple[list[Any], bool]:
         """The traced program; also its derivatives, where functions with derivatives of their own are in it.

@@ -170,10 +170,13 @@ class Program:
     def affected(self, node: str) -> frozenset[Any]:
         """The variables that may change when a node is forced, those of nodes drawn again below it included."""
         if node not in self._affected:
-            below = [n for n in self.order if self.structure.below(n, node)]
-            variables = [v for n in (node, *below) for v in self.node_variables(n)]
+            variables = [v for n in (node, *self.below(node)) for v in self.node_variables(n)]
             self._affected[node] = frozenset(self.traced.graph.downstream(variables))
         return self._affected[node]
+
+    def below(self, node: str) -> list[str]:
+        """The nodes whose distribution depends on a node."""
+        return [n for n in self.order if self.structure.below(n, node)]
 
     @cached_property
     def _affected(self) -> dict[str, frozenset[Any]]:
@@ -403,8 +406,8 @@ class Program:
         """How many numbers one branch computes."""
         graph, affected = self.traced.graph, self.affected(node)
         wanted = [graph.outputs[n] for n in names if n in graph.outputs]
-        own = set(self.node_variables(node))
-        return graph.numbers(wanted, lambda var: var in own or var not in affected)
+        given = {v for n in (node, *self.below(node)) for v in self.node_variables(n)}
+        return graph.numbers(wanted, lambda var: var in given or var not in affected)
 
     def first_value(self, node: str) -> Any:
         """A value of a marginalized site, to stand in until it is integrated."""

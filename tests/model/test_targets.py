@@ -115,6 +115,7 @@ def test_the_gradient_of_an_expected_loss(estimators):
 
 
 def test_a_site_of_an_expected_loss_cannot_be_summed_out():
+    alone = lambda params: numpyro.sample("b", dist.Bernoulli(logits=params)) * 2.0  # noqa: E731
     options = Options(objective=Expectation(), estimators={"b": "marginalize"})
     with pytest.raises(ValueError, match="no posterior to sum it out of"):
-        prepare(Loss(loss, {"a": 0.0, "m": 0.0, "s": 0.0}), {"target": 1.1}, options)
+        prepare(Loss(alone, 0.0), None, options)
