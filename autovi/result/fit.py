@@ -169,7 +169,8 @@ class Fit:
         which each site was fitted, and their difference `log_weight`.
         """
         draws = self.draws
-        predictive = {n: v for n, v in self.predict().items() if n in self.engine.full.sites.observed}
+        observed = self.engine.full.sites.observed
+        predictive = {n: v for n, v in self.predict().items() if n in observed} if observed else {}
         stats = {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
         groups = {
             "posterior": _chain(draws.values),
