@@ -15,7 +15,7 @@ from jax import Array
 
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.acceptance import until_accepted
-from autovi.implicit.numerics.quadrature import cutoff, integrate
+from autovi.implicit.numerics.quadrature import cutoff, integrate, num_nodes
 
 SPREAD_OUT = 1.23  # concentrations up to which the envelope touches the density at 0 and at pi
 
@@ -77,7 +77,7 @@ def _half_integral(r: Array, kappa: Array) -> Array:
         return (gap - 2 * other * other) * jnp.exp(-2 * kappa * step * (other + half)) * shrunk
 
     # The ends move with t, hence no constant length.
-    return length * integrate(integrand, jnp.ones_like(length))
+    return length * integrate(integrand, jnp.ones_like(length), num_nodes(length.dtype, 16))
 
 
 def resultant_gap(kappa: Array) -> Array:
@@ -96,7 +96,8 @@ def resultant_gap(kappa: Array) -> Array:
         fall, density = weight(r)
         return fall * density
 
-    return integrate(fallen, length) / integrate(lambda r: weight(r)[1], length)
+    nodes = num_nodes(length.dtype, 16)
+    return integrate(fallen, length, nodes) / integrate(lambda r: weight(r)[1], length, nodes)
 
 
 def _reach(square: Array, kappa: Array) -> Array:
@@ -108,16 +109,18 @@ def _reach(square: Array, kappa: Array) -> Array:
 def _rejection(rng_key: Array, kappa: Array, shape: tuple[int, ...]) -> Array:
     """Of the proposals 0.78 or more are accepted."""
     kappa, width, ceiling = (jnp.broadcast_to(x, shape) for x in (kappa, *envelope(kappa)))
-    return until_accepted(rng_key, lambda key: propose(key, kappa, width, ceiling))
+    return until_accepted(rng_key, lambda noise: propose(noise, kappa, width, ceiling), kappa)[1]
 
 
-def propose(rng_key: Array, kappa: Array, width: Array, ceiling: Array) -> tuple[Array, Array]:
-    """r = tan(t/4) drawn from the envelope of `exp(kappa cos t)`, and the logarithm of the probability to accept it.
+def propose(noise: Array, kappa: Array, width: Array, ceiling: Array) -> tuple[Array, Array]:
+    """r = tan(t/4) with the law of the envelope of `exp(kappa cos t)`, and the logarithm of the probability to keep it.
+
+    `noise` is uniform on (-1, 1).
 
     The envelope is that of Student's t with two degrees of freedom, whose quantiles are algebraic, cut off at -1 and 1:
     r = sqrt(width) v / sqrt(1 - v^2) with v uniform has a density proportional to (1 + r^2 / width)^(-3/2).
     """
-    v = jax.random.uniform(rng_key, kappa.shape, kappa.dtype, minval=-1.0) * jax.lax.rsqrt(1 + width)
+    v = noise * jax.lax.rsqrt(1 + width)
     kept = 1 - v * v
     r = jnp.clip(v * jnp.sqrt(width / kept), -1.0, 1.0)
     return r, _log_ratio(r * r, kappa, width) - ceiling

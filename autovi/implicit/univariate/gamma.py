@@ -79,8 +79,8 @@ def log_gamma_slope(log_ratio: Array, a: Array) -> Array:
 
     both terms positive. Relative error about 1e-6 in float32, 1e-12 in float64.
     """
-    gap, next_gap = digamma_gap(a), digamma_gap(a + 1)
-    beyond = jnp.log1p(1 / a)  # log((a + 1) / a)
+    beyond, next_gap = jnp.log1p(1 / a), digamma_gap(a + 1)  # beyond: log((a + 1) / a)
+    gap = next_gap + (1 / a - beyond)  # digamma_gap(a), a sum of positive terms
     from_next = log_ratio - beyond + next_gap  # log z - digamma(a + 1)
     shifted = (a < SHIFTED_BELOW) & (from_next < 0)
     shape = jnp.where(shifted, a + 1, a)
@@ -108,25 +108,25 @@ def draw_log_ratio(rng_key: Array, a: Array, shape: tuple[int, ...]) -> Array:
 
     Marsaglia and Tsang (2000), "A simple method for generating gamma variables", section 6 for small shapes.
     """
-    proposal_key, boost_key = jax.random.split(rng_key)
     boosted = a < 1
     b = jnp.where(boosted, a + 1, a)
-    log_ratio = _rejection(proposal_key, jnp.broadcast_to(b, shape))
+    boost_key, log_ratio = _rejection(rng_key, jnp.broadcast_to(b, shape))
     lowered = jnp.log1p(1 / a) - jax.random.exponential(boost_key, shape, a.dtype) / a
     return log_ratio + jnp.where(boosted, lowered, 0.0)
 
 
-def _rejection(rng_key: Array, b: Array) -> Array:
-    """log(z/b), z ~ Gamma(b, 1), b at least 1: z = d (1 + c x)^3, d = b - 1/3, c = 1 / sqrt(9 d), x a normal kept with
+def _rejection(rng_key: Array, b: Array) -> tuple[Array, Array]:
+    """A key to go on with, and log(z/b), z ~ Gamma(b, 1), b at least 1: z = d (1 + c x)^3, d = b - 1/3, c = 1 / sqrt(9 d), x a normal kept with
     the probability that makes it right, 0.95 or more."""
     d = b - 1 / 3
     c = 1 / (3 * jnp.sqrt(d))
 
-    def propose(key: Array) -> tuple[Array, Array]:
-        x = jax.random.normal(key, b.shape, b.dtype)
+    def propose(noise: Array) -> tuple[Array, Array]:
+        x = 2**0.5 * jax.lax.erf_inv(noise)
         step = jnp.maximum(c * x, jnp.finfo(b.dtype).eps - 1)  # -1 and less has probability 0
         log_cube_root = jnp.log1p(step)
         exponent = 0.5 * x * x + 3 * d * (log_cube_root - step - step * step - step**3 / 3)
         return 3 * log_cube_root, jnp.where(c * x <= -1, -jnp.inf, exponent)
 
-    return until_accepted(rng_key, propose) + jnp.log1p(-1 / (3 * b))
+    key, log_ratio = until_accepted(rng_key, propose, b)
+    return key, log_ratio + jnp.log1p(-1 / (3 * b))
