@@ -14,7 +14,7 @@ from jax.scipy.special import betainc, erfc, expit, gammainc, gammaincc
 
 from autovi.distributions import registry
 from autovi.implicit.composite.supports import lies_in, moved_inside
-from autovi.implicit.generic.by_cdf import cdf_velocity
+from autovi.implicit.generic.rules import cdf_velocity
 from autovi.implicit.generic.by_log_prob import tails_by_log_prob
 from autovi.implicit.generic.rules import generic_rule
 from autovi.implicit.rule import is_plain_transformed
