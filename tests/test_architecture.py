@@ -31,12 +31,10 @@ ORDER = [
 IMPLICIT_ORDER = [
     "attach",
     "rule",
-    "guard",
+    "validation",
     "numerics",
     "log_concave",
     "generic",
-    "velocity",
-    "library",
     "dispatch",
     "univariate",
     "circular",
@@ -44,8 +42,6 @@ IMPLICIT_ORDER = [
     "composite",
     "transported",
     "table",
-    "routes",
-    "registration",
 ]
 # The folders whose members know `base` (and `base` the baselines) and no sibling; their `__init__` holds the table.
 PLUGIN_FOLDERS = ["families", "estimators"]

@@ -16,7 +16,7 @@ from numpyro.distributions import constraints
 from autovi.distributions import registry
 from autovi.distributions.gradients import Gradients
 from autovi.distributions.supports import bijection_to, support_values
-from autovi.implicit.composite.faults import density_fault
+from autovi.implicit.composite.supports import composition_fault
 from autovi.model.execution import Record, execute, mask_of
 from autovi.model.fingerprint import fingerprint, has_custom_derivatives
 from autovi.model.inputs import Inputs
@@ -211,7 +211,7 @@ def _log_density(record: Record) -> jax.Array:
             "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
             "subsampled plate would explain it"
         )
-    if fault := density_fault(record.fn, latent=not record.observed):
+    if fault := composition_fault(record.fn):
         raise SiteError(f"site {record.name!r}: {fault}")
     return record.fn.log_prob(record.value)
 

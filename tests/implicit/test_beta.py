@@ -11,7 +11,7 @@ from one_sided import ACCURACY, assert_accurate, assert_mean, beta_slope, digamm
 from scipy.special import betainc, polygamma
 from scipy.stats import kstest
 
-from autovi.implicit.numerics.extremes import smallest
+from autovi.implicit.numerics.sampling import smallest
 from autovi.implicit.univariate.beta import beta_velocity, draw_beta, log_odds, log_odds_velocity
 
 SHAPES = (1e-3, 0.01, 0.1, 0.5, 1.0, 2.5, 3.0, 10.0, 100.0, 1e3, 1e4)

@@ -11,7 +11,7 @@ from numpyro.distributions import constraints, transforms
 import autovi
 from autovi import implicit
 from autovi.distributions.registry import lookup
-from autovi.implicit.composite.faults import density_fault
+from autovi.implicit.composite.supports import density_fault
 
 REAL = constraints.real
 HALF = dist.Categorical(probs=jnp.array([0.5, 0.5]))

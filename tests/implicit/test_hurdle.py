@@ -10,7 +10,7 @@ from scipy import stats
 
 from autovi import implicit
 from autovi.distributions.registry import lookup
-from autovi.implicit.velocity import velocity
+from autovi.implicit.dispatch import velocity
 
 POSITIVE = dist.constraints.nonnegative
 

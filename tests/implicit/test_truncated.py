@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import gammaln
 
 from autovi import implicit
-from autovi.implicit.log_concave.skewed import gamma_law
+from autovi.implicit.log_concave.families import gamma_law
 
 INF = np.inf
 STEP = 1e-3

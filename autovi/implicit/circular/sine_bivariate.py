@@ -18,8 +18,8 @@ from jax.lax import bessel_i0e, bessel_i1e
 from autovi.implicit.attach import attach
 from autovi.implicit.circular.half_circle import Parts, Place, half_circle_velocity
 from autovi.implicit.circular.von_mises import angle_slope, draw_angle, envelope, propose, wrap
-from autovi.implicit.numerics.acceptance import until_accepted
 from autovi.implicit.numerics.quadrature import cutoff
+from autovi.implicit.numerics.sampling import until_accepted
 
 HALVINGS = 12
 

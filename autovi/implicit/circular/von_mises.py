@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 from jax import Array
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.acceptance import until_accepted
 from autovi.implicit.numerics.quadrature import cutoff, integrate, num_nodes
+from autovi.implicit.numerics.sampling import until_accepted
 
 SPREAD_OUT = 1.23  # concentrations up to which the envelope touches the density at 0 and at pi
 

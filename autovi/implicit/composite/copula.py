@@ -12,16 +12,14 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 
 from autovi.distributions import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.faults import part_fault
-from autovi.implicit.composite.supports import ends_of
+from autovi.implicit.composite.supports import ends_of, part_fault
 from autovi.implicit.composite.tails import tails
-from autovi.implicit.log_concave.base import FAR, LogConcave
-from autovi.implicit.log_concave.descent import descend
-from autovi.implicit.log_concave.table import log_concave_of
-from autovi.implicit.numerics.inversion import invert
-from autovi.implicit.numerics.triangular import inverse_lower, matvec
+from autovi.implicit.dispatch import velocity
+from autovi.implicit.log_concave.base import FAR, LogConcave, descend
+from autovi.implicit.log_concave.families import log_concave_of
+from autovi.implicit.numerics.matrices import inverse_lower, matvec
+from autovi.implicit.numerics.sampling import invert
 from autovi.implicit.rule import is_plain_transformed
-from autovi.implicit.velocity import velocity
 
 
 def draw_copula(rng_key: Array, fn: dist.GaussianCopula, shape: tuple[int, ...]) -> Array:
@@ -47,7 +45,7 @@ def copula_velocity(fn: dist.GaussianCopula, value: Array, moving: dist.Gaussian
     return _move((marginal, scores), value, (moving.marginal_dist, turned))
 
 
-def guard_copula(fn: dist.GaussianCopula) -> dist.GaussianCopula:
+def validate_copula(fn: dist.GaussianCopula) -> dist.GaussianCopula:
     """Marginals on a line, without atoms: an angle is cut where its distribution function begins, and that shows."""
     marginal = registry.strip(fn.marginal_dist)
     cut = "its draws jump where the circle is cut" if registry.lookup(marginal).periodic else None

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from autovi.implicit.attach import attach
-from autovi.implicit.guard import float_type
-from autovi.implicit.log_concave.base import FAR, LogConcave
-from autovi.implicit.log_concave.descent import descend
-from autovi.implicit.log_concave.table import log_concave_of
-from autovi.implicit.numerics.extremes import held
-from autovi.implicit.velocity import velocity
+from autovi.implicit.dispatch import velocity
+from autovi.implicit.log_concave.base import FAR, LogConcave, descend
+from autovi.implicit.log_concave.families import log_concave_of
+from autovi.implicit.numerics.sampling import clip_straight_through
+from autovi.implicit.validation import float_type
 
 
 def truncated_velocity(fn: Any, value: Array, moving: Any) -> Array:
@@ -24,7 +23,7 @@ def truncated_velocity(fn: Any, value: Array, moving: Any) -> Array:
     F(low)): the derivative of z at fixed u. Bounds at infinity do not count.
     """
     law, low, high = _ends(fn)
-    value = held(value, low.bound, high.bound)
+    value = clip_straight_through(value, low.bound, high.bound)
     origin, s = _origin(low, high), law.position(value)
     kept = [_mass(law, origin, end.side, end.at) for end in (low, high)]
     total = velocity(fn.base_dist, value, moving.base_dist)

@@ -22,8 +22,6 @@ _HALVINGS = 8
 _BULK = 6.0  # the part of a side that is integrated finely, in the logarithm of the distance
 
 
-
-
 def log_prob_velocity(fn: Any, value: Array, moving: Any) -> Array:
     """`dz = T'(u) du + dT`, `du = -(1/q(u)) int_{-inf}^u s(t) q(t) dt`, from the `log_prob` and the `support` of `fn`.
 

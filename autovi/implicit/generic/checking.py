@@ -186,7 +186,7 @@ def _reference(fn: Distribution, points: Array) -> _Reference:
         scores = moves(fn, lambda fn, moving: log_density_along(fn, u, moving)[1], u)
         return density, jnp.where(density > 0, scores, 0.0)
 
-    mass, along, size = np.zeros(width.shape), 0.0, 0.0
+    mass, along, size = np.zeros(width.shape), np.zeros(()), np.zeros(())
     for node, weight in gauss_legendre(_NODES):
         density, scores = evaluate(jnp.asarray(start + node * width, points.dtype))
         part = weight * width * np.asarray(density, np.float64)

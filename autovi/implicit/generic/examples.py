@@ -123,8 +123,8 @@ def _unknown(fn: Distribution) -> str:
     traced = [name for name, value in vars(fn).items() if any(map(_is_traced, jax.tree.leaves(value)))]
     return (
         f"{type(fn).__name__}: its draws are differentiated after a check on numbers, and its arg_constraints do not "
-        f"say which values {' and '.join(traced)} may have; call autovi.implicit.check on an instance of these shapes outside of jit "
-        "and grad first"
+        f"say which values {' and '.join(traced)} may have; call autovi.implicit.check on an instance of these shapes "
+        "outside of jit and grad first"
     )
 
 

@@ -13,9 +13,9 @@ from autovi.distributions import registry
 from autovi.implicit.generic.by_log_prob import log_prob_velocity
 from autovi.implicit.generic.checking import CheckReport, examine
 from autovi.implicit.generic.examples import examples
-from autovi.implicit.guard import require_distribution
-from autovi.implicit.rule import Rule
+from autovi.implicit.rule import Rule, require_distribution
 from autovi.keys import as_key
+
 
 def cdf_velocity(fn: Any, value: Array, moving: Any) -> Array:
     """`dz = -dF(z; theta) / p(z; theta)`, from the `cdf` and the `log_prob` of `fn`.
@@ -71,8 +71,9 @@ def check(distribution: Distribution, rng_key: Array | int = 0) -> CheckReport:
 
     Its draws must follow its `log_prob`, which must integrate to 1 over its `support` and vanish nowhere between them.
     The derivative of a draw is then `-dF/p` from its `cdf`, if that agrees in value and in its derivatives with a fine
-    quadrature of the log density, otherwise from a coarser quadrature, which must agree with it too. `sample` and `reparameterize` check each class by themselves;
-    calling this outside of `jit` serves parameters about which `arg_constraints` says nothing, and tests.
+    quadrature of the log density, otherwise from a coarser quadrature, which must agree with it too. `sample` and
+    `reparameterize` check each class by themselves; calling this outside of `jit` serves parameters about which
+    `arg_constraints` says nothing, and tests.
 
     Args:
         distribution: univariate, with concrete parameters, best those of a hard case.

@@ -9,8 +9,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.extremes import fraction, smallest
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
+from autovi.implicit.numerics.sampling import fraction, smallest
 from autovi.implicit.numerics.special import digamma_difference
 from autovi.implicit.univariate.gamma import draw_log_ratio
 

@@ -1,4 +1,4 @@
-"""Gamma draws in log space, vectorized, with the implicit gradient of the shape by quadrature."""
+"""Gamma and inverse gamma draws in log space, vectorized, with the implicit gradient of the shape by quadrature."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
-from autovi.implicit.log_concave.skewed import gamma_reach
-from autovi.implicit.numerics.acceptance import until_accepted
-from autovi.implicit.numerics.extremes import scaled_exp
+from autovi.implicit.log_concave.families import gamma_reach
 from autovi.implicit.numerics.quadrature import cutoff, integrate
+from autovi.implicit.numerics.sampling import scaled_exp, until_accepted
 from autovi.implicit.numerics.special import digamma_gap, log_quotient
 from autovi.keys import as_key
 
@@ -60,6 +59,23 @@ def gamma_velocity(fn: dist.Gamma, value: Array, moving: dist.Gamma) -> Array:
     """z (d log z/da da - dr/r)."""
     log_ratio = log_quotient(value, fn.concentration / fn.rate)
     return value * (log_gamma_slope(log_ratio, fn.concentration) * moving.concentration - moving.rate / fn.rate)
+
+
+def draw_inverse_gamma(rng_key: Array, fn: dist.InverseGamma, shape: tuple[int, ...]) -> Array:
+    """Draws rate / x of an `InverseGamma`, x ~ Gamma(concentration, 1), which may broadcast to `shape`.
+
+    A draw that its number type cannot hold with its gradient is a smaller one, and its gradient is that of its
+    logarithm.
+    """
+    dtype = jnp.result_type(fn.concentration, fn.rate, float)
+    concentration, rate = jnp.asarray(fn.concentration, dtype), jnp.asarray(fn.rate, dtype)
+    return scaled_exp(-log_ratio(rng_key, concentration, shape), rate / concentration, heavy=True)
+
+
+def inverse_gamma_velocity(fn: dist.InverseGamma, value: Array, moving: dist.InverseGamma) -> Array:
+    """z (dr/r - d log x/da da)."""
+    log_ratio = -log_quotient(value, fn.rate / fn.concentration)
+    return value * (moving.rate / fn.rate - log_gamma_slope(log_ratio, fn.concentration) * moving.concentration)
 
 
 def log_ratio(rng_key: Array, a: Array, shape: tuple[int, ...]) -> Array:
@@ -116,8 +132,11 @@ def draw_log_ratio(rng_key: Array, a: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _rejection(rng_key: Array, b: Array) -> tuple[Array, Array]:
-    """A key to go on with, and log(z/b), z ~ Gamma(b, 1), b at least 1: z = d (1 + c x)^3, d = b - 1/3, c = 1 / sqrt(9 d), x a normal kept with
-    the probability that makes it right, 0.95 or more."""
+    """A key to go on with, and log(z/b), z ~ Gamma(b, 1), b at least 1.
+
+    z = d (1 + c x)^3, d = b - 1/3, c = 1 / sqrt(9 d), x a normal kept with the probability that makes it right, 0.95 or
+    more.
+    """
     d = b - 1 / 3
     c = 1 / (3 * jnp.sqrt(d))
 
