@@ -72,7 +72,7 @@ def folded_velocity(fn: dist.FoldedDistribution, value: Array, moving: dist.Fold
 
 def validate_folded(fn: dist.FoldedDistribution) -> dist.FoldedDistribution:
     """A base without transforms, as wide on the left of 0 as on the right, with a density that is that of its draws."""
-    if fault := fold_fault(fn) or part_fault(fn.base_dist):
+    if fault := part_fault(fn.base_dist) or fold_fault(fn):
         name = type(registry.strip(fn.base_dist)).__name__
         raise TypeError(f"FoldedDistribution of {name}: {fault}; use the score function")
     return fn
