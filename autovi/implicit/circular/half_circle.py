@@ -100,7 +100,8 @@ def _integrals(density: Density, ends: Ends, angle: Array, treedef: Any) -> tupl
             return left + within * inner.even, right + beyond * outer.even, odd + beyond * outer.odd
 
         zero = jnp.zeros_like(here)
-        return accumulate(add, (zero, zero, zero), rule)
+        # The many terms of these densities, written out, would take minutes to compile.
+        return accumulate(add, (zero, zero, zero), rule, together=1)
 
     def drawn(leaves: list[Array]) -> Parts:
         return density(jax.tree.unflatten(treedef, leaves), half * half)(place(jnp.zeros_like(here))[0])

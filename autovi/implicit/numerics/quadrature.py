@@ -48,14 +48,14 @@ def integrate(integrand: Callable[[Array], Array], length: Array, nodes: int | N
     return accumulate(add, jnp.zeros_like(length), rule) * length
 
 
-def accumulate(add: Callable[[Any, Array], Any], start: Any, rows: np.ndarray) -> Any:
+def accumulate(add: Callable[[Any, Array], Any], start: Any, rows: np.ndarray, together: int = 6) -> Any:
     """`add` applied to the totals `start` and to each of the rows of nodes and weights, one after the other.
 
-    A loop over groups of rows, each group written out: XLA makes one vectorized loop over the draws of a group. An axis
-    of nodes costs ten times as much per draw, and all nodes written out cost twice the time to compile. Reverse mode
-    computes a group anew, so that memory does not grow with the nodes.
+    A loop over groups of at most `together` rows, each group written out: XLA makes one vectorized loop over the draws
+    of a group. An axis of nodes costs ten times as much per draw, and all nodes written out cost twice the time to
+    compile. Reverse mode computes a group anew, so that memory does not grow with the nodes.
     """
-    size = next(size for size in (6, 5, 4, 3, 2, 1) if len(rows) % size == 0)
+    size = next(size for size in range(together, 0, -1) if len(rows) % size == 0)
 
     @jax.checkpoint
     def group(totals: Any, rows: Array) -> tuple[Any, None]:
