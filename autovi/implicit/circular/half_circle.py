@@ -79,7 +79,7 @@ def _integrals(density: Density, ends: Ends, angle: Array, treedef: Any) -> tupl
     half = 2 * here * shrink
     low, high = (_quarter_tangent(end) for end in ends(half * half))
     inward, outward = jnp.minimum(low - here, 0.0), jnp.maximum(high - here, 0.0)
-    rule = np.asarray(gauss_legendre(num_nodes(here.dtype, 16)))
+    rule = np.asarray(gauss_legendre(num_nodes(here.dtype)))
 
     def place(y: Array) -> tuple[Place, Array]:
         there = here + y

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.quadrature import cutoff, integrate, num_nodes
+from autovi.implicit.numerics.quadrature import cutoff, integrate
 from autovi.implicit.numerics.sampling import until_accepted
 
 SPREAD_OUT = 1.23  # concentrations up to which the envelope touches the density at 0 and at pi
@@ -77,7 +77,7 @@ def _half_integral(r: Array, kappa: Array) -> Array:
         return (gap - 2 * other * other) * jnp.exp(-2 * kappa * step * (other + half)) * shrunk
 
     # The ends move with t, hence no constant length.
-    return length * integrate(integrand, jnp.ones_like(length), num_nodes(length.dtype, 16))
+    return length * integrate(integrand, jnp.ones_like(length))
 
 
 def resultant_gap(kappa: Array) -> Array:
@@ -96,8 +96,7 @@ def resultant_gap(kappa: Array) -> Array:
         fall, density = weight(r)
         return fall * density
 
-    nodes = num_nodes(length.dtype, 16)
-    return integrate(fallen, length, nodes) / integrate(lambda r: weight(r)[1], length, nodes)
+    return integrate(fallen, length) / integrate(lambda r: weight(r)[1], length)
 
 
 def _reach(square: Array, kappa: Array) -> Array:

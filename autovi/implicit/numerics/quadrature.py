@@ -24,7 +24,7 @@ def gauss_legendre(num_nodes: int) -> tuple[tuple[float, float], ...]:
     return tuple(zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
-def num_nodes(dtype: jnp.dtype, single: int = 12) -> int:
+def num_nodes(dtype: jnp.dtype, single: int = 16) -> int:
     """How many nodes a smooth one-sided integrand needs to come to rounding error: `single` in single precision."""
     return single if jnp.finfo(dtype).bits <= 32 else 40
 

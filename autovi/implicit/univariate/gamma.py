@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
 from autovi.implicit.log_concave.families import gamma_reach
-from autovi.implicit.numerics.quadrature import cutoff, integrate
+from autovi.implicit.numerics.quadrature import cutoff, integrate, num_nodes
 from autovi.implicit.numerics.sampling import scaled_exp, until_accepted
 from autovi.implicit.numerics.special import digamma_gap, log_quotient
 from autovi.keys import as_key
@@ -116,7 +116,8 @@ def _integral(log_ratio: Array, distance: Array, a: Array) -> Array:
         growth = jnp.expm1(y)
         return (distance + y) * jnp.exp(a * ((y - growth) - excess * growth))
 
-    return side * integrate(integrand, gamma_reach(a, excess, left, cutoff(a.dtype)))
+    # In single precision 12 nodes reach the accuracy of 16 here; for Beta, Student's t and angles they do not.
+    return side * integrate(integrand, gamma_reach(a, excess, left, cutoff(a.dtype)), num_nodes(a.dtype, 12))
 
 
 def draw_log_ratio(rng_key: Array, a: Array, shape: tuple[int, ...]) -> Array:

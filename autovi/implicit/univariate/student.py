@@ -9,7 +9,7 @@ from jax import Array
 
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.matrices import inverse_lower, matvec
-from autovi.implicit.numerics.quadrature import cutoff, integrate, num_nodes, reach
+from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
 from autovi.implicit.numerics.special import digamma_excess, log1p_minus
 from autovi.implicit.univariate.gamma import draw_log_ratio
 
@@ -128,5 +128,4 @@ def _integral(log_x: Array, m: Array, a: Array, b: float | Array) -> Array:
     away = jnp.sign(-power)
     # 1 + m (k^2 - 1) is at least m k^2 and at least 1 - m, so the fall is at least linear with the tail's slope.
     first = (cutoff(m.dtype) - total * jnp.where(outward, jnp.log(m), log_x)) / (2 * jnp.where(outward, a, b))
-    # Single precision needs 16 nodes here: at 12 the far tail loses a digit.
-    return -2 * power * integrate(integrand, -jnp.expm1(-reach(fall, first) / jnp.abs(power)), num_nodes(m.dtype, 16))
+    return -2 * power * integrate(integrand, -jnp.expm1(-reach(fall, first) / jnp.abs(power)))
