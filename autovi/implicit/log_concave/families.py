@@ -19,7 +19,7 @@ from autovi.implicit.numerics.special import log_quotient
 
 
 def log_concave_of(fn: Any) -> LogConcave | None:
-    """The law of `fn`, an instance of one of the classes below or of a subclass that only sets its parameters."""
+    """The density of `fn`, an instance of one of the classes below or of a subclass that only sets its parameters."""
     for cls, build in _BUILD.items():
         if isinstance(fn, cls) and type(fn).log_prob is cls.log_prob:
             return build(fn)
@@ -33,15 +33,15 @@ def _floats(*parameters: Any) -> list[Array]:
 
 def _student(fn: dist.StudentT) -> LogConcave:
     df, loc, scale = _floats(fn.df, fn.loc, fn.scale)
-    return cosh_law(df, loc, scale * jnp.sqrt(df), heavy=True)
+    return cosh_density(df, loc, scale * jnp.sqrt(df), heavy=True)
 
 
 def _cosh(fn: Any, power: int, width: float, heavy: bool) -> LogConcave:
     loc, scale = _floats(fn.loc, fn.scale)
-    return cosh_law(power, loc, width * scale, heavy)
+    return cosh_density(power, loc, width * scale, heavy)
 
 
-def gamma_law(a: Array, rate: Array) -> LogConcave:
+def gamma_density(a: Array, rate: Array) -> LogConcave:
     """s = log(z rate / a): p(s) proportional to exp(a (s - e^s))."""
 
     def fall(start: Array, step: Array) -> Array:
@@ -80,7 +80,7 @@ def gamma_reach(a: Array, excess: Array, leftward: Array, nats: Array | float) -
     return jnp.where(leftward, left, jnp.minimum(right, quadratic))
 
 
-def beta_law(a: Array, b: Array) -> LogConcave:
+def beta_density(a: Array, b: Array) -> LogConcave:
     """s = logit z - log(a / b): p(s) proportional to z^a (1 - z)^b."""
     mode = jnp.log(a) - jnp.log(b)
 
@@ -126,7 +126,7 @@ def _log_slope(logit: Array) -> Array:
     return -jax.nn.softplus(logit) - jax.nn.softplus(-logit)
 
 
-def normal_law(loc: Array, scale: Array) -> LogConcave:
+def normal_density(loc: Array, scale: Array) -> LogConcave:
     """s = (z - loc) / scale; fall = start step + step^2 / 2."""
 
     def depth(start: Array, direction: Array, nats: Array) -> tuple[Array, Array]:
@@ -144,7 +144,7 @@ def normal_law(loc: Array, scale: Array) -> LogConcave:
     )
 
 
-def laplace_law(loc: Array, scale: Array) -> LogConcave:
+def laplace_density(loc: Array, scale: Array) -> LogConcave:
     """s = (z - loc) / scale; fall = |step|."""
     return LogConcave(
         *_affine(loc, scale),
@@ -155,7 +155,7 @@ def laplace_law(loc: Array, scale: Array) -> LogConcave:
     )
 
 
-def cosh_law(power: Array | int, loc: Array, scale: Array, heavy: bool) -> LogConcave:
+def cosh_density(power: Array | int, loc: Array, scale: Array, heavy: bool) -> LogConcave:
     """p(s) proportional to cosh(s)^-power; a power that is an integer has a tail in closed form.
 
     s = (z - loc) / scale, or asinh((z - loc) / scale) where `heavy`: Logistic (power 2, twice its scale), SoftLaplace
@@ -233,12 +233,12 @@ def _is_single(x: Array) -> bool:
 
 
 _BUILD: dict[type[dist.Distribution], Callable[[Any], LogConcave]] = {
-    dist.Beta: lambda fn: beta_law(*_floats(fn.concentration1, fn.concentration0)),
+    dist.Beta: lambda fn: beta_density(*_floats(fn.concentration1, fn.concentration0)),
     dist.Cauchy: lambda fn: _cosh(fn, 1, 1.0, heavy=True),
-    dist.Gamma: lambda fn: gamma_law(*_floats(fn.concentration, fn.rate)),
-    dist.Laplace: lambda fn: laplace_law(*_floats(fn.loc, fn.scale)),
+    dist.Gamma: lambda fn: gamma_density(*_floats(fn.concentration, fn.rate)),
+    dist.Laplace: lambda fn: laplace_density(*_floats(fn.loc, fn.scale)),
     dist.Logistic: lambda fn: _cosh(fn, 2, 2.0, heavy=False),
-    dist.Normal: lambda fn: normal_law(*_floats(fn.loc, fn.scale)),
+    dist.Normal: lambda fn: normal_density(*_floats(fn.loc, fn.scale)),
     dist.SoftLaplace: lambda fn: _cosh(fn, 1, 1.0, heavy=False),
     dist.StudentT: _student,
 }
