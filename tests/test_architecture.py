@@ -32,12 +32,10 @@ ORDER = [
 IMPLICIT_ORDER = [
     "attach",
     "rule",
-    "guard",
+    "validation",
     "numerics",
     "log_concave",
     "generic",
-    "velocity",
-    "library",
     "dispatch",
     "univariate",
     "circular",
@@ -45,8 +43,6 @@ IMPLICIT_ORDER = [
     "composite",
     "transported",
     "table",
-    "routes",
-    "registration",
 ]
 # The folders whose members know `base` (and `base` the baselines) and no sibling; their `__init__` holds the table.
 PLUGIN_FOLDERS = ["families", "estimators", "objectives"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from autovi.estimators.base import Transported
-from autovi.implicit.transported.standardized import STANDARDIZED
+from autovi.implicit.transported.maps import STANDARDIZED
 from autovi.implicit.transported.transport import Transport
 
 

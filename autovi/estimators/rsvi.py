@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from autovi.estimators.base import Transported
-from autovi.implicit.transported.rejection import rejection
+from autovi.implicit.transported.maps import rejection
 from autovi.implicit.transported.transport import Transport
 
 

@@ -15,11 +15,10 @@ from autovi.implicit.dispatch import draw, reparameterize
 from autovi.implicit.generic.by_log_prob import unnormalized_velocity
 from autovi.implicit.generic.checking import CheckReport
 from autovi.implicit.generic.rules import check
-from autovi.implicit.guard import guarded
 from autovi.implicit.multivariate.factorized import draw_sequential, factorized, sequential
-from autovi.implicit.registration import register
-from autovi.implicit.routes import routes
+from autovi.implicit.rule import register, routes
 from autovi.implicit.univariate.gamma import loggamma
+from autovi.implicit.validation import validated
 from autovi.keys import as_key
 
 __all__ = [
@@ -64,7 +63,7 @@ def sample(rng_key: Array | int, distribution: Any, sample_shape: tuple[int, ...
         >>> mean = lambda a: autovi.implicit.sample(0, dist.Gamma(a, 2.0), (1000,)).mean()
         >>> jax.grad(mean)(3.0)  # about 1/2
     """
-    distribution = guarded(distribution)
+    distribution = validated(distribution)
     if not isinstance(sample_shape, (tuple, list)):
         raise TypeError(f"sample_shape: expected a tuple of integers, got {sample_shape!r}")
     return draw(as_key(rng_key), distribution, (*sample_shape, *distribution.batch_shape))

@@ -7,20 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from numpyro.distributions.transforms import AbsTransform
 
 from autovi.distributions import registry
 from autovi.implicit.attach import attach
 from autovi.implicit.generic.rules import generic_rule
-from autovi.implicit.guard import float_type, guarded, require_distribution
-from autovi.implicit.library import library_draw
-from autovi.implicit.rule import is_plain_transformed, rule_of
-from autovi.implicit.velocity import velocity
+from autovi.implicit.rule import is_plain_transformed, require_distribution, rule_of
+from autovi.implicit.validation import float_type, validated
 
 
 def draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
     """Draws of shape `shape + fn.event_shape` with their gradient; the batch shape of `fn` broadcasts to `shape`.
 
-    For distributions that are `guarded`.
+    For distributions that are `validated`.
     """
     if isinstance(fn, registry.WRAPPERS):
         return draw(rng_key, fn.base_dist, shape + fn.event_shape[: fn.event_dim - fn.base_dist.event_dim])
@@ -40,6 +39,50 @@ def draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
         return library_draw(rng_key, fn, shape)
     rule = rule or generic_rule(fn)
     return attach(library_draw(rng_key, jax.lax.stop_gradient(fn), shape), fn, rule.velocity)
+
+
+def velocity(fn: Any, value: Array, moving: Any) -> Array:
+    """d value as the parameters of `fn` move by `moving`, at a value that need not be a draw of `fn` alone.
+
+    A function of the value too: where that depends on something, so does the velocity. Mixtures and truncations, whose
+    draws move otherwise than those of their parts, have right second derivatives because of it.
+    """
+    if isinstance(fn, registry.WRAPPERS):
+        return velocity(fn.base_dist, value, moving.base_dist)
+    rule = rule_of(fn)
+    if rule is not None:
+        return rule.velocity(fn, value, moving)
+    if is_plain_transformed(fn):
+        return _through_transforms(fn, value, moving)
+    return generic_rule(fn).velocity(fn, value, moving)
+
+
+def _through_transforms(fn: Any, value: Array, moving: Any) -> Array:
+    for transform in reversed(fn.transforms):
+        if isinstance(transform, AbsTransform):
+            raise TypeError("TransformedDistribution: AbsTransform has no inverse, use FoldedDistribution")
+        value = transform.inv(value)
+    leaves, treedef = jax.tree.flatten(fn.transforms)
+
+    def forward(leaves: list[Array], value: Array) -> Array:
+        for transform in jax.tree.unflatten(treedef, leaves):
+            value = transform(value)
+        return value
+
+    base_moving = velocity(fn.base_dist, value, moving.base_dist)
+    return jax.jvp(forward, (leaves, value), (jax.tree.leaves(moving.transforms), base_moving))[1]
+
+
+def library_draw(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> Array:
+    """NumPyro's own draws, of shape `shape + fn.event_shape`.
+
+    As the `draw` of a rule it keeps an explicit sampler and its gradient, while the rule's velocity serves values that
+    were drawn otherwise: parts of mixtures, bases of truncations.
+    """
+    ahead = len(shape) - len(fn.batch_shape)
+    same = shape[ahead:] == fn.batch_shape
+    value = fn.sample(rng_key, shape[:ahead]) if same else fn.expand(shape).sample(rng_key)
+    return jnp.asarray(value, float_type(fn))  # NumPyro's noise may be wider than the parameters
 
 
 def reparameterize(fn: Any, value: Array) -> Array:
@@ -64,7 +107,7 @@ def reparameterize(fn: Any, value: Array) -> Array:
     """
     require_distribution(fn)
     dtype = float_type(fn, value)
-    fn = guarded(fn, dtype)
+    fn = validated(fn, dtype)
     if not _continuous_row(fn).observation_only:  # whose values are of another shape than draws
         _require_broadcast(fn, jnp.shape(value))
     return attach(jnp.asarray(value, dtype), fn, velocity)

@@ -17,7 +17,7 @@ from numpyro.distributions.transforms import IdentityTransform
 from autovi.distributions import registry
 from autovi.distributions.densities import log_density
 from autovi.distributions.supports import bijection_to
-from autovi.implicit.composite.faults import density_fault
+from autovi.implicit.composite.supports import composition_fault
 from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked, unvalidated
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
@@ -395,5 +395,5 @@ def _check(record: Record) -> None:
             "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
             "subsampled plate would explain it"
         )
-    if fault := density_fault(record.fn, latent=not record.observed):
+    if fault := composition_fault(record.fn):
         raise SiteError(f"site {record.name!r}: {fault}")

@@ -16,8 +16,7 @@ from gradient_checks import BOUND
 
 from autovi import implicit
 from autovi.implicit.transported import transport
-from autovi.implicit.transported.rejection import accepted, log_accepted, rejection
-from autovi.implicit.transported.standardized import STANDARDIZED, gamma_at, simplex_at
+from autovi.implicit.transported.maps import STANDARDIZED, accepted, gamma_at, log_accepted, rejection, simplex_at
 
 TRANSPORTS = {"rsvi_1": rejection(1), "rsvi_4": rejection(4), "g_rep": STANDARDIZED}
 by_transport = pytest.mark.parametrize("name", ["rsvi_4", "g_rep"])

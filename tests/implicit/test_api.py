@@ -90,6 +90,23 @@ def test_no_draw_waits_forever_for_a_parameter_that_is_not_a_number():
     assert found.returncode == 0, found.stderr
 
 
+WITHOUT_ANGLES = """
+import sys, jax, numpyro.distributions as dist
+from autovi import implicit
+jax.grad(lambda a: implicit.sample(0, dist.Gamma(a)))(2.0)
+implicit.routes(dist.VonMises(0.0, 1.0))
+loaded = lambda: any("implicit.circular" in name for name in sys.modules)
+assert not loaded()
+implicit.sample(0, dist.VonMises(0.0, 1.0))
+assert loaded()
+"""
+
+
+def test_what_angles_need_is_imported_with_the_first_of_them():
+    found = subprocess.run([sys.executable, "-c", WITHOUT_ANGLES], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
 def test_routes_name_every_parameter():
     assert implicit.routes(dist.StudentT(4.0)) == {"df": "quadrature", "loc": "explicit", "scale": "explicit"}
     assert implicit.routes(dist.Gamma(2.0).expand([3]).to_event(1)) == {

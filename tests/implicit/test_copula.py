@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from autovi import implicit
 from autovi.implicit.composite.copula import normal_scores, quantile
-from autovi.implicit.numerics.inversion import invert
+from autovi.implicit.numerics.sampling import invert
 
 
 def at_scores(law, x):

@@ -11,8 +11,8 @@ from implicit_checks import exact_velocity
 from scipy import stats
 
 from autovi import implicit
-from autovi.implicit.numerics.extremes import smallest
-from autovi.implicit.velocity import velocity
+from autovi.implicit.dispatch import velocity
+from autovi.implicit.numerics.sampling import smallest
 
 # Class, its parameters, draws.
 CASES = {

@@ -13,7 +13,7 @@ from implicit_checks import Z, assert_mean
 from scipy import special, stats
 
 from autovi.implicit import reparameterize, sample
-from autovi.implicit.numerics.triangular import inverse_lower
+from autovi.implicit.numerics.matrices import inverse_lower
 
 SCALE_TRIL = np.array([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [-0.3, 0.4, 0.7]])
 SCALE = SCALE_TRIL @ SCALE_TRIL.T

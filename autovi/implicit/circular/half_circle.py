@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from autovi.implicit.numerics.quadrature import gauss_legendre, num_nodes
+from autovi.implicit.numerics.quadrature import accumulate, gauss_legendre, num_nodes
 
 
 class Place(NamedTuple):
@@ -44,8 +44,7 @@ def half_circle_velocity(density: Density, ends: Ends, t: Array, parameters: Any
         dt = -(sign(t) (dL R - dR L) / N - dO + O dN / N) / (e(t) + o(t)).
 
     All are taken relative to the density at the draw, and so are their derivatives: the score is then 0 at the draw,
-    and where it is monotone dL and dR have opposite signs, and nothing cancels. The nodes are gone through one by one,
-    for all draws at once: written out, the many terms of these densities would take minutes to compile.
+    and where it is monotone dL and dR have opposite signs, and nothing cancels.
 
     Args:
         density: see `Density`.
@@ -80,7 +79,7 @@ def _integrals(density: Density, ends: Ends, angle: Array, treedef: Any) -> tupl
     half = 2 * here * shrink
     low, high = (_quarter_tangent(end) for end in ends(half * half))
     inward, outward = jnp.minimum(low - here, 0.0), jnp.maximum(high - here, 0.0)
-    rule = np.asarray(gauss_legendre(num_nodes(here.dtype)), here.dtype)
+    rule = np.asarray(gauss_legendre(num_nodes(here.dtype)))
 
     def place(y: Array) -> tuple[Place, Array]:
         there = here + y
@@ -92,16 +91,17 @@ def _integrals(density: Density, ends: Ends, angle: Array, treedef: Any) -> tupl
     def integrals(leaves: list[Array]) -> tuple[Array, Array, Array]:
         parts = density(jax.tree.unflatten(treedef, leaves), half * half)
 
-        def add(totals: tuple[Array, Array, Array], row: Array) -> tuple[tuple[Array, Array, Array], None]:
+        def add(totals: tuple[Array, Array, Array], row: Array) -> tuple[Array, Array, Array]:
             (near, near_width), (far, far_width) = place(inward * row[0]), place(outward * row[0])
             inner, outer = parts(near), parts(far)
             within = -inward * near_width * row[1] * jnp.exp(inner.exponent)
             beyond = outward * far_width * row[1] * jnp.exp(outer.exponent)
             left, right, odd = totals
-            return (left + within * inner.even, right + beyond * outer.even, odd + beyond * outer.odd), None
+            return left + within * inner.even, right + beyond * outer.even, odd + beyond * outer.odd
 
         zero = jnp.zeros_like(here)
-        return jax.lax.scan(add, (zero, zero, zero), jnp.asarray(rule))[0]
+        # The many terms of these densities, written out, would take minutes to compile.
+        return accumulate(add, (zero, zero, zero), rule, together=1)
 
     def drawn(leaves: list[Array]) -> Parts:
         return density(jax.tree.unflatten(treedef, leaves), half * half)(place(jnp.zeros_like(here))[0])

@@ -18,8 +18,8 @@ from jax.lax import bessel_i0e, bessel_i1e
 from autovi.implicit.attach import attach
 from autovi.implicit.circular.half_circle import Parts, Place, half_circle_velocity
 from autovi.implicit.circular.von_mises import angle_slope, draw_angle, envelope, propose, wrap
-from autovi.implicit.numerics.acceptance import until_accepted
 from autovi.implicit.numerics.quadrature import cutoff
+from autovi.implicit.numerics.sampling import until_accepted
 
 HALVINGS = 12
 
@@ -158,8 +158,8 @@ def _draw_phi(rng_key: Array, sine: Sine, shape: tuple[int, ...]) -> Array:
     at, kappa_at = jnp.sqrt(1 - square), jnp.sqrt(second**2 + correlation**2 * square)
     level = jnp.log1p(jnp.exp(-2 * first * at)) + jnp.log(bessel_i0e(kappa_at))
 
-    def propose_axis(key: Array) -> tuple[Array, Array]:
-        r, exponent = propose(key, jnp.abs(rate) / 2, width, ceiling)
+    def propose_axis(noise: Array) -> tuple[Array, Array]:
+        r, exponent = propose(noise, jnp.abs(rate) / 2, width, ceiling)
         sine_phi, cosine = _axis(r, rate)
         kappa = jnp.sqrt(second**2 + (correlation * sine_phi) ** 2)
         slope = correlation**2 / (kappa + kappa_at) - first / (cosine + at) + rate
@@ -167,7 +167,7 @@ def _draw_phi(rng_key: Array, sine: Sine, shape: tuple[int, ...]) -> Array:
         exponent += jnp.log1p(jnp.exp(-2 * first * cosine)) + jnp.log(bessel_i0e(kappa))
         return r, exponent
 
-    sine_phi, cosine = _axis(until_accepted(axis_key, propose_axis), rate)
+    sine_phi, cosine = _axis(until_accepted(axis_key, propose_axis, rate)[1], rate)
     front = jax.random.uniform(side_key, shape, cosine.dtype) < jax.nn.sigmoid(2 * first * cosine)
     return jnp.arctan2(sine_phi, jnp.where(front, cosine, -cosine))
 

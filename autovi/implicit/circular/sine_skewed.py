@@ -33,8 +33,8 @@ from autovi.implicit.circular.sine_bivariate import (
     split_pair,
 )
 from autovi.implicit.circular.von_mises import draw_angle, wrap
-from autovi.implicit.guard import replaced
 from autovi.implicit.numerics.quadrature import cutoff
+from autovi.implicit.validation import replaced
 
 TOLERANCE = 1e-3  # of the length of a circle
 
@@ -85,7 +85,7 @@ def sine_skewed_velocity(fn: dist.SineSkewed, value: Array, moving: dist.SineSke
     return change.location + jax.jvp(along, (torus.angles, fn.skewness), (change.angles, moving.skewness))[1]
 
 
-def guard_sine_skewed(fn: dist.SineSkewed) -> dist.SineSkewed:
+def validate_sine_skewed(fn: dist.SineSkewed) -> dist.SineSkewed:
     """A base whose angles can be differentiated; that of a uniform one must be the whole circle, and stay it.
 
     Its length is looked at where the ends are constants; where they are traced another length gives draws that are NaN.

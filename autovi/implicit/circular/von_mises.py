@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 from jax import Array
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.acceptance import until_accepted
 from autovi.implicit.numerics.quadrature import cutoff, integrate
+from autovi.implicit.numerics.sampling import until_accepted
 
 SPREAD_OUT = 1.23  # concentrations up to which the envelope touches the density at 0 and at pi
 
@@ -108,16 +108,18 @@ def _reach(square: Array, kappa: Array) -> Array:
 def _rejection(rng_key: Array, kappa: Array, shape: tuple[int, ...]) -> Array:
     """Of the proposals 0.78 or more are accepted."""
     kappa, width, ceiling = (jnp.broadcast_to(x, shape) for x in (kappa, *envelope(kappa)))
-    return until_accepted(rng_key, lambda key: propose(key, kappa, width, ceiling))
+    return until_accepted(rng_key, lambda noise: propose(noise, kappa, width, ceiling), kappa)[1]
 
 
-def propose(rng_key: Array, kappa: Array, width: Array, ceiling: Array) -> tuple[Array, Array]:
-    """r = tan(t/4) drawn from the envelope of `exp(kappa cos t)`, and the logarithm of the probability to accept it.
+def propose(noise: Array, kappa: Array, width: Array, ceiling: Array) -> tuple[Array, Array]:
+    """r = tan(t/4) with the law of the envelope of `exp(kappa cos t)`, and the logarithm of the probability to keep it.
+
+    `noise` is uniform on (-1, 1).
 
     The envelope is that of Student's t with two degrees of freedom, whose quantiles are algebraic, cut off at -1 and 1:
     r = sqrt(width) v / sqrt(1 - v^2) with v uniform has a density proportional to (1 + r^2 / width)^(-3/2).
     """
-    v = jax.random.uniform(rng_key, kappa.shape, kappa.dtype, minval=-1.0) * jax.lax.rsqrt(1 + width)
+    v = noise * jax.lax.rsqrt(1 + width)
     kept = 1 - v * v
     r = jnp.clip(v * jnp.sqrt(width / kept), -1.0, 1.0)
     return r, _log_ratio(r * r, kappa, width) - ceiling

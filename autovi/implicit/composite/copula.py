@@ -12,16 +12,14 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 
 from autovi.distributions import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.composite.faults import part_fault
-from autovi.implicit.composite.supports import ends_of
+from autovi.implicit.composite.supports import ends_of, part_fault
 from autovi.implicit.composite.tails import tails
-from autovi.implicit.log_concave.base import FAR, LogConcave
-from autovi.implicit.log_concave.descent import descend
-from autovi.implicit.log_concave.table import log_concave_of
-from autovi.implicit.numerics.inversion import invert
-from autovi.implicit.numerics.triangular import inverse_lower, matvec
+from autovi.implicit.dispatch import velocity
+from autovi.implicit.log_concave.base import FAR, LogConcave, descend
+from autovi.implicit.log_concave.families import log_concave_of
+from autovi.implicit.numerics.matrices import inverse_lower, matvec
+from autovi.implicit.numerics.sampling import invert
 from autovi.implicit.rule import is_plain_transformed
-from autovi.implicit.velocity import velocity
 
 
 def draw_copula(rng_key: Array, fn: dist.GaussianCopula, shape: tuple[int, ...]) -> Array:
@@ -47,7 +45,7 @@ def copula_velocity(fn: dist.GaussianCopula, value: Array, moving: dist.Gaussian
     return _move((marginal, scores), value, (moving.marginal_dist, turned))
 
 
-def guard_copula(fn: dist.GaussianCopula) -> dist.GaussianCopula:
+def validate_copula(fn: dist.GaussianCopula) -> dist.GaussianCopula:
     """Marginals on a line, without atoms: an angle is cut where its distribution function begins, and that shows."""
     marginal = registry.strip(fn.marginal_dist)
     cut = "its draws jump where the circle is cut" if registry.lookup(marginal).periodic else None
@@ -78,9 +76,9 @@ def quantile(fn: Any, scores: Array) -> Array:
     by the distribution's own `icdf`; else by inverting its distribution function, whatever that is made of.
     """
     fn = registry.strip(fn)
-    law = log_concave_of(fn)
-    if law is not None:
-        return law.draw_at(_coordinate(law, scores))
+    density = log_concave_of(fn)
+    if density is not None:
+        return density.draw_at(_coordinate(density, scores))
     if is_plain_transformed(fn):
         for transform in fn.transforms:
             scores = scores * transform.sign
@@ -103,9 +101,9 @@ def quantile(fn: Any, scores: Array) -> Array:
 def normal_scores(fn: Any, value: Array) -> Array:
     """x = Phi^-1(F(z)) for a univariate distribution; values only."""
     fn, value = jax.lax.stop_gradient((registry.strip(fn), value))
-    law = log_concave_of(fn)
-    if law is not None:
-        return _scores(law, value)
+    density = log_concave_of(fn)
+    if density is not None:
+        return _scores(density, value)
     if is_plain_transformed(fn):
         sign = 1
         for transform in reversed(fn.transforms):
@@ -116,28 +114,29 @@ def normal_scores(fn: Any, value: Array) -> Array:
     return jnp.where(below < above, ndtri(nearer), -ndtri(nearer))
 
 
-def _sides(law: LogConcave, like: Array) -> tuple[Array, Array]:
+def _sides(density: LogConcave, like: Array) -> tuple[Array, Array]:
     """The mass on either side of the mode, relative to the density there."""
-    mode = jnp.zeros_like(law.draw_at(jnp.zeros((), like.dtype)))
+    mode = jnp.zeros_like(density.draw_at(jnp.zeros((), like.dtype)))
     far = jnp.full_like(mode, FAR)
-    return law.outward(mode, -jnp.ones_like(mode), far), law.outward(mode, jnp.ones_like(mode), far)
+    return density.outward(mode, -jnp.ones_like(mode), far), density.outward(mode, jnp.ones_like(mode), far)
 
 
-def _coordinate(law: LogConcave, scores: Array) -> Array:
-    left, right = _sides(law, scores)
+def _coordinate(density: LogConcave, scores: Array) -> Array:
+    left, right = _sides(density, scores)
     below = ndtr(scores) < left / (left + right)
     side = jnp.where(below, left, right)
     # The tail's share of its side, in nats: where it is small ndtr would lose it.
     nats = jnp.log(side / (left + right)) - log_ndtr(jnp.where(below, scores, -scores))
     direction = jnp.where(below, -1.0, 1.0).astype(scores.dtype)
     start = jnp.zeros_like(nats)
-    return direction * descend(law, start, direction, jnp.maximum(nats, 0.0), side)
+    return direction * descend(density, start, direction, jnp.maximum(nats, 0.0), side)
 
 
-def _scores(law: LogConcave, value: Array) -> Array:
-    left, right = _sides(law, value)
-    s = law.position(value)
+def _scores(density: LogConcave, value: Array) -> Array:
+    left, right = _sides(density, value)
+    s = density.position(value)
     below = s < 0
     direction = jnp.where(below, -1.0, 1.0).astype(s.dtype)
-    tail = law.outward(s, direction, jnp.full_like(s, FAR)) * jnp.exp(-law.fall(jnp.zeros_like(s), s)) / (left + right)
+    beyond = density.outward(s, direction, jnp.full_like(s, FAR))
+    tail = beyond * jnp.exp(-density.fall(jnp.zeros_like(s), s)) / (left + right)
     return -direction * ndtri(jnp.maximum(tail, jnp.finfo(s.dtype).tiny))

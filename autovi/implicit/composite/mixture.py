@@ -12,13 +12,10 @@ import numpyro.distributions as dist
 from jax import Array
 
 from autovi.distributions import registry
-from autovi.implicit.attach import attach, forbid
-from autovi.implicit.composite.faults import part_fault
-from autovi.implicit.composite.gaps import gap_between
-from autovi.implicit.composite.supports import JUMPS, all_alike, component_ends, lies_in, moved_inside
-from autovi.implicit.composite.tails import log_weights_of, tails_anywhere
-from autovi.implicit.dispatch import draw
-from autovi.implicit.velocity import velocity
+from autovi.implicit.attach import attach
+from autovi.implicit.composite.supports import moved_inside, part_fault, unequal_supports
+from autovi.implicit.composite.tails import log_weights_of, tails
+from autovi.implicit.dispatch import draw, velocity
 
 _FEW = 16
 
@@ -58,12 +55,7 @@ def mixture_velocity(fn: Any, value: Array, moving: Any) -> Array:
     "Stochastic Backpropagation through Mixture Density Distributions"; Figurnov, Mohamed and Mnih (2018), section 4.
 
     Between components far apart p is tiny, and this gradient of the weights is astronomically large: so it is.
-
-    Where a component ends inside of another the density may jump, and dz with it: a second derivative, which does not
-    see that, is an error.
     """
-    if not all_alike(component_ends(fn)):
-        fn, value = forbid((fn, value), f"{type(fn).__name__}: {JUMPS}")
     lead = jnp.shape(value)[: jnp.ndim(value) - fn.event_dim]
     full = (*lead, fn.mixture_size)
     parts = [jnp.moveaxis(jnp.reshape(part, (*full, -1)), (-1, -2), (0, 1)) for part in _parts(fn, value, moving)]
@@ -137,9 +129,8 @@ def _parts(fn: Any, value: Array, moving: Any) -> _Parts:
 
 
 def _component_parts(component: Any, value: Array, moving: Any, several: bool) -> _Parts:
-    """The parts of a component, whose support may be smaller than the mixture's."""
     component, moving = registry.strip(component), registry.strip(moving)
-    within, inside = lies_in(component, value), moved_inside(component, value)
+    inside = moved_inside(component, value)
     log_prob, log_prob_moving, slope = component.log_prob(inside), jnp.zeros_like(value), jnp.zeros_like(value)
     if several:
         leaves, treedef = jax.tree.flatten(component)
@@ -147,8 +138,7 @@ def _component_parts(component: Any, value: Array, moving: Any, several: bool) -
         _, log_prob_moving = jax.jvp(lambda x: density(x, inside), (leaves,), (jax.tree.leaves(moving),))
         _, slope = jax.jvp(lambda x: density(leaves, x), (inside,), (jnp.ones_like(value),))
     moved = jnp.broadcast_to(velocity(component, inside, moving), jnp.shape(value))
-    log_prob = jnp.where(within, log_prob, -jnp.inf)
-    return _Parts(log_prob, moved, *tails_anywhere(component, value), log_prob_moving, slope)
+    return _Parts(log_prob, moved, *tails(component, inside), log_prob_moving, slope)
 
 
 def _component_draws(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> list[Array]:
@@ -160,12 +150,15 @@ def _component_draws(rng_key: Array, fn: Any, shape: tuple[int, ...]) -> list[Ar
     return [draw(key, component, shape) for key, component in zip(keys, fn.component_distributions, strict=True)]
 
 
-def guard_mixture(fn: Any) -> Any:
-    """Components that can be differentiated: continuous, with independent coordinates, on one interval together."""
+def validate_mixture(fn: Any) -> Any:
+    """Components that can be differentiated: continuous, with independent coordinates, of one support.
+
+    Other supports are refused: a derivative does not see the mass that jumps over a gap between two components, nor a
+    second derivative the jumps of a density where one of them ends.
+    """
     same = isinstance(fn, dist.MixtureSameFamily)
     name, instead = type(fn).__name__, "enumerate the component, or use the score function"
-    components = [fn.component_distribution] if same else fn.component_distributions
-    for component in components:
+    for component in [fn.component_distribution] if same else fn.component_distributions:
         inside = registry.strip(component)
         if fault := part_fault(inside):
             raise TypeError(f"{name} of {type(inside).__name__}: {fault}; {instead}")
@@ -174,14 +167,6 @@ def guard_mixture(fn: Any) -> Any:
                 f"{name} of {type(inside).__name__}: an implicit gradient needs components whose coordinates are "
                 f"independent, a univariate distribution or Independent of one; {instead}"
             )
-    if jnp.size(jnp.zeros(fn.event_shape)) > 1 and not all_alike(component_ends(fn)):
-        raise TypeError(
-            f"{name}: its components do not all end at the same values, where the weights of later coordinates jump; "
-            f"{instead}"
-        )
-    gap = gap_between(component_ends(fn))
-    if gap:
-        raise TypeError(
-            f"{name}: {gap}, and a derivative does not see what a weight moves from one to the other; {instead}"
-        )
+    if fault := unequal_supports(fn):
+        raise TypeError(f"{fault}; {instead}")
     return fn

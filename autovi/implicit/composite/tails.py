@@ -13,12 +13,11 @@ from jax import Array
 from jax.scipy.special import betainc, erfc, expit, gammainc, gammaincc
 
 from autovi.distributions import registry
-from autovi.implicit.composite.supports import lies_in, moved_inside
-from autovi.implicit.generic.by_cdf import cdf_velocity
+from autovi.implicit.composite.supports import moved_inside
+from autovi.implicit.dispatch import velocity
 from autovi.implicit.generic.by_log_prob import tails_by_log_prob
-from autovi.implicit.generic.rules import generic_rule
+from autovi.implicit.generic.rules import cdf_velocity, generic_rule
 from autovi.implicit.rule import is_plain_transformed
-from autovi.implicit.velocity import velocity
 
 _SQRT_2 = 2.0**0.5
 
@@ -30,14 +29,6 @@ def tails(fn: Any, value: Array) -> tuple[Array, Array]:
     """
     leaves, treedef = jax.tree.flatten(fn)
     return _attached(partial(jax.tree.unflatten, treedef), leaves, value)
-
-
-def tails_anywhere(fn: Any, value: Array) -> tuple[Array, Array]:
-    """As `tails`, at values that `fn` may not reach: there one is 0 and the other 1."""
-    within, inside = lies_in(fn, value), moved_inside(fn, value)
-    below, above = tails(fn, inside)
-    lower, higher = ((x > y).astype(value.dtype) for x, y in ((value, inside), (inside, value)))
-    return jnp.where(within, below, lower), jnp.where(within, above, higher)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -80,11 +71,15 @@ def _through_transforms(fn: Any, value: Array) -> tuple[Array, Array]:
 
 
 def _mixed(fn: Any, value: Array) -> tuple[Array, Array]:
+    def sides_of(component: Any, value: Array) -> tuple[Array, Array]:
+        component = registry.strip(component)
+        return tails(component, moved_inside(component, value))
+
     if isinstance(fn, dist.MixtureSameFamily):
         each = jnp.broadcast_to(value[..., None], (*jnp.shape(value), fn.mixture_size))
-        sides: tuple[Array, ...] = tails_anywhere(registry.strip(fn.component_distribution), each)
+        sides: tuple[Array, ...] = sides_of(fn.component_distribution, each)
     else:
-        found = [tails_anywhere(registry.strip(component), value) for component in fn.component_distributions]
+        found = [sides_of(component, value) for component in fn.component_distributions]
         sides = tuple(jnp.stack(side, -1) for side in zip(*found, strict=True))
     below, above = (jnp.sum(jnp.exp(log_weights_of(fn.mixing_distribution)) * side, -1) for side in sides)
     return below, above

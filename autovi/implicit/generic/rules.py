@@ -10,13 +10,26 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from autovi.distributions import registry
-from autovi.implicit.generic.by_cdf import cdf_velocity
 from autovi.implicit.generic.by_log_prob import log_prob_velocity
 from autovi.implicit.generic.checking import CheckReport, examine
-from autovi.implicit.generic.twin import twins
-from autovi.implicit.guard import require_distribution
-from autovi.implicit.rule import Rule
+from autovi.implicit.generic.examples import examples
+from autovi.implicit.rule import Rule, require_distribution
 from autovi.keys import as_key
+
+
+def cdf_velocity(fn: Any, value: Array, moving: Any) -> Array:
+    """`dz = -dF(z; theta) / p(z; theta)`, from the `cdf` and the `log_prob` of `fn`.
+
+    Figurnov, Mohamed and Mnih (2018), equation 6. Where the density underflows, so does the derivative of F, and the
+    result is 0: no draw falls there.
+    """
+    leaves, treedef = jax.tree.flatten(fn)
+    tangents = jax.tree.leaves(moving)
+    _, along = jax.jvp(lambda leaves: jax.tree.unflatten(treedef, leaves).cdf(value), (leaves,), (tangents,))
+    density = jnp.exp(fn.log_prob(value))
+    seen = density > jnp.finfo(density.dtype).tiny
+    return jnp.where(seen, -along, 0.0) / jnp.where(seen, density, 1.0)
+
 
 _ROUTES = {"cdf": Rule(cdf_velocity), "log_prob": Rule(log_prob_velocity)}
 _passed: dict[Any, CheckReport] = {}  # by class, structure and shapes
@@ -36,7 +49,7 @@ def generic_rule(fn: Distribution) -> Rule:
         return listed_rule(fn)
     key = _key(fn)
     if key not in _passed:
-        copies = twins(fn)
+        copies = examples(fn)
         with jax.ensure_compile_time_eval():
             reports = [_examine(copy, 0) for copy in copies]
         _passed[key] = next((report for report in reports if report.route == "log_prob"), reports[0])
@@ -56,10 +69,11 @@ def listed_rule(fn: Distribution) -> Rule:
 def check(distribution: Distribution, rng_key: Array | int = 0) -> CheckReport:
     """Checks that a distribution that you wrote can be differentiated through its draws, and says how it is.
 
-    Its draws must follow its `log_prob`, which must integrate to 1 over its `support`. The derivative of a draw is
-    then `-dF/p` from its `cdf`, if that agrees in value and in its derivatives, otherwise from a quadrature of the
-    log density, which must agree with a much finer one. `sample` and `reparameterize` check each class by themselves;
-    calling this outside of `jit` serves parameters about which `arg_constraints` says nothing, and tests.
+    Its draws must follow its `log_prob`, which must integrate to 1 over its `support` and vanish nowhere between them.
+    The derivative of a draw is then `-dF/p` from its `cdf`, if that agrees in value and in its derivatives with a fine
+    quadrature of the log density, otherwise from a coarser quadrature, which must agree with it too. `sample` and
+    `reparameterize` check each class by themselves; calling this outside of `jit` serves parameters about which
+    `arg_constraints` says nothing, and tests.
 
     Args:
         distribution: univariate, with concrete parameters, best those of a hard case.
@@ -120,8 +134,5 @@ def _advice(name: str) -> str:
 
 def _key(fn: Distribution) -> Any:
     leaves, treedef = jax.tree.flatten(fn)
-    try:
-        hash(treedef)
-    except TypeError:  # something that is no parameter cannot be hashed
-        treedef = str(treedef)
-    return type(fn), treedef, tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
+    # As text, since something that is no parameter may not be hashable.
+    return type(fn), str(treedef), tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)

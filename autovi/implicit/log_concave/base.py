@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from autovi.implicit.numerics.quadrature import cutoff, gauss_legendre, num_nodes
+from autovi.implicit.numerics.quadrature import accumulate, cutoff, gauss_legendre, num_nodes
 
-GROUP = 4  # divides the numbers of nodes
 FAR = 1e18  # the coordinate of an infinite bound; its square is still finite in float32
 
 
@@ -51,22 +50,16 @@ class LogConcave:
     depth: Callable[[Array, Array, Array], tuple[Array, Array | None]] | None = None
 
     def outward(self, start: Array, direction: Array, length: Array) -> Array:
-        """`int_0^length p(start + direction t) / p(start) dt`; `length` may be `FAR`.
-
-        The nodes are a loop over groups of them: as fast as written out, and compiled in a fraction of the time.
-        """
+        """`int_0^length p(start + direction t) / p(start) dt`; `length` may be `FAR`."""
         nats = jnp.asarray(cutoff(start.dtype), start.dtype)
         length = jnp.minimum(length, jax.lax.stop_gradient(self.reach(start, direction, nats)))
         first = length if self.bend is None else jnp.minimum(self.bend(start, direction), length / 2)
 
-        def group(total: Array, nodes: Array) -> tuple[Array, None]:
-            for node in nodes:  # t and its weight, both as multiples of `first` and of `length`
-                t, weight = node[0] * first + node[1] * length, node[2] * first + node[3] * length
-                total += weight * jnp.exp(-self.fall(start, direction * t))
-            return total, None
+        def add(total: Array, row: Array) -> Array:
+            t, weight = row[0] * first + row[1] * length, row[2] * first + row[3] * length
+            return total + weight * jnp.exp(-self.fall(start, direction * t))
 
-        nodes = _nodes(num_nodes(length.dtype), self.bend is not None)
-        return jax.lax.scan(jax.checkpoint(group), jnp.zeros_like(length), jnp.asarray(nodes, length.dtype))[0]
+        return accumulate(add, jnp.zeros_like(length), _nodes(num_nodes(length.dtype), self.bend is not None))
 
     def drop(self, start: Array, end: Array) -> Array:
         """log p(z) at `start` less that at `end`, p the density of z and not that of s."""
@@ -76,11 +69,58 @@ class LogConcave:
 
 @cache
 def _nodes(count: int, two_panels: bool) -> np.ndarray:
-    """Nodes in groups of `GROUP`, [groups, GROUP, 4]: of one Gauss-Legendre rule on [0, length], or of two smaller ones
-    on [0, first] and [first, length]."""
+    """Nodes and weights as multiples of `first` and of `length`, [nodes, 4]: of one Gauss-Legendre rule on [0, length],
+    or of two smaller ones on [0, first] and [first, length]."""
     x, w = np.array(gauss_legendre(count * 3 // 4 if two_panels else count)).T
     none = np.zeros_like(x)
     rows = np.stack([none, x, none, w], 1)
-    if two_panels:
-        rows = np.concatenate([np.stack([x, none, w, none], 1), np.stack([1 - x, x, -w, w], 1)])
-    return rows.reshape(-1, GROUP, 4)
+    if not two_panels:
+        return rows
+    return np.concatenate([np.stack([x, none, w, none], 1), np.stack([1 - x, x, -w, w], 1)])
+
+
+def descend(density: LogConcave, start: Array, direction: Array, nats: Array, beyond: Array) -> Array:
+    """The length t, away from the mode, beyond which lies the share e^-nats of the mass beyond `start`; values only.
+
+    In closed form where the density has one. Where that fails, far in a tail, and for other laws by Newton's method.
+
+    Args:
+        density: the distribution.
+        start: its coordinate, broadcast with the others.
+        direction: -1 or 1, away from the mode.
+        nats: not negative.
+        beyond: `density.outward(start, direction, FAR)`.
+    """
+    arguments = jax.lax.stop_gradient((start, direction, nats, beyond))
+    start, direction, nats, beyond = jnp.broadcast_arrays(*arguments)
+    nats = jnp.maximum(nats, float(jnp.finfo(nats.dtype).tiny) ** 0.75)  # at the mode there is no slope to divide by
+    if density.depth is None:
+        return _newton(density, start, direction, nats, beyond)
+    length, usable = density.depth(start, direction, nats)
+    length = jax.lax.stop_gradient(jnp.maximum(length, 0.0))
+    if usable is None:
+        return length
+    otherwise = lambda: jnp.where(usable, length, _newton(density, start, direction, nats, beyond))  # noqa: E731
+    return jax.lax.cond(jnp.all(usable), lambda: length, otherwise)
+
+
+def _newton(density: LogConcave, start: Array, direction: Array, nats: Array, beyond: Array) -> Array:
+    """Exact in every tail, since it works with logarithms and with integrals relative to where they start.
+
+    g(t) = -log(share of the mass beyond t) is convex for a log-concave density. The tangent at 0 reaches `nats` beyond
+    the solution, and so does the fall of the density itself: from there Newton's method comes down to it.
+    """
+    near = nats < 0.5  # the mass up to t keeps the digits that the mass beyond it would lose
+
+    def step(_: int, length: Array) -> Array:
+        here = jnp.where(near, start, start + direction * length)
+        mass = density.outward(here, direction, jnp.where(near, length, FAR))
+        fall = density.fall(start, direction * length)
+        rest = jnp.where(near, (beyond - mass) * jnp.exp(fall), mass)  # the mass beyond t, relative to t
+        lost = jnp.where(near, -jnp.log1p(-mass / beyond), fall + jnp.log(beyond / mass))
+        return jnp.maximum(length - (lost - nats) * rest, 0.0)
+
+    first = jnp.minimum(nats * beyond, density.reach(start, direction, nats))
+    # A loop that is not written out: it compiles once, and its steps are not merged into one that computes more.
+    steps = 5 if jnp.finfo(nats.dtype).bits <= 32 else 7
+    return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, step, first))

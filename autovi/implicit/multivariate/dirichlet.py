@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi.implicit.numerics.extremes import positive_below_one, smallest
+from autovi.implicit.numerics.sampling import positive_below_one, smallest
 from autovi.implicit.univariate.beta import log_odds_velocity
 from autovi.implicit.univariate.gamma import loggamma
 

@@ -12,8 +12,8 @@ from numpyro.distributions import Distribution
 
 from autovi.implicit.attach import attach
 from autovi.implicit.dispatch import draw, reparameterize
-from autovi.implicit.guard import guarded
-from autovi.implicit.numerics.triangular import inverse_lower, matvec
+from autovi.implicit.numerics.matrices import inverse_lower, matvec
+from autovi.implicit.validation import validated
 from autovi.keys import as_key
 
 # conditional(i, prefix) -> the univariate distribution of coordinate i given the coordinates before it, `[..., i]`.
@@ -124,7 +124,7 @@ def draw_sequential(
         raise ValueError(f"draw_sequential: num_coordinates should be at least 1, and is {num_coordinates}")
     prefix = jnp.zeros((*shape, 0))
     for i, key in enumerate(jax.random.split(as_key(rng_key), num_coordinates)):
-        coordinate = draw(key, guarded(_univariate(conditional(i, prefix), i)), shape)
+        coordinate = draw(key, validated(_univariate(conditional(i, prefix), i)), shape)
         prefix = _append(prefix.astype(coordinate.dtype), coordinate)
     return prefix
 

@@ -16,8 +16,8 @@ import numpyro.distributions as dist
 from jax import Array
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.extremes import held
-from autovi.implicit.numerics.layout import events_first, events_last, lower_triangle, spread
+from autovi.implicit.numerics.matrices import events_first, events_last, lower_triangle, spread
+from autovi.implicit.numerics.sampling import clip_straight_through
 from autovi.implicit.univariate.beta import log_odds, log_odds_slope
 
 
@@ -126,7 +126,7 @@ def _log_y(logit: Array) -> Array:
 def _root(log_square: Array) -> Array:
     """exp(log_square / 2), whose square is a positive number; the derivative does not see that floor."""
     floor = jnp.log(2 * jnp.finfo(log_square.dtype).tiny)
-    return jnp.exp(0.5 * held(log_square, floor, jnp.inf))
+    return jnp.exp(0.5 * clip_straight_through(log_square, floor, jnp.inf))
 
 
 def _log(square: Array) -> Array:

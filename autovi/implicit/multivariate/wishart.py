@@ -12,9 +12,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
-from autovi.implicit.numerics.extremes import held
-from autovi.implicit.numerics.layout import events_first, events_last, lower_triangle, spread
-from autovi.implicit.numerics.triangular import inverse_lower, matmul
+from autovi.implicit.numerics.matrices import events_first, events_last, inverse_lower, lower_triangle, matmul, spread
+from autovi.implicit.numerics.sampling import clip_straight_through
 from autovi.implicit.univariate.gamma import log_gamma_slope, log_ratio
 
 
@@ -79,7 +78,7 @@ def _bartlett(rng_key: Array, degrees: Array, floor: Array, shape: tuple[int, ..
     size = degrees.shape[-1]
     normal_key, gamma_key = jax.random.split(rng_key)
     ratio = log_ratio(gamma_key, spread(degrees / 2, shape), (size,) + shape)
-    ratio = held(ratio, spread(jnp.log(floor / degrees), shape), jnp.inf)
+    ratio = clip_straight_through(ratio, spread(jnp.log(floor / degrees), shape), jnp.inf)
     normal = jax.random.normal(normal_key, (size * (size - 1) // 2,) + shape, degrees.dtype)
     return ratio, normal
 

@@ -33,7 +33,7 @@ def trigamma(x: ArrayLike) -> Array:
     far = x + _steps(x)
     square = 1 / (far * far)
     tail = jnp.zeros_like(x)
-    for k, coefficient in reversed(list(enumerate(_BERNOULLI, start=1))):
+    for k, coefficient in reversed(list(enumerate(_terms(x), start=1))):
         tail = square * (2 * k * coefficient + tail)
     return sum(1 / (x + k) ** 2 for k in range(_steps(x))) + (1 + 0.5 / far + tail) / far
 
@@ -49,7 +49,7 @@ def digamma_difference(x: ArrayLike, step: ArrayLike) -> Array:
     climbed = sum(step / ((x + k) * (x + step + k)) for k in range(steps))
     near, far = x + steps, x + steps + step
     total = climbed + jnp.log1p(step / near) + step / (2 * near * far)
-    for k, coefficient in enumerate(_BERNOULLI, start=1):
+    for k, coefficient in enumerate(_terms(x), start=1):
         # near^-2k - far^-2k, factored so that a small step is not lost.
         ratio = -jnp.expm1(-2 * k * jnp.log1p(step / near))
         total += coefficient * near ** (-2 * k) * ratio
@@ -67,7 +67,7 @@ def digamma_excess(x: Array, step: float | Array) -> Array:
     near_power, far_power = 1 / (near * near), 1 / (far * far)
     first = step * (near + far) * near_power * far_power  # near^-2 - far^-2
     series, difference, far_powers = jnp.zeros_like(x), first, far_power
-    for coefficient in _BERNOULLI:
+    for coefficient in _terms(x):
         series += coefficient * difference
         difference = near_power * difference + far_powers * first
         far_powers = far_powers * far_power
@@ -106,13 +106,19 @@ def log1p_ratio(x: Array) -> Array:
 
 
 def _steps(x: Array) -> int:
+    """How far the recurrence climbs before the series is used."""
     return 6 if x.dtype == jnp.float32 else 12
+
+
+def _terms(x: Array) -> tuple[float, ...]:
+    """As many coefficients of the series as its number type sees from there on."""
+    return _BERNOULLI[:4] if x.dtype == jnp.float32 else _BERNOULLI
 
 
 def _series(x: Array) -> Array:
     inverse = 1 / x
     square = inverse * inverse
     tail = jnp.zeros_like(x)
-    for coefficient in reversed(_BERNOULLI):
+    for coefficient in reversed(_terms(x)):
         tail = square * (coefficient + tail)
     return 0.5 * inverse + tail

@@ -13,7 +13,7 @@ from jax.scipy.special import gammaln
 
 from autovi.distributions import registry
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.extremes import fraction, positive_below_one, scaled_exp
+from autovi.implicit.numerics.sampling import fraction, positive_below_one, scaled_exp
 from autovi.implicit.numerics.special import digamma_gap
 
 LAWS = ("Gamma", "Beta", "Dirichlet")

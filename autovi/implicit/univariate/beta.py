@@ -9,8 +9,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from autovi.implicit.attach import attach
-from autovi.implicit.numerics.extremes import fraction, smallest
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
+from autovi.implicit.numerics.sampling import fraction, smallest
 from autovi.implicit.numerics.special import digamma_difference
 from autovi.implicit.univariate.gamma import draw_log_ratio
 
@@ -32,10 +32,10 @@ def log_odds(rng_key: Array, a: ArrayLike, b: ArrayLike, shape: tuple[int, ...])
     """
     dtype = jnp.result_type(a, b, float)
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
-    fixed_a, fixed_b = jax.lax.stop_gradient((a, b))
-    key_a, key_b = jax.random.split(rng_key)
-    drawn = draw_log_ratio(key_a, fixed_a, shape) - draw_log_ratio(key_b, fixed_b, shape)
-    return attach(drawn + (jnp.log(fixed_a) - jnp.log(fixed_b)), (a, b), log_odds_velocity)
+    # Both gammas by one sampler, whose code is long.
+    both = jnp.stack([jnp.broadcast_to(x, shape) for x in jax.lax.stop_gradient((a, b))])
+    drawn = draw_log_ratio(rng_key, both, both.shape) + jnp.log(both)
+    return attach(drawn[0] - drawn[1], (a, b), log_odds_velocity)
 
 
 def draw_beta(rng_key: Array, fn: dist.Beta, shape: tuple[int, ...]) -> Array:
@@ -58,8 +58,10 @@ def beta_velocity(fn: dist.Beta, value: Array, moving: dist.Beta) -> Array:
 
 def log_odds_velocity(shapes: tuple[Array, Array], value: Array, moving: tuple[Array, Array]) -> Array:
     """D_a da + D_b db, what the log-odds do as the two shapes move."""
-    a, b = shapes
-    return log_odds_slope(value, a, b) * moving[0] - log_odds_slope(-value, b, a) * moving[1]
+    value, a, b = jnp.broadcast_arrays(value, *shapes)
+    # The same slope, seen from either end: one code for both, which is long.
+    slope = log_odds_slope(jnp.stack([value, -value]), jnp.stack([a, b]), jnp.stack([b, a]))
+    return slope[0] * moving[0] - slope[1] * moving[1]
 
 
 def log_odds_slope(logit: Array, a: Array, b: Array) -> Array:

@@ -12,11 +12,11 @@ from numpyro.distributions import Distribution, MaskedDistribution
 from numpyro.distributions.util import lazy_property
 
 from autovi.implicit.attach import as_inexact, forbid
-from autovi.implicit.rule import rule_of
+from autovi.implicit.rule import require_distribution, rule_of
 
 
-def guarded(fn: Any, dtype: Any = None) -> Any:
-    """`fn` with the guards of its rule, and of the rules of all distributions inside it, applied.
+def validated(fn: Any, dtype: Any = None) -> Any:
+    """`fn` as its rule and the rules of all distributions inside it validate it.
 
     Without masks, of which draws do not know, and with parameters of one floating type.
 
@@ -29,18 +29,12 @@ def guarded(fn: Any, dtype: Any = None) -> Any:
         ValueError: a parameter that makes no sense.
     """
     require_distribution(fn)
-    return _guarded(_of_one_type(fn, float_type(fn) if dtype is None else dtype))
+    return _validated(_of_one_type(fn, float_type(fn) if dtype is None else dtype))
 
 
 def float_type(fn: Any, *others: Any) -> Any:
     """The floating type that the parameters of `fn`, integers among them, and the others have in common."""
     return jnp.result_type(*others, *jax.tree.leaves(jax.tree.map(as_inexact, fn)), float)
-
-
-def require_distribution(fn: Any) -> None:
-    """Raises a TypeError for anything else."""
-    if not isinstance(fn, Distribution):
-        raise TypeError(f"distribution: expected a NumPyro distribution, got {type(fn).__name__}")
 
 
 def forbidden(fn: Any, names: tuple[str, ...], message: str) -> Any:
@@ -65,22 +59,22 @@ def parts_of(fn: Any) -> list[Any]:
     return [x for x in held if isinstance(x, Distribution)]
 
 
-def _guarded(fn: Any) -> Any:
+def _validated(fn: Any) -> Any:
     if isinstance(fn, MaskedDistribution):
-        return _guarded(fn.base_dist)
-    fn = replaced(fn, {name: new for name, held in vars(fn).items() if (new := _guarded_inside(held)) is not None})
+        return _validated(fn.base_dist)
+    fn = replaced(fn, {name: new for name, held in vars(fn).items() if (new := _validated_inside(held)) is not None})
     rule = rule_of(fn)
-    return fn if rule is None or rule.guard is None else rule.guard(fn)
+    return fn if rule is None or rule.validate is None else rule.validate(fn)
 
 
-def _guarded_inside(held: Any) -> Any:
+def _validated_inside(held: Any) -> Any:
     """What takes the place of an attribute; None where it may stay."""
     if isinstance(held, Distribution):
-        new = _guarded(held)
+        new = _validated(held)
         return None if new is held else new
     if not isinstance(held, (list, tuple)) or not any(isinstance(x, Distribution) for x in held):
         return None
-    each = [_guarded(x) if isinstance(x, Distribution) else x for x in held]
+    each = [_validated(x) if isinstance(x, Distribution) else x for x in held]
     if all(x is y for x, y in zip(each, held, strict=True)):
         return None
     return each if isinstance(held, list) else tuple(each)
