@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-quick lint format clean
 
 help:
 	@echo 'make demo    fit two real data sets; plots and posteriors go to ./demo_output'
 	@echo 'make test    run the test suite (PYTEST_ARGS="-k name" for a part of it)'
+	@echo 'make test-quick  the part of it for the work in between: every room in minutes'
 	@echo 'make lint    ruff check, ruff format --check, mypy'
 	@echo 'make format  let ruff format and mend what it can'
 	@echo 'make clean   remove the environment, the caches and the output'
@@ -25,6 +26,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+test-quick: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n 2 --quick $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

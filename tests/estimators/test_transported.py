@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.special as sp
 import scipy.stats as st
-from gradient_checks import BOUND
+from gradient_checks import BOUND, ONCE
 
 from autovi import implicit
 from autovi.implicit.transported import transport
@@ -242,7 +242,7 @@ def test_finite_from_tiny_to_huge_shapes(name, double):
         pairs = jnp.broadcast_to(jnp.stack(jnp.meshgrid(shapes, shapes), -1), (200, 8, 8, 2))
         triples = jnp.concatenate([pairs, pairs[..., :1] ** 0.5], -1)
 
-        @jax.jit
+        @partial(jax.jit, compiler_options=ONCE)
         @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
         def run(one, pairs, triples, key):
             fns = dist.Gamma(one, 2.0), dist.Beta(pairs[..., 0], pairs[..., 1]), dist.Dirichlet(triples)
