@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' >/dev/null 2
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# worksteal: neighbours stay on one core, so that what the tests of a file share is made once.
+PARALLEL := -n 2 --dist worksteal
 
 .NOTPARALLEL:
 .PHONY: help demo test test-quick lint format clean
@@ -25,10 +27,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/eight_schools.py --output demo_output
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-quick: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 --quick $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --quick $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

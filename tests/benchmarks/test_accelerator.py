@@ -33,6 +33,7 @@ def clock():
     return Clock()
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_at_toy_size(tmp_path, capsys):
     arguments = ["--toy", "--particles", "2", "--cases", "Gamma(5)", "VonMises(2)", "--output", str(tmp_path)]
     assert accelerator.main(arguments) == 0

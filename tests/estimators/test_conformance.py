@@ -90,6 +90,7 @@ def test_every_estimator_is_in_some_oracle():
     assert {n for o in ORACLES for names in o.estimators.values() for n in names} == set(ESTIMATORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixture_plate_subsample2", "change_point", "two_sites_in_plate"])
 def test_same_under_jit_vmap_and_loop(name):
     oracle = BY_NAME[name]

@@ -2,7 +2,7 @@
 
 The simulation sums NumPyro's log densities over traces by hand, scales and masks included, and knows nothing
 of the closed forms. Each comparison is a z-test at 5.2 standard errors: seeds are fixed, and fresh ones would fail one
-such test with probability 2e-7, any of the 140 here with 3e-5. The power floor asks that the standard error be under
+such test with probability 2e-7, any of the 70 here with 1.4e-5. The power floor asks that the standard error be under
 1.7 % of the ELBO's change between the two points tested.
 """
 

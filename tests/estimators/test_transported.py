@@ -168,6 +168,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "law"), [("rsvi_4", "Gamma"), *((name, law) for name in ("rsvi_1", "g_rep") for law in FAMILIES)]
 )
@@ -223,6 +224,7 @@ def variance(how, a):
     return squares.mean(), squares.std() / squares.size**0.5
 
 
+@pytest.mark.slow
 def test_variances_at_a_small_shape():
     """Measured: implicit 6.15e4, RSVI 6.64e4 with ten augmentations (also with four) and 7.69e4 with one, G-REP 1.6e5.
     The mean cost as a baseline brings the last two to 6.77e4 and 7.1e4: it is the correction that they differ in."""
@@ -233,6 +235,7 @@ def test_variances_at_a_small_shape():
         assert low + BOUND * np.hypot(low_se, high_se) < high, (less, more, found)
 
 
+@pytest.mark.slow
 @by_transport
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
 def test_finite_from_tiny_to_huge_shapes(name, double):

@@ -120,6 +120,7 @@ def test_the_correction_is_in_the_loss(estimator):
     assert_unbiased(batched(gradient), (POINT,), flat(jax.grad(elbo_of_two)(POINT)))
 
 
+@pytest.mark.slow
 def test_a_fit_finds_the_conjugate_posterior():
     """Gamma(2, 1) and the counts 3, 5, 2, 4: the posterior is Gamma(16, 5), where the ELBO is the evidence."""
 

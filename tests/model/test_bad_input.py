@@ -134,6 +134,7 @@ def likelihoods(bernoulli, poisson, beta, gamma, categorical, binomial):
         numpyro.sample("binomial", dist.Binomial(5, logits=x), obs=binomial)
 
 
+@pytest.mark.slow
 def test_observations_inside_their_support():
     assert fit(likelihoods, GOOD).status == "max_steps"
 
@@ -144,6 +145,7 @@ def test_observations_outside_their_support(site):
         fit(likelihoods, GOOD | {site: BAD[site]})
 
 
+@pytest.mark.slow
 def test_observations_outside_their_support_while_a_jump_is_looked_for():
     def model(y):
         x = numpyro.sample("x", dist.Normal())

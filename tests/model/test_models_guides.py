@@ -28,6 +28,7 @@ def with_discrete(y):
         numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -115,6 +116,7 @@ def test_point_estimate_beside_a_normal():
     np.testing.assert_allclose(np.exp(fit.params["log_scale"]), np.sqrt(var), rtol=0.03)
 
 
+@pytest.mark.slow
 def test_autoguide_beside_a_discrete_part():
     """AutoNormal for m and a guide function for z. Mean field by coordinate ascent.
 

@@ -29,6 +29,7 @@ def elpd_of(loo):
     return loo.elpd if ARVIZ_1 else loo.elpd_loo
 
 
+@pytest.mark.slow
 def test_scan_draws_and_a_site_of_its_own_scale():
     def model(y):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
@@ -50,6 +51,7 @@ def test_scan_draws_and_a_site_of_its_own_scale():
     np.testing.assert_allclose(fit.draws.log_likelihoods["y"], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_subsampled_plates_are_whole_in_the_result():
     y = np.random.default_rng(0).normal(size=10)
 
@@ -155,6 +157,7 @@ def test_likelihood_without_a_plate():
     assert elpd_of(loo) == pytest.approx(sum(exact), abs=0.5)
 
 
+@pytest.mark.slow
 def test_scoped_sites_and_arguments_named_like_sites():
     """A "/" in a name, and an argument called like a site of another shape."""
 

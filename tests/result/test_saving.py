@@ -139,6 +139,7 @@ def local(y):
         numpyro.sample("y", dist.Normal(b, 1.0), obs=y[index])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [

@@ -73,6 +73,7 @@ def test_the_key_decides(first):
     assert_identical(other, quick(model, y, rng_key=jax.random.PRNGKey(1)))
 
 
+@pytest.mark.slow
 def test_other_shapes_dtypes_and_options_are_other_programs(first):
     model, fit = first
     y = np.array([1.0, 2.0, 3.0])
@@ -81,6 +82,7 @@ def test_other_shapes_dtypes_and_options_are_other_programs(first):
     assert quick(model, y, 2.0).engine is not fit.engine  # a number that is no array is part of the program
 
 
+@pytest.mark.slow
 def test_a_changed_closure_is_another_program():
     """A notebook cell that is run again with other numbers outside the model."""
     prior = {"sd": 1.0, "loc": jnp.zeros(2)}

@@ -228,6 +228,7 @@ def moved(optimizer, num_steps=1):
     return np.concatenate([np.ravel(b - a) for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)])
 
 
+@pytest.mark.slow
 def test_the_users_optimizer_is_used_as_it_is():
     np.testing.assert_array_equal(moved(optax.sgd(0.0), num_steps=10), 0.0)
     step = moved(optax.sgd(0.01))
