@@ -3,6 +3,7 @@ the suite for the work in between."""
 
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -15,6 +16,10 @@ os.environ["MPLBACKEND"] = "Agg"
 install_import_hook(["autovi.estimators.baselines", "autovi.estimators"], "beartype.beartype")
 
 
+# The room of many distributions alike, in which to compile one takes seconds: with --quick, these files stand for all.
+STAND_FOR_IMPLICIT = {"test_factorized.py", "test_gamma.py", "test_kl.py"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick`, which `make test-quick` passes."""
     parser.addoption("--quick", action="store_true", help="the first case of each test that is not marked slow")
@@ -24,9 +29,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With `--quick`, of each test function its first case alone, and none that is marked slow."""
     if not config.getoption("--quick"):
         return
+    gone = [name for name in STAND_FOR_IMPLICIT if not (Path(__file__).parent / "implicit" / name).exists()]
+    if gone:
+        raise pytest.UsageError(f"tests/conftest.py: expected files of tests/implicit for --quick, got {gone}")
     kept: dict[str, pytest.Item] = {}
     for item in items:
-        if item.get_closest_marker("slow") is None:
+        stands = item.path.parent.name != "implicit" or item.path.name in STAND_FOR_IMPLICIT
+        if stands and item.get_closest_marker("slow") is None:
             kept.setdefault(item.nodeid.split("[")[0], item)
     chosen = set(kept.values())
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
