@@ -48,8 +48,8 @@ class Size:
     longest: float = FIRST_UNIT
 
 
-# A CPU makes about a hundredth of an accelerator's draws and copies.
-ON_CPU = Size(draws=100_000, copied=32 * 2**20)
+# A CPU makes about a hundredth of an accelerator's steps of 1,000 particles, of its draws and of its copies.
+ON_CPU = Size(few=20, draws=100_000, copied=32 * 2**20)
 TOY = Size(rows=200, images=200, few=5, run_seconds=0.0, rounds=3, draws=1000, copied=2**18, longest=0.0)
 
 
@@ -69,32 +69,40 @@ def bytes_accessed(run: Any, num_steps: int) -> float | None:
     return None if not cost else cost.get("bytes accessed")
 
 
-def warm(make: Callable[[], Run], size: Size, many: int | None) -> tuple[Run, int, float]:
-    """A program that has done its short run and its long one, the steps of the long one, and their mean loss.
+def warm(make: Callable[[], Run], size: Size, many: int | None) -> tuple[Run, int, float, float]:
+    """A program that has done its short run and its long one, the steps of the long one, their mean loss, and about how
+    many seconds both take.
 
     Where their number is not given, it is such that the long run takes about `run_seconds` more than the short one.
     """
     run = make()
     run(size.few)
+    seconds = alternating({"run": partial(run, size.few)}, 1, 0.0)["run"][0]
     if many is None:
-        seconds = alternating({"run": partial(run, size.few)}, 1, 0.0)["run"][0]
-        many = size.few * (2 + min(100, int(size.run_seconds / seconds)))
-    return run, many, float(np.mean(run(many)[size.few :]))
+        many = size.few * (2 + min(300, int(size.run_seconds / seconds)))
+    return run, many, float(np.mean(run(many)[size.few :])), seconds * (1 + many / size.few)
+
+
+def rounds(calls: Mapping, what: str, size: Size, budget: Budget, needs: float = 0.0) -> dict | None:
+    """Seconds of every call in alternating rounds, of which one needs so many; no further one begins after the end."""
+    work = lambda: alternating(calls, size.rounds, size.seconds, budget.left())  # noqa: E731
+    return budget.unit(f"{what}, rounds", work, needs)
 
 
 def compare(makes: Mapping[str, Callable[[], Run]], what: str, size: Size, budget: Budget) -> dict[str, dict]:
     """Seconds a step, bytes a step and the loss of each program that there was time for, all with runs alike."""
     runs: dict[str, Run] = {}
     losses: dict[str, float] = {}
-    many: int | None = None
+    many, needs = None, 0.0
     for name, make in makes.items():
         found = budget.unit(f"{what}, {name}", partial(warm, make, size, many))
         if found is not None:
-            runs[name], many, losses[name] = found
+            runs[name], many, losses[name], seconds = found
+            needs += seconds
     if many is None:
         return {}
     calls = {(name, count): partial(run, count) for name, run in runs.items() for count in (size.few, many)}
-    times = budget.unit(f"{what}, rounds", lambda: alternating(calls, size.rounds, size.seconds))
+    times = rounds(calls, what, size, budget, needs)
     if times is None:
         return {}
     return {
@@ -151,7 +159,7 @@ def draws(name: str, size: Size, budget: Budget) -> dict[str, float | None]:
             calls[program] = call
     if not calls:
         return {}
-    times = budget.unit(f"{name}, rounds", lambda: alternating(calls, size.rounds, size.seconds))
+    times = rounds(calls, name, size, budget)
     return {program: statistics.median(values) / size.draws for program, values in (times or {}).items()}
 
 

@@ -1,5 +1,6 @@
 """Alternating rounds within a budget of time, and what is left out when it runs short."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ FIRST_UNIT = 20.0  # seconds that a unit may take, before one has been seen
 class Budget:
     """Seconds for a whole benchmark of several units; what was left out or failed is kept with its reason.
 
-    A unit is not interrupted. So it starts only where as much time is left as the longest one so far took.
+    A unit is not interrupted. So it starts only where as much time is left as the longest one so far took, or as it
+    says that it needs.
     """
 
     def __init__(self, seconds: float, *, longest: float = FIRST_UNIT, clock: Callable[[], float] = time.perf_counter):
@@ -23,10 +25,11 @@ class Budget:
         """Seconds until the end; negative after it."""
         return self.end - self.clock()
 
-    def unit(self, name: str, work: Callable[[], Any]) -> Any:
+    def unit(self, name: str, work: Callable[[], Any], needs: float | None = None) -> Any:
         """What `work()` returns; None, and a line in `missing`, where time is short or it raises."""
-        if self.left() < self.longest:
-            self.missing[name] = f"left out: {max(self.left(), 0):.0f} s left, a unit took up to {self.longest:.0f} s"
+        needs = self.longest if needs is None else needs
+        if self.left() < needs:
+            self.missing[name] = f"left out: {max(self.left(), 0):.0f} s left, it may take {needs:.0f} s"
             return None
         start = self.clock()
         try:
@@ -44,15 +47,18 @@ class Budget:
         return any(reason.startswith("failed") for reason in self.missing.values())
 
 
-def alternating(calls: Mapping[Any, Callable[[], Any]], rounds: int, seconds: float) -> dict[Any, list[float]]:
+def alternating(
+    calls: Mapping[Any, Callable[[], Any]], rounds: int, seconds: float, limit: float = math.inf
+) -> dict[Any, list[float]]:
     """Seconds of every call, round by round, in alternating order, so that none always follows the same other one.
 
-    At most `rounds` of them, and none begins after `seconds` but the first three.
+    At most `rounds` of them; none begins after `seconds` but the first three, and none after `limit` but the first.
     """
     times: dict[Any, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     for round_number in range(rounds):
-        if round_number >= 3 and time.perf_counter() - start > seconds:
+        elapsed = time.perf_counter() - start
+        if (round_number >= 3 and elapsed > seconds) or (round_number >= 1 and elapsed > limit):
             break
         for name in list(calls)[:: 1 if round_number % 2 == 0 else -1]:
             before = time.perf_counter()

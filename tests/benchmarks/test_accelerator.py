@@ -71,7 +71,8 @@ def test_a_unit_starts_only_where_the_longest_one_would_end_in_time(clock):
     assert budget.unit("first", lambda: clock.add(40.0) or "done") == "done"
     assert budget.unit("second", lambda: clock.add(30.0) or "done") == "done"
     assert budget.unit("third", lambda: "done") is None
-    assert budget.missing == {"third": "left out: 30 s left, a unit took up to 40 s"}
+    assert budget.missing == {"third": "left out: 30 s left, it may take 40 s"}
+    assert budget.unit("fourth", lambda: "done", needs=30.0) == "done"
     assert not budget.failed
 
 
@@ -98,6 +99,7 @@ def test_rounds_alternate_and_end():
     assert order == list("abbaab")  # the first three rounds are always done
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
     assert [len(values) for values in alternating(calls, rounds=5, seconds=60.0).values()] == [5, 5]
+    assert [len(values) for values in alternating(calls, rounds=5, seconds=60.0, limit=0.0).values()] == [1, 1]
 
 
 def test_the_slope_is_of_medians():
