@@ -128,6 +128,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @by_transport
 def test_draws_have_the_right_law(name):
     draw = lambda key, fn: transport.draw(key, fn.expand([20_000]), TRANSPORTS[name])[0]  # noqa: E731

@@ -104,6 +104,7 @@ def elbo_of_two(p):
     return likelihood + expected_gamma(2.0, 1.0, mean_log, mean) - expected_gamma(a, b, mean_log, mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [RSVI("moving_average", augmentation=1), GRep("none")], ids=lambda e: e.name)
 def test_the_correction_is_in_the_loss(estimator):
     """With a square of z in the cost and a shape of 0.7 it is a large part of the gradient. The baselines that the

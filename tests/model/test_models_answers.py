@@ -90,6 +90,7 @@ def test_random_walk_in_a_scan():
     np.testing.assert_allclose(fit.elbo, log_evidence, atol=0.02)
 
 
+@pytest.mark.slow
 def test_non_centred_by_a_reparam_handler():
     """theta_i ~ N(m, 2), y_i ~ N(theta_i, 1), m ~ N(0, 1), fitted non-centred: theta is read off as a deterministic."""
 
@@ -157,6 +158,7 @@ def best_normal(grid, log_density):
     return mean, sd
 
 
+@pytest.mark.slow
 def test_missing_observations_are_imputed():
     """m ~ N(0, 1), four y_i ~ N(m, 1), one of them missing. Mean field: precisions are those given the others."""
 

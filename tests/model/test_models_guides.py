@@ -84,6 +84,7 @@ def test_terms_of_a_folded_guide():
     check_terms(of_vector, {"y": Y}, guide=folded)
 
 
+@pytest.mark.slow
 def test_a_truncated_guide_far_in_the_tail_of_its_base():
     """Where the kept mass is e^-8 NumPyro's sampler gives some infinite draws; the target is in the family."""
 

@@ -110,6 +110,7 @@ def test_only_discrete_sites_with_parameters():
     np.testing.assert_allclose(np.bincount(fit.draws.values["k"], minlength=3) / 4000, probs, atol=0.035)
 
 
+@pytest.mark.slow
 def test_no_observations():
     """The prior itself: no data, no likelihood groups."""
 
@@ -133,6 +134,7 @@ def held_out(y, i):
     return stats.norm(rest.sum() * variance, (1 + variance) ** 0.5).logpdf(y[i])
 
 
+@pytest.mark.slow
 def test_likelihood_without_a_plate():
     """One distribution, many observations: predictions have the shape of the data."""
 
@@ -180,6 +182,7 @@ def test_scoped_sites_and_arguments_named_like_sites():
     assert fit.idata["constant_data"]["rate"].shape == (4, 3)
 
 
+@pytest.mark.slow
 def test_observations_in_part():
     """obs_mask: what is missing is a latent site, and the whole a deterministic one."""
 
@@ -220,6 +223,7 @@ def test_random_keys_and_factors_among_the_sites():
     np.testing.assert_allclose(fit.draws.log_p, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parameter_sites_and_guide_functions():
     def model(y):
         tau = numpyro.param("tau", 2.0, constraint=dist.constraints.positive)

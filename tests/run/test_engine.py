@@ -107,6 +107,7 @@ def test_a_model_defined_again_is_the_same_program(first):
     assert quick(Counted(), np.array([1.0, 2.0, 3.0])).engine is fit.engine
 
 
+@pytest.mark.slow
 def test_other_names_are_other_programs():
     def one(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("one", dist.Normal(0.0, 1.0)), 1.0), obs=y)

@@ -69,6 +69,7 @@ def test_another_kind_of_key():
     np.testing.assert_array_equal(fits[0].losses, fits[2].losses)
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_best():
     def two_modes(y):
         mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
