@@ -121,7 +121,7 @@ def test_what_is_not_numbers_is_refused_by_name(value, error, message):
 
 
 def test_no_foreign_library_is_imported():
-    tree = ast.parse(inspect.getsource(autovi.coordinates))
+    tree = ast.parse(inspect.getsource(autovi.model.labels))
     imports = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
     assert not [line for line in imports if any(lib in line for lib in ("pandas", "xarray", "polars"))]
 
