@@ -8,13 +8,16 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' >/dev/null 2
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+# worksteal: neighbours stay on one core, so that what the tests of a file share is made once.
+PARALLEL := -n 2 --dist worksteal
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-quick lint format clean
 
 help:
 	@echo 'make demo    fit two real data sets; plots and posteriors go to ./demo_output'
 	@echo 'make test    run the test suite (PYTEST_ARGS="-k name" for a part of it)'
+	@echo 'make test-quick  the part of it for the work in between: every room in minutes'
 	@echo 'make lint    ruff check, ruff format --check, mypy'
 	@echo 'make format  let ruff format and mend what it can'
 	@echo 'make clean   remove the environment, the caches and the output'
@@ -24,7 +27,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/eight_schools.py --output demo_output
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+test-quick: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(PARALLEL) --quick $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The contenders: mean-field ADVI of the same problem by hand, by NumPyro, and by autovi.
 
 Each returns `run(num_steps) -> losses`. `by_hand` and `by_numpyro` do their steps in one `lax.scan` under
-one `jit` and keep the compiled function of each `num_steps`. Imports stand in the functions, so that a fresh
+one `jit` (`Scan`). Imports stand in the functions, so that a fresh
 process pays for its own program only.
 """
 
@@ -18,7 +18,45 @@ Run = Callable[[int], np.ndarray]
 INITIAL_SCALE = 0.1
 
 
-def by_hand(data: dict[str, np.ndarray], num_particles: int) -> Run:
+class Scan:
+    """`run(num_steps) -> losses` of a jitted `scan(carry, num_steps)`, compiled once for each number of steps."""
+
+    def __init__(self, scan: Any, carry: Any):
+        self.scan, self.carry = scan, carry
+        self.kept: dict[int, Any] = {}
+
+    def compiled(self, num_steps: int) -> Any:
+        """The program of so many steps, compiled ahead."""
+        if num_steps not in self.kept:
+            self.kept[num_steps] = self.scan.lower(self.carry, num_steps).compile()
+        return self.kept[num_steps]
+
+    def __call__(self, num_steps: int) -> np.ndarray:
+        return np.asarray(self.compiled(num_steps)(self.carry))
+
+
+class Fits:
+    """`run(num_steps) -> losses` by `autovi.fit` with the options given, whose program is kept from fit to fit."""
+
+    def __init__(self, model: Callable, data: dict[str, Any], **options: Any):
+        self.model, self.data, self.options = model, data, options
+
+    def compiled(self, num_steps: int) -> Any:
+        """The chunk of steps that every fit runs, whatever its number of steps."""
+        import jax
+
+        from autovi.preparation import Options, prepare
+
+        engine, inputs = prepare(self.model, self.data, Options(**self.options))
+        return engine.compile(jax.device_put(inputs.traced()), 0)[1]
+
+    def __call__(self, num_steps: int) -> np.ndarray:
+        import autovi
+
+        return autovi.fit(self.model, self.data, num_steps=num_steps, progress_bar=False, **self.options).losses
+
+
+def by_hand(data: dict[str, np.ndarray], num_particles: int) -> Scan:
     """The floor: q = Normal(m, exp s) on one flat vector, Adam written out, nothing else in the loop.
 
     The parameters are one array [m, s]; the loss is -(mean log joint over the particles + sum s + constant).
@@ -58,13 +96,10 @@ def by_hand(data: dict[str, np.ndarray], num_particles: int) -> Run:
     params = jnp.asarray(start, jnp.float32)
     zeros = jnp.zeros_like(params)
 
-    def run(num_steps: int) -> np.ndarray:
-        return np.asarray(scan((params, zeros, zeros, jnp.float32(0.0), jax.random.key(0)), num_steps))
-
-    return run
+    return Scan(scan, (params, zeros, zeros, jnp.float32(0.0), jax.random.key(0)))
 
 
-def by_numpyro(data: dict[str, np.ndarray], num_particles: int, guide: str = "AutoDiagonalNormal") -> Run:
+def by_numpyro(data: dict[str, np.ndarray], num_particles: int, guide: str = "AutoDiagonalNormal") -> Scan:
     """NumPyro's SVI with `Trace_ELBO`, Adam and an autoguide; `svi.update` in a scan.
 
     AutoDiagonalNormal is the closest to the floor: one flat vector with one location and one scale array.
@@ -81,31 +116,14 @@ def by_numpyro(data: dict[str, np.ndarray], num_particles: int, guide: str = "Au
     def scan(state: Any, num_steps: int) -> jax.Array:
         return jax.lax.scan(lambda s, _: svi.update(s, **data), state, length=num_steps)[1]
 
-    def run(num_steps: int) -> np.ndarray:
-        return np.asarray(scan(state, num_steps))
-
-    return run
+    return Scan(scan, state)
 
 
-def by_autovi(data: dict[str, np.ndarray], num_particles: int) -> Run:
+def by_autovi(data: dict[str, np.ndarray], num_particles: int) -> "Fits":
     """autovi's public interface as a user would call it, with the floor's family and optimizer."""
     import optax
 
-    import autovi
-
-    def run(num_steps: int) -> np.ndarray:
-        fit = autovi.fit(
-            model,
-            data,
-            guide="mean_field",
-            num_steps=num_steps,
-            num_particles=num_particles,
-            optimizer=optax.adam(LEARNING_RATE),
-            progress_bar=False,
-        )
-        return fit.losses
-
-    return run
+    return Fits(model, data, guide="mean_field", num_particles=num_particles, optimizer=optax.adam(LEARNING_RATE))
 
 
 PROGRAMS: dict[str, Callable[..., Run]] = {

@@ -35,9 +35,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def save(name: str, results: Any) -> Path:
-    """Write `results` beside the environment to `results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, results: Any, folder: Path = RESULTS) -> Path:
+    """Write `results` beside the environment to `<name>.json` in the folder, `results/` if none is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
     return path

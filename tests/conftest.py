@@ -1,7 +1,9 @@
-"""What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once."""
+"""What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once. And `--quick`: a part of
+the suite for the work in between."""
 
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -12,6 +14,32 @@ os.environ["MPLBACKEND"] = "Agg"
 
 # The shapes that annotations promise are checked at every call of these modules.
 install_import_hook(["autovi.estimators.baselines", "autovi.estimators"], "beartype.beartype")
+
+
+# The room of many distributions alike, in which to compile one takes seconds: with --quick, these files stand for all.
+STAND_FOR_IMPLICIT = {"test_factorized.py", "test_gamma.py", "test_kl.py"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick`, which `make test-quick` passes."""
+    parser.addoption("--quick", action="store_true", help="the first case of each test that is not marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--quick`, of each test function its first case alone, and none that is marked slow."""
+    if not config.getoption("--quick"):
+        return
+    gone = [name for name in STAND_FOR_IMPLICIT if not (Path(__file__).parent / "implicit" / name).exists()]
+    if gone:
+        raise pytest.UsageError(f"tests/conftest.py: expected files of tests/implicit for --quick, got {gone}")
+    kept: dict[str, pytest.Item] = {}
+    for item in items:
+        stands = item.path.parent.name != "implicit" or item.path.name in STAND_FOR_IMPLICIT
+        if stands and item.get_closest_marker("slow") is None:
+            kept.setdefault(item.nodeid.split("[")[0], item)
+    chosen = set(kept.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = kept.values()
 
 
 def pytest_configure(config: pytest.Config) -> None:

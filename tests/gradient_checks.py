@@ -5,6 +5,7 @@ would be five standard errors. The rule looks at the standard errors only, never
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ BOUND = 5.5
 FLOOR = 0.02
 BATCH = 4096
 MAX_BATCHES = 250
+# For programs that run once or a few times: to optimize them takes longer than to run them. Not level 0, at which XLA
+# computes twice, with other rounding, what the gradient of `jnp.max` compares with its maximum: none is equal, 0 / 0.
+ONCE = {"xla_backend_optimization_level": 1}
 
 
 def flat(tree: Any) -> np.ndarray:
@@ -25,7 +29,7 @@ def flat(tree: Any) -> np.ndarray:
 def batched(gradient: Callable) -> Callable:
     """`batch(key, *args)`: mean and sum of squared deviations of `BATCH` values of `gradient(*args, key)`, compiled."""
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=ONCE)
     def batch(key: jax.Array, *args: Any) -> tuple[Any, Any]:
         sampled = jax.vmap(lambda k: gradient(*args, k))(jax.random.split(key, BATCH))
         mean = jax.tree.map(lambda g: jnp.mean(g, 0), sampled)

@@ -53,6 +53,7 @@ def test_exact_switch_posterior_agrees_with_quadrature():
         assert exact[year] / exact[1890] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_coal_mining(tmp_path, capsys):
     fit = coal_mining.main(tmp_path, num_draws=4000, progress_bar=False)
 
@@ -94,6 +95,7 @@ def test_eight_schools(tmp_path, capsys):
     assert "mu" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_mixed_latents():
     fit = mixed_latents.main(progress_bar=False)
 
@@ -104,6 +106,7 @@ def test_mixed_latents():
     np.testing.assert_allclose(draws(fit, "weights").mean(axis=0), mixed_latents.WEIGHTS, atol=0.12)
 
 
+@pytest.mark.slow
 def test_custom_guide():
     fit = custom_guide.main(progress_bar=False)
 
@@ -116,6 +119,7 @@ def test_custom_guide():
     assert np.corrcoef(found.T)[0, 1] == pytest.approx(exact_correlation, abs=0.05)
 
 
+@pytest.mark.slow
 def test_digits_vae(capsys):
     found = digits_vae.main(num_steps=600, progress_bar=False)
 
@@ -129,6 +133,7 @@ def test_digits_vae(capsys):
     assert printed.count("implicit") == 3 and printed.count("explicit") == 1
 
 
+@pytest.mark.slow
 def test_readme_example(capsys):
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
     code = readme.split("```python\n", 1)[1].split("```", 1)[0]

@@ -81,12 +81,14 @@ def switch_distance(fit, exact):
     return 0.5 * sum(abs(shares[year] - p) for year, p in exact.items())
 
 
+@pytest.mark.slow
 def test_coal_mining_switch_point():
     fit = autovi.fit(coal_mining.model, {"counts": coal_mining.COUNTS}, progress_bar=False)
     assert fit.plan["switch"].estimator == "marginalize"
     assert switch_distance(fit, coal_mining.exact_switch_posterior()) < 0.03
 
 
+@pytest.mark.slow
 def test_enumerated_switch_point_reaches_the_mean_field_optimum():
     """With q(switch) q(early) q(late) the best the family can do is the fixed point of coordinate ascent, in closed
     form: gammas for the rates given q(switch), and log q(switch) the expected log joint."""

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.special as sp
 import scipy.stats as st
-from gradient_checks import BOUND
+from gradient_checks import BOUND, ONCE
 
 from autovi import implicit
 from autovi.implicit.transported import transport
@@ -127,6 +127,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @by_transport
 def test_draws_have_the_right_law(name):
     draw = lambda key, fn: transport.draw(key, fn.expand([20_000]), TRANSPORTS[name])[0]  # noqa: E731
@@ -167,6 +168,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "law"), [("rsvi_4", "Gamma"), *((name, law) for name in ("rsvi_1", "g_rep") for law in FAMILIES)]
 )
@@ -222,6 +224,7 @@ def variance(how, a):
     return squares.mean(), squares.std() / squares.size**0.5
 
 
+@pytest.mark.slow
 def test_variances_at_a_small_shape():
     """Measured: implicit 6.15e4, RSVI 6.64e4 with ten augmentations (also with four) and 7.69e4 with one, G-REP 1.6e5.
     The mean cost as a baseline brings the last two to 6.77e4 and 7.1e4: it is the correction that they differ in."""
@@ -232,6 +235,7 @@ def test_variances_at_a_small_shape():
         assert low + BOUND * np.hypot(low_se, high_se) < high, (less, more, found)
 
 
+@pytest.mark.slow
 @by_transport
 @pytest.mark.parametrize("double", [False, True], ids=["float32", "float64"])
 def test_finite_from_tiny_to_huge_shapes(name, double):
@@ -241,7 +245,7 @@ def test_finite_from_tiny_to_huge_shapes(name, double):
         pairs = jnp.broadcast_to(jnp.stack(jnp.meshgrid(shapes, shapes), -1), (200, 8, 8, 2))
         triples = jnp.concatenate([pairs, pairs[..., :1] ** 0.5], -1)
 
-        @jax.jit
+        @partial(jax.jit, compiler_options=ONCE)
         @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
         def run(one, pairs, triples, key):
             fns = dist.Gamma(one, 2.0), dist.Beta(pairs[..., 0], pairs[..., 1]), dist.Dirichlet(triples)

@@ -104,6 +104,7 @@ def elbo_of_two(p):
     return likelihood + expected_gamma(2.0, 1.0, mean_log, mean) - expected_gamma(a, b, mean_log, mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [RSVI("moving_average", augmentation=1), GRep("none")], ids=lambda e: e.name)
 def test_the_correction_is_in_the_loss(estimator):
     """With a square of z in the cost and a shape of 0.7 it is a large part of the gradient. The baselines that the
@@ -120,6 +121,7 @@ def test_the_correction_is_in_the_loss(estimator):
     assert_unbiased(batched(gradient), (POINT,), flat(jax.grad(elbo_of_two)(POINT)))
 
 
+@pytest.mark.slow
 def test_a_fit_finds_the_conjugate_posterior():
     """Gamma(2, 1) and the counts 3, 5, 2, 4: the posterior is Gamma(16, 5), where the ELBO is the evidence."""
 

@@ -134,6 +134,7 @@ def likelihoods(bernoulli, poisson, beta, gamma, categorical, binomial):
         numpyro.sample("binomial", dist.Binomial(5, logits=x), obs=binomial)
 
 
+@pytest.mark.slow
 def test_observations_inside_their_support():
     assert fit(likelihoods, GOOD).status == "max_steps"
 
@@ -144,6 +145,7 @@ def test_observations_outside_their_support(site):
         fit(likelihoods, GOOD | {site: BAD[site]})
 
 
+@pytest.mark.slow
 def test_observations_outside_their_support_while_a_jump_is_looked_for():
     def model(y):
         x = numpyro.sample("x", dist.Normal())
@@ -173,6 +175,7 @@ def test_what_is_masked_may_lie_anywhere():
         fit(model, bad | {"gamma": [0.5, np.nan, 2.0], "seen": np.array([True, False, True])})
 
 
+@pytest.mark.slow
 def test_a_latent_support_that_another_site_moves():
     def model(y):
         theta = numpyro.sample("theta", dist.LogNormal())
@@ -247,6 +250,7 @@ def test_a_term_that_becomes_nan_fails_the_fit_and_is_named():
     assert finite(result.params) and finite(result.sample(10))
 
 
+@pytest.mark.slow
 def test_a_gradient_that_becomes_nan_fails_the_fit_and_is_named():
     def model():
         x = numpyro.sample("x", dist.Normal(3.0, 0.5))

@@ -222,6 +222,7 @@ def shifted(y):
         numpyro.sample("y", dist.Normal(mu, 1.0), obs=y - jnp.asarray(SHIFT["value"]))
 
 
+@pytest.mark.slow
 def test_a_changed_global_array_is_never_stale(monkeypatch):
     first = location(fit(shifted, {"y": Y}))
     monkeypatch.setitem(SHIFT, "value", np.full(4, 5.0))

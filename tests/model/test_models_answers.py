@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
 from numpyro.infer.reparam import LocScaleReparam
@@ -62,6 +63,7 @@ def test_normal_posteriors():
     check_moments(draws["mu"], np.array([6.0, 9.0]) / 4, 0.5)
 
 
+@pytest.mark.slow
 def test_random_walk_in_a_scan():
     """x_0 = 0, x_t ~ N(0.8 x_{t-1}, 1), y_t ~ N(x_t, 0.5): the posterior is normal, its precision tridiagonal."""
 
@@ -88,6 +90,7 @@ def test_random_walk_in_a_scan():
     np.testing.assert_allclose(fit.elbo, log_evidence, atol=0.02)
 
 
+@pytest.mark.slow
 def test_non_centred_by_a_reparam_handler():
     """theta_i ~ N(m, 2), y_i ~ N(theta_i, 1), m ~ N(0, 1), fitted non-centred: theta is read off as a deterministic."""
 
@@ -106,6 +109,7 @@ def test_non_centred_by_a_reparam_handler():
     check_moments(together, mean, np.sqrt(np.diag(covariance)))
 
 
+@pytest.mark.slow
 def test_local_latents_of_a_subsampled_plate():
     """z_i ~ Bern(0.3), w_i ~ N(2 z_i, 1), x_i ~ N(w_i, 1), two of four at a step: draws have the full plate's size.
 
@@ -154,6 +158,7 @@ def best_normal(grid, log_density):
     return mean, sd
 
 
+@pytest.mark.slow
 def test_missing_observations_are_imputed():
     """m ~ N(0, 1), four y_i ~ N(m, 1), one of them missing. Mean field: precisions are those given the others."""
 
@@ -170,6 +175,7 @@ def test_missing_observations_are_imputed():
     np.testing.assert_array_equal(draws["y"][:, seen], np.broadcast_to(Y[seen], (20_000, 3)))
 
 
+@pytest.mark.slow
 def test_two_discrete_sites():
     """a -> b -> y, both enumerated: mean field, by coordinate ascent on the joint posterior's table."""
     prior_a, prior_b = np.array([0.3, 0.7]), np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
@@ -228,6 +234,7 @@ def test_support_that_depends_on_a_discrete_site():
     np.testing.assert_allclose(sampled.mean(), expected, atol=5 * se)
 
 
+@pytest.mark.slow
 def test_boolean_lists_and_own_families():
     """Data as lists; beta for a Bernoulli probability and gamma for a Poisson rate are exact."""
 
@@ -245,6 +252,7 @@ def test_boolean_lists_and_own_families():
     check_moments(draws["rate"], 11 / 4, np.sqrt(11) / 4)
 
 
+@pytest.mark.slow
 def test_double_precision():
     """A discrete and a continuous site in float64: z ~ Bern(0.4), m ~ N(0, 1), y ~ N(m + 2 z, 1)."""
     prior = np.array([0.6, 0.4])

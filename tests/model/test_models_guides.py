@@ -28,6 +28,7 @@ def with_discrete(y):
         numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -83,6 +84,7 @@ def test_terms_of_a_folded_guide():
     check_terms(of_vector, {"y": Y}, guide=folded)
 
 
+@pytest.mark.slow
 def test_a_truncated_guide_far_in_the_tail_of_its_base():
     """Where the kept mass is e^-8 NumPyro's sampler gives some infinite draws; the target is in the family."""
 
@@ -115,6 +117,7 @@ def test_point_estimate_beside_a_normal():
     np.testing.assert_allclose(np.exp(fit.params["log_scale"]), np.sqrt(var), rtol=0.03)
 
 
+@pytest.mark.slow
 def test_autoguide_beside_a_discrete_part():
     """AutoNormal for m and a guide function for z. Mean field by coordinate ascent.
 

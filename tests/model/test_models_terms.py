@@ -125,6 +125,7 @@ def test_supports_that_depend_on_other_sites():
     check_terms(model, estimators={"k": "score"})
 
 
+@pytest.mark.slow
 def test_to_event_and_several_likelihoods():
     def model(y):
         m = numpyro.sample("m", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
@@ -139,6 +140,7 @@ def test_to_event_and_several_likelihoods():
     check_terms(model, {"y": np.ones((2, 3), np.float32)})
 
 
+@pytest.mark.slow
 def test_distributions_of_every_kind():
     def model():
         vector = numpyro.sample("mvn", dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)))

@@ -344,6 +344,6 @@ def test_picture_of_large_and_odd_variables(tmp_path):
 
 def test_arviz_is_imported_only_when_used():
     root = Path(__file__).resolve().parents[2]
-    code = "import sys, autovi.export; print({'arviz', 'xarray', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, autovi.result.export; print({'arviz', 'xarray', 'matplotlib'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -105,6 +105,7 @@ def test_repr_says_how_it_ended_and_what_was_fitted(fit):
     assert len(said.splitlines()[0]) < 150
 
 
+@pytest.mark.slow
 def test_elbo_error_is_calibrated(fit):
     """Estimates from other keys scatter as the standard error says."""
     again = [replace(fit, rng_key=jax.random.key(i), num_draws=250) for i in range(16)]
@@ -327,6 +328,7 @@ def test_log_likelihood_is_of_single_observations(fit, idata):
         np.testing.assert_allclose(idata["log_likelihood"][name].values[0], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_lp_is_the_log_joint_in_the_variables_of_the_fit(fit, idata):
     latents = {name: value for name, value in fit.draws.values.items() if name != "f"}
     data = {name: jnp.asarray(value) for name, value in numbers(mixed_data()).items()}

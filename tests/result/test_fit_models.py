@@ -29,6 +29,7 @@ def elpd_of(loo):
     return loo.elpd if ARVIZ_1 else loo.elpd_loo
 
 
+@pytest.mark.slow
 def test_scan_draws_and_a_site_of_its_own_scale():
     def model(y):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
@@ -50,6 +51,7 @@ def test_scan_draws_and_a_site_of_its_own_scale():
     np.testing.assert_allclose(fit.draws.log_likelihoods["y"], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_subsampled_plates_are_whole_in_the_result():
     y = np.random.default_rng(0).normal(size=10)
 
@@ -108,6 +110,7 @@ def test_only_discrete_sites_with_parameters():
     np.testing.assert_allclose(np.bincount(fit.draws.values["k"], minlength=3) / 4000, probs, atol=0.035)
 
 
+@pytest.mark.slow
 def test_no_observations():
     """The prior itself: no data, no likelihood groups."""
 
@@ -131,6 +134,7 @@ def held_out(y, i):
     return stats.norm(rest.sum() * variance, (1 + variance) ** 0.5).logpdf(y[i])
 
 
+@pytest.mark.slow
 def test_likelihood_without_a_plate():
     """One distribution, many observations: predictions have the shape of the data."""
 
@@ -155,6 +159,7 @@ def test_likelihood_without_a_plate():
     assert elpd_of(loo) == pytest.approx(sum(exact), abs=0.5)
 
 
+@pytest.mark.slow
 def test_scoped_sites_and_arguments_named_like_sites():
     """A "/" in a name, and an argument called like a site of another shape."""
 
@@ -177,6 +182,7 @@ def test_scoped_sites_and_arguments_named_like_sites():
     assert fit.idata["constant_data"]["rate"].shape == (4, 3)
 
 
+@pytest.mark.slow
 def test_observations_in_part():
     """obs_mask: what is missing is a latent site, and the whole a deterministic one."""
 
@@ -217,6 +223,7 @@ def test_random_keys_and_factors_among_the_sites():
     np.testing.assert_allclose(fit.draws.log_p, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parameter_sites_and_guide_functions():
     def model(y):
         tau = numpyro.param("tau", 2.0, constraint=dist.constraints.positive)

@@ -139,6 +139,7 @@ def local(y):
         numpyro.sample("y", dist.Normal(b, 1.0), obs=y[index])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [
@@ -160,6 +161,7 @@ def test_other_fits_come_back(tmp_path, model, options):
     assert_same(again.sample(4), fit.sample(4))
 
 
+@pytest.mark.slow
 def test_arguments_of_many_kinds(tmp_path):
     def model(key, table, pair, weights, label=None, flag=False):
         mu = numpyro.sample("mu", dist.Normal(jax.random.normal(key), 1.0))
@@ -210,6 +212,7 @@ def pair_guide(y):
     numpyro.sample("mu", dist.Normal(numpyro.param("loc", 0.0), 0.5))
 
 
+@pytest.mark.slow
 def test_guide_functions_are_asked_for(tmp_path):
     fit = quick(pair, {"y": 0.5}, guide=pair_guide)
     fit.save(tmp_path / "fit")
@@ -218,6 +221,7 @@ def test_guide_functions_are_asked_for(tmp_path):
         autovi.load(tmp_path / "fit", pair)
 
 
+@pytest.mark.slow
 def test_autoguides_are_asked_for(tmp_path):
     def model(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal(0.0, 1.0)), 1.0), obs=y)
@@ -249,6 +253,7 @@ class OwnEnumerate(Enumerate):
     """Another class of the same name as autovi's."""
 
 
+@pytest.mark.slow
 def test_classes_of_the_users_own(tmp_path):
     fit = quick(pair, {"y": 0.5}, families={"mu": Wide(1.5)}, estimators={"k": OwnEnumerate()})
     fit.save(tmp_path / "fit")

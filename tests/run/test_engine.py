@@ -73,6 +73,7 @@ def test_the_key_decides(first):
     assert_identical(other, quick(model, y, rng_key=jax.random.PRNGKey(1)))
 
 
+@pytest.mark.slow
 def test_other_shapes_dtypes_and_options_are_other_programs(first):
     model, fit = first
     y = np.array([1.0, 2.0, 3.0])
@@ -81,6 +82,7 @@ def test_other_shapes_dtypes_and_options_are_other_programs(first):
     assert quick(model, y, 2.0).engine is not fit.engine  # a number that is no array is part of the program
 
 
+@pytest.mark.slow
 def test_a_changed_closure_is_another_program():
     """A notebook cell that is run again with other numbers outside the model."""
     prior = {"sd": 1.0, "loc": jnp.zeros(2)}
@@ -105,6 +107,7 @@ def test_a_model_defined_again_is_the_same_program(first):
     assert quick(Counted(), np.array([1.0, 2.0, 3.0])).engine is fit.engine
 
 
+@pytest.mark.slow
 def test_other_names_are_other_programs():
     def one(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("one", dist.Normal(0.0, 1.0)), 1.0), obs=y)

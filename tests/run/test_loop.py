@@ -69,6 +69,7 @@ def test_another_kind_of_key():
     np.testing.assert_array_equal(fits[0].losses, fits[2].losses)
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_best():
     def two_modes(y):
         mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
@@ -249,6 +250,7 @@ def moved(optimizer, num_steps=1):
     return np.concatenate([np.ravel(b - a) for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(end), strict=True)])
 
 
+@pytest.mark.slow
 def test_the_users_optimizer_is_used_as_it_is():
     np.testing.assert_array_equal(moved(optax.sgd(0.0), num_steps=10), 0.0)
     step = moved(optax.sgd(0.01))
