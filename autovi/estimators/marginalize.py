@@ -42,8 +42,11 @@ class Marginalize(Estimator):
         joint = log_joint(branches)
         total = jax.nn.logsumexp(joint, axis=0)
         if branches.mask is not None:
-            # Without its log p and log q, all that is left of an element is the best of its values.
-            total = jnp.where(branches.mask, total, jnp.max(joint, axis=0))
+            # Without its log p and log q, all that is left of an element is the best of its values. Taken by its place:
+            # the derivative of a maximum compares it with values that the compiler may compute again and round another
+            # way, so that none is the largest and the derivative is 0/0.
+            best = jnp.argmax(jax.lax.stop_gradient(joint), axis=0)
+            total = jnp.where(branches.mask, total, jnp.take_along_axis(joint, best[None], axis=0)[0])
         return {"marginal": (branches.scale * total, tuple(range(joint.ndim - 1)))}
 
 
