@@ -27,6 +27,7 @@ from autovi.model.sites import Site, Sites
 from autovi.model.traced import KEY, Traced, data_input
 from autovi.objectives import Elbo, Objective
 from autovi.plan.plan import Block, Plan
+from autovi.program.alike import Alike, find_alike
 from autovi.program.blocks import BlockGuide, site_value
 from autovi.program.nodes import Node
 from autovi.program.rows import gather, row_axes
@@ -348,6 +349,28 @@ class Program:
         shared = {t for n in self.integrating if n != node for t in self.structure.downstream[n]}
         return tuple(t for t in mine if t not in shared), tuple(t for t in mine if t in shared)
 
+    @cached_property
+    def alike(self) -> list[Alike]:
+        """Terms of latent sites that are computed alike. Only where no site needs a cost of its own are they computed
+        together: they are not told apart then."""
+        if self.integrating or any(b.estimator.has_surrogate for b in self.plan.blocks):
+            return []
+        terms = {t: self.outputs_of(t) for n in self.sites.latents if (t := f"p:{n}") in self.traced.graph.outputs}
+        return find_alike(self.traced.graph, terms, self._of_particle)
+
+    @cached_property
+    def places(self) -> dict[Any, tuple[str, int]]:
+        """Variable of a scalar site in a flat block -> the block, and the place in its vector."""
+        found: dict[Any, tuple[str, int]] = {}
+        for block in self.plan.blocks if self.own else ():
+            offset = 0
+            for name in block.sites if block.flat else ():
+                site = self.sites.samples[name]
+                if site.unconstrained_shape == ():
+                    found[self.traced.graph.inputs[f"node:{name}"]] = block.name, offset
+                offset += site.size
+        return found
+
     def outputs_for(self, prefixes: Iterable[str]) -> tuple[str, ...]:
         """The outputs of the graph that begin so."""
         kinds = tuple(f"{p}:" for p in prefixes)
@@ -362,7 +385,7 @@ class Program:
         forced: Mapping[str, Any] | None = None,
     ) -> Run:
         """One particle alone, with its values and likelihoods."""
-        shared = self.shared(params, arrays, indices, self.everything)
+        shared = self.shared(self.seen(params, indices), arrays, indices, self.everything)
         noise = jax.tree.map(lambda x: x[0], self.noise(rng_key, 1))
         return self.read(self.particle(shared, rng_key, noise, forced))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +21,11 @@ stop = jax.lax.stop_gradient
 
 
 class Estimate(NamedTuple):
-    """The objective's estimate of one step in nats, and each cost term's mean over the particles, sorted by name."""
+    """The objective's estimate of one step in nats, and each cost term's mean over the particles, in the order of the
+    step's `names`."""
 
     elbo: jax.Array
-    terms: dict[str, jax.Array]
+    terms: jax.Array
 
 
 class Term(NamedTuple):
@@ -57,9 +59,8 @@ def estimate(
             extra, loss = step.surrogate(block, estimator_params.get(block.name, ()))
             surrogate, losses = surrogate + extra, losses + loss
     value = program.objective.value(step.log_weights)
-    means = {name: jnp.sum(term.value) / num_particles for name, term in sorted(step.terms.items())}
     loss = -(value + surrogate - stop(surrogate)) + losses - stop(losses)
-    return loss, Estimate(stop(value), stop(means))
+    return loss, Estimate(stop(value), stop(jnp.mean(step.sums, axis=1)))
 
 
 class Step:
@@ -86,15 +87,26 @@ class Step:
         self.keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
         self._variables: list[Any] = []
         drawn = self.over_particles(lambda key, noise: self._particle(key, noise, forced or {}), self.keys, self.noise)
-        self.nodes, self.raw, values, self.extra, self.evaluated, self.outputs = drawn
+        self.nodes, self.raw, values, self._together, self.extra, self.evaluated, self.outputs = drawn
         self.terms = {n: term._replace(value=values[n]) for n, term in self._layout.items()}
+
+    @cached_property
+    def sums(self) -> jax.Array:
+        """Each cost term of every particle `[terms, particles]`, in the order of `names`, integrated terms in place of
+        raw ones."""
+        values = [t.value for _, t in sorted(self.terms.items())]
+        alone = jnp.stack([v if v.ndim == 1 else jnp.sum(v, axis=tuple(range(1, v.ndim))) for v in values])
+        return jnp.concatenate([alone, *(jnp.transpose(group) for group in self._together)])
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the cost terms: those on their own, sorted, and then those that are computed together."""
+        return [*sorted(self.terms), *(name for group in self.program.alike for name in group.names)]
 
     @property
     def log_weights(self) -> jax.Array:
-        """log p - log q of every particle `[particles]`, integrated terms in place of raw ones."""
-        count = self.num_particles
-        sums = [jnp.sum(jnp.reshape(t.value, (count, -1)), axis=1) for _, t in sorted(self.terms.items())]
-        return jnp.sum(jnp.stack(sums), axis=0)
+        """log p - log q of every particle `[particles]`."""
+        return jnp.sum(self.sums, axis=0)
 
     def over_particles(self, fn: Callable, *args: Any) -> Any:
         """`fn(*args)` for every particle, stacked in front; a single particle needs no vmap."""
@@ -105,12 +117,16 @@ class Step:
 
     def _particle(self, key: jax.Array, noise: Any, forced: Mapping[str, Any]) -> Any:
         world = self.program.particle(self.shared, key, noise, forced)
-        raw = world.terms(self.program.term_names)
+        groups = self.program.alike
+        together = [group.evaluate(world.value, world.together) for group in groups]
+        known = {name for group in groups for name in group.names}
+        raw = world.terms([name for name in self.program.term_names if name not in known])
         terms, extra = integrated(self.program, world, raw, self.program.integrating, self.lanes)
         self._layout = terms
         self._variables = [v for v in world.values if v in self.program.varying]
         evaluated = [world.values[v] for v in self._variables]
-        return world.nodes, raw, {n: t.value for n, t in terms.items()}, extra, evaluated, world.outputs(self.also)
+        values = {n: t.value for n, t in terms.items()}
+        return world.nodes, raw, values, together, extra, evaluated, world.outputs(self.also)
 
     def surrogate(self, block: Block, own: Any) -> tuple[jax.Array, jax.Array]:
         """What an estimator adds at one block: see `Estimator.surrogate`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -56,6 +56,21 @@ class World:
         assert self.under is not None
         value = self.under.read(var)
         return stop(value) if self.frozen else value
+
+    def value(self, var: Any) -> Any:
+        """A variable, evaluated or not, or a constant of the graph."""
+        if not self.knows(var) and (constant := self.program.traced.graph.constants.get(var)) is not None:
+            return constant
+        return self.read(var)
+
+    def together(self, variables: Sequence[Any]) -> Any:
+        """Variables stacked in front; a part of a block's vector where they are one."""
+        places = [self.program.places.get(v) for v in variables]
+        first = places[0]
+        if first is not None and places == [(first[0], first[1] + i) for i in range(len(places))]:
+            vector = self.nodes[first[0]].draw.value
+            return jax.lax.slice_in_dim(vector, first[1], first[1] + len(places))
+        return jnp.stack([self.value(v) for v in variables])
 
     def outputs(self, names: Iterable[str]) -> dict[str, Any]:
         """Outputs of the graph by name."""

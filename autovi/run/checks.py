@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 
-def check_start(sites: Sites, start: Start) -> None:
+def check_start(sites: Sites, term_names: Sequence[str], start: Start) -> None:
     """Raises unless some starting point has a finite ELBO.
 
     Raises:
@@ -31,8 +32,9 @@ def check_start(sites: Sites, start: Start) -> None:
             )
     if np.any(np.isfinite(start.totals)):
         return
-    never = [n for n, finite in start.finite.items() if not np.any(finite)]
-    often = sorted(start.finite, key=lambda n: int(np.sum(start.finite[n])))[:1]
+    times = dict(zip(term_names, np.sum(start.finite, axis=0).tolist(), strict=True))
+    never = [n for n, finite in times.items() if not finite]
+    often = sorted(times, key=lambda n: times[n])[:1]
     names = sorted({n.split(":", 1)[1] for n in never or often})
     raise ValueError(
         f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at "

@@ -41,7 +41,7 @@ class Start(NamedTuple):
     their support."""
 
     totals: jax.Array
-    finite: dict[str, jax.Array]
+    finite: jax.Array  # by starting point and term, in the order of the terms' names
     inside: dict[str, jax.Array]
 
 
@@ -200,19 +200,21 @@ class Engine:
         _, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), run_key)
         also = program.outputs_for(["inside"])
 
+        names: list[str] = []
+
         def attempt(point: jax.Array, key: jax.Array) -> Any:
             params = program.seen(program.init(run_key, arrays, point), indices)
             at_start = program.start_values(point, indices)
             step = Step(program, params, arrays, indices, key, 1, at_start, lanes=NUM_STARTS, also=also)
-            sums = {n: jnp.sum(step.terms[n].value) for n in sorted(step.terms)}
+            names.extend(step.names)
             inside = {n.split(":", 1)[1]: v[0] for n, v in step.outputs.items()}
-            return sum(sums.values()), {n: jnp.isfinite(s) for n, s in sums.items()}, inside
+            return step.log_weights[0], jnp.isfinite(step.sums[:, 0]), inside
 
         totals, finite, inside = jax.vmap(attempt)(points, jax.random.split(run_key, NUM_STARTS))
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
-        self.term_names = tuple(finite)
-        state = init_state(program, params, self.optimizer, state_key, len(finite))
+        self.term_names = tuple(names)
+        state = init_state(program, params, self.optimizer, state_key, len(names))
         return state, Start(totals, finite, inside), result_key
 
     def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:

@@ -54,12 +54,11 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
             program, state.params, state.average, state.optimizer, seen, grads, indices, pace, number, good & active
         )
         estimators, states = _trained(program, sites, state, own, own_grads, indices, good & active)
-        terms = jnp.stack(list(info.terms.values()))
 
         def count(bad: Any) -> Any:
             terms_bad, params_bad = bad
             rows_bad = {n: params_bad.rows[n] + ~f for n, f in finite_rows.items()}
-            return terms_bad + ~jnp.isfinite(terms), Bad(params_bad.whole + ~finite, rows_bad)
+            return terms_bad + ~jnp.isfinite(info.terms), Bad(params_bad.whole + ~finite, rows_bad)
 
         counted = (state.bad_terms, state.bad_params)
         bad_terms, bad_params = jax.lax.cond(active & ~good, count, lambda bad: bad, counted)
