@@ -7,7 +7,7 @@ evaluated again with another value there, everything else as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -123,9 +123,22 @@ class Graph:
     def _outvars(self) -> set[Any]:
         return {v for v in self.outputs.values() if not isinstance(v, Literal)}
 
-    def effectful(self) -> Iterator[Any]:
-        """Equations that do something besides computing, such as printing."""
-        return (eqn for eqn in self.eqns if eqn.effects)
+    @cached_property
+    def effectful(self) -> list[int]:
+        """The equations that do something besides computing, such as printing, and compute nothing that is read: others
+        do it as they are evaluated."""
+        read = lambda eqn: any(v in self._used_by or v in self._outvars for v in eqn.outvars)  # noqa: E731
+        return [i for i, eqn in enumerate(self.eqns) if eqn.effects and not read(eqn)]
+
+    def run_effects(self, known: Callable[[Any], bool], read: Callable[[Any], Any]) -> None:
+        """Does what the program does besides computing, from known variables on."""
+        if not self.effectful:
+            return
+        wanted = [v for i in self.effectful for v in self.eqns[i].invars]
+        values = self.evaluate(wanted, known, read)
+        used = [v for v in dict.fromkeys(wanted) if not isinstance(v, Literal)]
+        part = self.part(used, [], [self.eqns[i] for i in self.effectful])
+        jaxpr_as_fun(ClosedJaxpr(part, []))(*(values[v] for v in used))
 
     def numbers(self, wanted: Iterable[Any], known: Callable[[Any], bool]) -> int:
         """How many numbers the equations on the way compute: what evaluating that part holds at most."""

@@ -117,10 +117,8 @@ class Step:
 
     def _particle(self, key: jax.Array, noise: Any, forced: Mapping[str, Any]) -> Any:
         world = self.program.particle(self.shared, key, noise, forced)
-        groups = self.program.alike
-        together = [group.evaluate(world.value, world.together) for group in groups]
-        known = {name for group in groups for name in group.names}
-        raw = world.terms([name for name in self.program.term_names if name not in known])
+        world.run_effects()
+        raw, together = world.all_terms()
         terms, extra = integrated(self.program, world, raw, self.program.integrating, self.lanes)
         self._layout = terms
         self._variables = [v for v in world.values if v in self.program.varying]

@@ -79,6 +79,10 @@ class World:
         self.values.update(graph.evaluate(wanted.values(), self.knows, self.read))
         return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self.read(v) for n, v in wanted.items()}
 
+    def run_effects(self) -> None:
+        """Prints, callbacks and the like of the model."""
+        self.program.traced.graph.run_effects(self.knows, self.read)
+
     def has(self, output: str) -> bool:
         """Does the graph have this output?"""
         return output in self.program.traced.graph.outputs
@@ -160,6 +164,13 @@ class World:
         wanted = [o for name in names for o in self.program.outputs_of(name)]
         out = self.outputs(wanted)
         return {name: self._term(name, out) for name in names}
+
+    def all_terms(self) -> tuple[dict[str, jax.Array], list[jax.Array]]:
+        """The terms on their own by name, and those that are computed together, a vector for each group of them."""
+        groups = self.program.alike
+        together = [group.evaluate(self.value, self.together) for group in groups]
+        known = {name for group in groups for name in group.names}
+        return self.terms([name for name in self.program.term_names if name not in known]), together
 
     def _term(self, term: str, out: Mapping[str, jax.Array]) -> jax.Array:
         kind, name = term.split(":", 1)

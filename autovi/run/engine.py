@@ -255,10 +255,12 @@ class Engine:
             logits = jnp.moveaxis(log_conditional(branches_of(program, world, node, alone, (), lanes)), 0, -1)
             forced[node] = jax.random.categorical(site_key(key, node), logits)
             log_q += jnp.sum(jnp.take_along_axis(logits, forced[node][..., None], axis=-1))
-        run = program.read(world.forced(forced) if forced else world)
-        log_p = sum(jnp.sum(t) for n, t in run.terms.items() if n.startswith("p:"))
-        log_q -= sum(jnp.sum(t) for n, t in run.terms.items() if n.startswith("q:"))
-        return Draws(run.values, run.log_likelihoods, jnp.asarray(log_p), jnp.asarray(log_q))
+        there = world.forced(forced) if forced else world
+        terms, together = there.all_terms()
+        log_p = sum(jnp.sum(t) for t in [*together, *(t for n, t in terms.items() if n.startswith("p:"))])
+        log_q -= sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:"))
+        values, likelihoods = program.read_values(there)
+        return Draws(values, likelihoods, jnp.asarray(log_p), jnp.asarray(log_q))
 
     def gradients(self, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
         """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""

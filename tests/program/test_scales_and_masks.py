@@ -22,7 +22,6 @@ from numpyro import handlers
 
 from autovi.estimators import Enumerate, Marginalize, Score
 from autovi.preparation import Options, prepare
-from autovi.program.surrogate import estimate
 from oracles.base import bernoulli_log_pmf, expected_normal, logit, normal_entropy, standard_normal_nodes
 
 X = np.array([0.4, 2.9, 1.7, 3.6], np.float32)
@@ -161,7 +160,7 @@ def values_of(estimator, subsample_size):
     own = engine.estimator_params()
 
     def loss(params, arrays, indices):
-        return estimate(engine.program, params, own, arrays, jax.random.key(8), 2, indices if indices else None)
+        return engine.estimate(params, own, arrays, jax.random.key(8), indices if indices else None)
 
     @jax.jit
     def both(arrays, indices):
