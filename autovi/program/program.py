@@ -140,14 +140,21 @@ class Program(Wiring):
         noise = jax.tree.map(lambda x: x[0], self.noise(rng_key, 1))
         world = self.particle(shared, rng_key, noise, forced)
         values, likelihoods = self.read_values(world)
+        values |= self.from_vectors({n: node.draw.value for n, node in world.nodes.items()})
         return Run(world.nodes, world.terms(self.term_names), values, likelihoods)
 
     def read_values(self, world: World) -> tuple[dict[str, Any], dict[str, jax.Array]]:
-        """The values of all sites of a particle, and the likelihoods of the observed ones."""
-        values = world.outputs(self.outputs_for(["value"]))
+        """The values of all sites of a particle, those apart that stand in a vector of `places`, and the likelihoods of
+        the observed ones."""
+        values = world.outputs([o for o in self.outputs_for(["value"]) if self.place_of(o) is None])
         likelihoods = world.outputs(self.outputs_for(["likelihood"]))
         without = lambda out: {n.split(":", 1)[1]: v for n, v in out.items()}  # noqa: E731
         return without(values), without(likelihoods)
+
+    def from_vectors(self, vectors: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the sites that stand in a block's vector, from these, which may have axes in front."""
+        places = {o: place for o in self.outputs_for(["value"]) if (place := self.place_of(o)) is not None}
+        return {o.split(":", 1)[1]: vectors[block][..., at] for o, (block, at) in places.items()}
 
     def observed_values(self, arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The observed values, whatever the latent ones."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from autovi.analysis.costs import Aligned
 from autovi.analysis.structure import Structure
@@ -260,6 +261,32 @@ class Wiring:
                 if site.unconstrained_shape == ():
                     found[self.traced.graph.inputs[f"node:{name}"]] = block.name, offset
                 offset += site.size
+        return found
+
+    def place_of(self, output: str) -> tuple[str, int] | None:
+        """Where an output stands in a block's vector; None where it does not."""
+        var = self.traced.graph.outputs[output]
+        return None if isinstance(var, Literal) else self.places.get(var)
+
+    @cached_property
+    def stacks(self) -> dict[Any, tuple[str, int, int]]:
+        """Variables that the model makes by stacking scalar sites which stand one after the other in a block's vector
+        -> the block, and where they begin and end in it: that part of the vector is what the model makes."""
+        graph, found = self.traced.graph, {}
+        lifted = {
+            eqn.outvars[0]: self.places.get(eqn.invars[0])
+            for eqn in graph.eqns
+            if eqn.primitive.name in ("broadcast_in_dim", "reshape") and not isinstance(eqn.invars[0], Literal)
+        }
+        # JAX stacks scalars by one operation, or by lifting each to a vector first.
+        stacked: dict[str, Mapping[Any, Any]] = {"stack": self.places, "concatenate": lifted}
+        for eqn in graph.eqns if self.places else ():
+            parts = stacked.get(eqn.primitive.name)
+            if parts is not None and eqn.outvars[0].aval.shape == (len(eqn.invars),):
+                places = [None if isinstance(v, Literal) else parts.get(v) for v in eqn.invars]
+                if places[0] is not None and places == [(places[0][0], places[0][1] + i) for i in range(len(places))]:
+                    block, start = places[0]
+                    found[eqn.outvars[0]] = block, start, start + len(places)
         return found
 
     def outputs_for(self, prefixes: Iterable[str]) -> tuple[str, ...]:

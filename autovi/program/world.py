@@ -118,6 +118,9 @@ class World:
                 draw = estimator.draw(self.noise[node], q)
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, node in self.program.traced.relaxed))
         self.values.update(self.program.placed(node, draw.value))
+        for variable, (block, start, end) in self.program.stacks.items():
+            if block == node:
+                self.values[variable] = jax.lax.slice_in_dim(draw.value, start, end)
 
     def _set_sealed(self, node: str, value: Any, estimator: Estimator) -> None:
         """The same for a node whose distribution cannot leave the graph: the graph draws it."""

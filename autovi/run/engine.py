@@ -222,12 +222,16 @@ class Engine:
         keys = jax.random.split(rng_key, num_draws)
         batch = int(np.clip(DRAWS_BUDGET // self._numbers_per_draw, 1, num_draws))
 
-        def all_draws(params: Any, arrays: Any, keys: jax.Array) -> Draws:
+        def all_draws(params: Any, arrays: Any, keys: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
             return jax.lax.map(partial(self._draw, params, arrays, batch), keys, batch_size=batch)
 
         options = _compiler_options(num_draws * self._numbers_per_draw)
         run = self._kept(("draws", num_draws), lambda: jax.jit(all_draws, compiler_options=options))
-        return jax.tree.map(np.asarray, run(params, arrays, keys))
+        draws, vectors = jax.tree.map(np.asarray, run(params, arrays, keys))
+        # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
+        values = {**draws.values, **self.full.from_vectors(vectors)}
+        order = [o.split(":", 1)[1] for o in self.full.outputs_for(["value"])]
+        return draws._replace(values={n: values[n] for n in order})
 
     def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._jitted:
@@ -243,7 +247,7 @@ class Engine:
         inputs = set(graph.inputs.values())
         return max(1, graph.numbers([graph.outputs[o] for o in self.full.everything], inputs.__contains__))
 
-    def _draw(self, params: Any, arrays: Any, lanes: int, key: jax.Array) -> Draws:
+    def _draw(self, params: Any, arrays: Any, lanes: int, key: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
         program = self.full
         indices = {n: jnp.arange(p.size) for n, p in self.program.sites.subsampled.items()}
         shared = program.shared(params, arrays, indices, program.everything)
@@ -260,7 +264,8 @@ class Engine:
         log_p = sum(jnp.sum(t) for t in [*together, *(t for n, t in terms.items() if n.startswith("p:"))])
         log_q -= sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:"))
         values, likelihoods = program.read_values(there)
-        return Draws(values, likelihoods, jnp.asarray(log_p), jnp.asarray(log_q))
+        vectors = {block: there.nodes[block].draw.value for block in {block for block, _ in program.places.values()}}
+        return Draws(values, likelihoods, jnp.asarray(log_p), jnp.asarray(log_q)), vectors
 
     def gradients(self, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
         """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
