@@ -35,7 +35,7 @@ class Block:
     """Sites with one distribution and one estimator. `family` None: the distribution is the guide function's.
 
     A `flat` block is a distribution over the concatenated unconstrained values of its sites. Behind a `map`, the family
-    is that of v in u = shift + scale_tril v, and u are those values; shift and scale_tril are not trained.
+    is that of v in u = loc + scale_tril v, and u are those values; loc and scale_tril are not trained.
     """
 
     name: str

@@ -56,7 +56,7 @@ def _made(
         raise ValueError(f"block {block.name!r}: its sites {list(block.sites)} are tied to others that are not in it")
     loc, scale = whole
     if block.map:
-        shift, factor = after[block.name]["shift"], after[block.name]["scale_tril"]
+        shift, factor = after[block.name]["loc"], after[block.name]["scale_tril"]
         loc = solve_triangular(factor, loc - shift, lower=True)
         scale = solve_triangular(factor, jnp.diag(scale) if scale.ndim == 1 else scale, lower=True)
     params = family_of(block).from_normal(loc, scale, new.blocks.layout(block))
@@ -74,7 +74,7 @@ def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: 
     loc, scale = normal
     if block.map:
         dense = jnp.diag(scale) if scale.ndim == 1 else scale
-        loc, scale = constants["shift"] + constants["scale_tril"] @ loc, constants["scale_tril"] @ dense
+        loc, scale = constants["loc"] + constants["scale_tril"] @ loc, constants["scale_tril"] @ dense
     if scale.ndim == 2:
         return [Part(block.sites, loc, scale)]
     sizes = [program.blocks.site_size(s) for s in block.sites]
