@@ -140,11 +140,10 @@ def test_a_mapped_block_is_trained_and_its_map_is_not(whitened):
     chunk = make_chunk(new.program, new.source, new.optimizer)
     # A chunk takes over the memory of its state.
     after, losses = chunk(jax.tree.map(jnp.copy, moved), inputs.traced(), Progress(300, 300).schedule(0))
-    assert np.isfinite(losses).all() and int(after.skipped) == int(before.skipped)
-    jax.tree.map(np.testing.assert_array_equal, after.constants, before.constants)
-    assert any(
-        (a != b).any() for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(before.params), strict=True)
-    )
+    assert np.isfinite(losses).all() and int(after.skipped) == 0
+    jax.tree.map(np.testing.assert_array_equal, after.constants, before[1])
+    changed = jax.tree.map(lambda a, b: bool((np.asarray(a) != b).any()), after.params, before[0])
+    assert any(jax.tree.leaves(changed))
 
 
 def test_what_a_family_cannot_hold_is_refused(fitted):
