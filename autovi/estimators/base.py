@@ -71,8 +71,8 @@ class Cost(NamedTuple):
     `value` is `[particles, *batch]`, gradient stopped: only the terms that depend on the site, each summed over what is
     not the site's own (dimensions where the terms cannot be told apart by element have size 1).
     `at(value)` is the same with the site forced to `value` (leading particle axis), every other site drawing with the
-    same noise; its gradient flows through `value` only, and all of it: through the model, through what is drawn below
-    the site, and through the site's own log q.
+    same noise; its gradient flows through `value` only, and all of it: through the model, through what pathwise
+    estimators draw below the site, and through the site's own log q.
     """
 
     value: PerElement

@@ -135,9 +135,9 @@ class Step:
             value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))
             return block.estimator.surrogate(density, node.draw, Cost(value, _no_counterfactual), own)
         value = stop(downstream_cost(program, block.name, self.raw, self.terms, lead=1))
-        return block.estimator.surrogate(density, node.draw, Cost(value, lambda v: self._at(block.name, v)), own)
+        return block.estimator.surrogate(density, node.draw, Cost(value, lambda v: self.at(block.name, v)), own)
 
-    def _at(self, name: str, forced: Any) -> jax.Array:
+    def at(self, name: str, forced: Any) -> jax.Array:
         """The cost of each element with a node forced to another value in every particle."""
 
         def one(evaluated: list[Any], noise: Any, nodes: Any, value: Any) -> jax.Array:
