@@ -74,9 +74,15 @@ def with_a_derivative_of_its_own(factor):
     return model
 
 
+FIVE = lambda: np.float32(5.0)  # noqa: E731
+
+
 def with_a_callback(number):
+    # A callback is called live, and what it closes over may change: only the same function is the same program.
+    function = FIVE if number == 5.0 else lambda: np.float32(number)
+
     def model(y):
-        shift = jax.pure_callback(lambda: np.float32(number), jax.ShapeDtypeStruct((), np.float32))
+        shift = jax.pure_callback(function, jax.ShapeDtypeStruct((), np.float32))
         numpyro.sample("y", dist.Normal(shift + numpyro.sample("mu", dist.Normal(0.0, 1.0)), 1.0), obs=y)
 
     return model

@@ -7,7 +7,7 @@ bijection), "q:z" minus the guide's at z.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -96,8 +96,10 @@ def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: S
     lengths = {p.name: p.length for p in sites.plates.values()}
 
     def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> tuple[dict, dict]:
+        shapes = {n: jax.ShapeDtypeStruct(jnp.shape(a), a.dtype) for n, a in arrays.items()}
+        typed = inputs if inputs.concrete else replace(inputs, arrays=shapes)  # the data may be in double precision
         with validation_enabled(False):
-            graph = trace_program(model, guide, inputs, lengths)[0].graph
+            graph = trace_program(model, guide, typed, lengths)[0].graph
         known = {var: jnp.zeros(var.aval.shape, var.aval.dtype) for name, var in graph.inputs.items() if ":" in name}
         known |= {graph.inputs[f"plate:{n}"]: jnp.arange(k) for n, k in lengths.items() if f"plate:{n}" in graph.inputs}
         known |= {graph.inputs[data_input(n)]: a for n, a in arrays.items()} | {graph.inputs[KEY]: rng_key}

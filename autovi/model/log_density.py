@@ -26,7 +26,7 @@ class LogDensity(Target):
     Args:
         function: `function(params, ...)` returns a scalar in nats; what follows comes from `fit`'s data.
         template: a tree of floating arrays or numbers (or `jax.ShapeDtypeStruct`) of the parameters' shapes; their
-            values do not count. A leaf becomes a site, named by its path, such as "scale" or "layer/weight".
+            values do not count. A leaf becomes a site, named by its path, such as "scale" or "layer.weight".
 
     Raises:
         TypeError: a leaf that is not floating, or a result that is no scalar.
@@ -82,7 +82,7 @@ class LogDensity(Target):
         leaves, made = jax.tree_util.tree_flatten_with_path(self.template)
         shapes = {}
         for path, leaf in leaves:
-            name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+            name = jax.tree_util.keystr(path, simple=True, separator=".") or "params"
             kind = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
             if not jnp.issubdtype(kind, jnp.floating):
                 raise TypeError(f"LogDensity: template leaf {name!r} is of type {kind}, expected floating numbers")

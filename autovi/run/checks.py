@@ -78,7 +78,8 @@ def faulty_sites(engine: Engine, state: State) -> list[str]:
     counts = {n.split(":", 1)[1]: int(c) for n, c in bad_terms if int(c)}
     if not counts:
         whole, _ = split(engine.program, state.params)
-        offset, bad = 0, np.asarray(state.bad_params.whole)
+        counted = jax.tree.leaves(state.bad_params.whole)
+        offset, bad = 0, np.concatenate([*(np.ravel(x) for x in counted), np.zeros(0, np.uint8)])
         for path, leaf in jax.tree_util.tree_leaves_with_path(whole):
             part, offset = bad[offset : offset + leaf.size], offset + leaf.size
             name = path[1].key

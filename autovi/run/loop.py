@@ -17,7 +17,7 @@ from autovi.program.program import Program
 from autovi.program.rows import gather_rows, scatter_rows
 from autovi.program.surrogate import estimate
 from autovi.run.interruption import Interruption
-from autovi.run.optimizer import Optimizer, Pace, split
+from autovi.run.optimizer import MANY, Optimizer, Pace, split
 from autovi.run.sources import Source
 from autovi.run.state import Bad, State
 from autovi.run.stopping import CHUNK, HOPELESS, Progress, Schedule
@@ -42,9 +42,9 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         )
         grads = {n: g for n, g in grads.items() if n != "constants"}
         whole, rows = split(program, grads)
-        finite = jnp.isfinite(ravel_pytree(whole)[0])
+        finite = jax.tree.map(jnp.isfinite, _joined(whole))
         finite_rows = {n: _all_finite(g) for n, g in rows.items()}
-        good = jnp.all(finite) & jnp.isfinite(info.elbo) & _all_finite(own_grads)
+        good = _all_true(finite) & jnp.isfinite(info.elbo) & _all_finite(own_grads)
         for is_finite in finite_rows.values():
             good &= is_finite
         active = schedule.rate > 0
@@ -55,13 +55,11 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         )
         estimators, states = _trained(program, sites, state, own, own_grads, indices, good & active)
 
-        def count(bad: Any) -> Any:
-            terms_bad, params_bad = bad
-            rows_bad = {n: params_bad.rows[n] + ~f for n, f in finite_rows.items()}
-            return terms_bad + ~jnp.isfinite(info.terms), Bad(params_bad.whole + ~finite, rows_bad)
-
-        counted = (state.bad_terms, state.bad_params)
-        bad_terms, bad_params = jax.lax.cond(active & ~good, count, lambda bad: bad, counted)
+        bad = active & ~good
+        # Without a branch, which an accelerator would have to ask the host for.
+        bad_terms = state.bad_terms + (bad & ~jnp.isfinite(info.terms))
+        rows_bad = {n: state.bad_params.rows[n] + (bad & ~f) for n, f in finite_rows.items()}
+        bad_params = Bad(jax.tree.map(lambda n, f: _counted(n, bad & ~f), state.bad_params.whole, finite), rows_bad)
         moved = State(
             params=params,
             constants=state.constants,
@@ -71,7 +69,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
             estimator_optimizers=states,
             rng_key=rng_key,
             step=jnp.where(active, number, state.step),
-            skipped=state.skipped + (active & ~good),
+            skipped=state.skipped + bad,
             bad_terms=bad_terms,
             bad_params=bad_params,
         )
@@ -84,8 +82,22 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
     return chunk
 
 
+def _joined(tree: Any) -> Any:
+    """Many leaves as one vector, few as they are."""
+    return ravel_pytree(tree)[0] if len(jax.tree.leaves(tree)) > MANY else tree
+
+
+def _all_true(tree: Any) -> jax.Array:
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(jnp.all, tree), jnp.asarray(True))
+
+
 def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.isfinite(ravel_pytree(tree)[0]))
+    return _all_true(jax.tree.map(jnp.isfinite, _joined(tree)))
+
+
+def _counted(number: jax.Array, more: jax.Array) -> jax.Array:
+    """One byte for each element of the gradient, which stops at the end of its type."""
+    return jnp.where(more & (number < 255), number + jnp.uint8(1), number)
 
 
 def _trained(

@@ -15,6 +15,8 @@ from autovi.model.sites import Site
 from autovi.program.program import Program
 from autovi.program.rows import gather, scatter
 
+MANY = 16  # leaves of parameters, from which on they are updated as one vector
+
 
 class Visits(NamedTuple):
     """How often the rows of a table took part in the present running mean, and in which step they last did."""
@@ -70,9 +72,13 @@ class Optimizer:
             visits[name] = Visits(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32))
         return OptimizerState(self.base.init(self._vector(whole)), rows, visits)
 
+    def _is_vector(self, tree: Any) -> bool:
+        """Adam works element by element, and of many leaves it compiles faster as one vector; a user's transformation
+        sees the tree as it is."""
+        return self.transform is None and len(jax.tree.leaves(tree)) > MANY
+
     def _vector(self, tree: Any) -> Any:
-        """Adam works element by element, and on one vector it compiles faster; a user's sees the tree as it is."""
-        return ravel_pytree(tree)[0] if self.transform is None else tree
+        return ravel_pytree(tree)[0] if self._is_vector(tree) else tree
 
     def _scaled(self, updates: Any, rate: jax.Array) -> Any:
         return jax.tree.map(lambda u: -rate * u, updates) if self.transform is None else updates
@@ -118,7 +124,7 @@ class Optimizer:
         return joined(whole, tables), joined(mean, mean_tables), OptimizerState(whole_state, new_rows, new_visits)
 
     def _raveled(self, whole: Any) -> tuple[Any, Callable[[Any], Any]]:
-        return ravel_pytree(whole) if self.transform is None else (whole, lambda tree: tree)
+        return ravel_pytree(whole) if self._is_vector(whole) else (whole, lambda tree: tree)
 
     def _rows(self, site: Site, old: Any, grad: Any, pace: Pace, number: jax.Array) -> Any:
         row, mean, state, visits = old
@@ -140,38 +146,35 @@ class Optimizer:
         fresh = self.init(*new)
         rows = {n: state.rows[n] if n in kept else rows for n, rows in fresh.rows.items()}
         visits = {n: state.visits[n] if n in kept else v for n, v in fresh.visits.items()}
-        before, after = (_Parts(program, split(program, params)[0]) for program, params in (old, new))
-        if self.transform is not None:
-            same = before.shapes == after.shapes
-            return OptimizerState(state.whole if same else fresh.whole, rows, visits)
+        before, after = (split(program, params)[0] for program, params in (old, new))
+        remembered = _by_leaf(state.whole, before, self._is_vector(before))
 
-        def vector(mine: jax.Array, theirs: jax.Array) -> jax.Array:
-            return after.filled(mine, before, theirs, kept) if jnp.ndim(mine) == 1 else theirs
+        def filled(path: Any, leaf: jax.Array) -> jax.Array:
+            found = remembered.get(jax.tree_util.keystr(path))
+            inside = [step.key for step in path if isinstance(step, jax.tree_util.DictKey)]
+            stays = "guide" not in inside or inside[inside.index("guide") + 1] in kept
+            return found if stays and found is not None and found.shape == leaf.shape else leaf
 
-        return OptimizerState(jax.tree.map(vector, fresh.whole, state.whole), rows, visits)
+        whole = jax.tree_util.tree_map_with_path(filled, _as_tree(fresh.whole, after, self._is_vector(after)))
+        if self._is_vector(after):
+            made: Any = jax.tree.structure(after)
+            is_params = lambda part: bool(jax.tree.structure(part) == made)  # noqa: E731
+            flat = lambda part: ravel_pytree(part)[0] if is_params(part) else part  # noqa: E731
+            whole = jax.tree.map(flat, whole, is_leaf=is_params)
+        return OptimizerState(whole, rows, visits)
 
 
-class _Parts:
-    """Where the blocks lie in the vector of all parameters."""
+def _as_tree(memory: Any, params: Any, is_vector: bool) -> Any:
+    """An optimizer's memory with trees of parameters in the place of vectors."""
+    if not is_vector:
+        return memory
+    vector, unravel = ravel_pytree(params)
+    return jax.tree.map(lambda x: unravel(x) if jnp.shape(x) == vector.shape else x, memory)
 
-    def __init__(self, program: Program, whole: Any):
-        leaves = jax.tree_util.tree_leaves_with_path(whole)
-        self.shapes = [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves]
-        self.slices: dict[str, slice] = {}
-        self.owner: dict[str, str] = {}
-        offset = 0
-        for path, leaf in leaves:
-            name = jax.tree_util.keystr(path)
-            self.slices[name] = slice(offset, offset + leaf.size)
-            self.owner[name] = str(path[1].key) if path[0].key == "guide" else ""
-            offset += leaf.size
 
-    def filled(self, mine: jax.Array, other: _Parts, theirs: jax.Array, kept: Collection[str]) -> jax.Array:
-        for name, place in self.slices.items():
-            stays = self.owner[name] == "" or self.owner[name] in kept
-            if stays and name in other.slices:
-                mine = mine.at[place].set(theirs[other.slices[name]])
-        return mine
+def _by_leaf(memory: Any, params: Any, is_vector: bool) -> dict[str, jax.Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(_as_tree(memory, params, is_vector))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def table_shape(site: Site) -> tuple[int, ...]:

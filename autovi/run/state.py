@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from autovi.program.program import Program
 from autovi.run.moving import moved_blocks
-from autovi.run.optimizer import Optimizer, OptimizerState, split
+from autovi.run.optimizer import MANY, Optimizer, OptimizerState, split
 
 
 class Bad(NamedTuple):
-    """In how many steps elements of the gradient were not finite: those of all parameters but tables, in the order of
-    the flattened tree, and of the tables by block."""
+    """In how many steps elements of the gradient were not finite: those of all parameters but tables (up to 255, as a
+    tree of the parameters, or as one vector where it has many leaves), and of the tables by block."""
 
-    whole: jax.Array
+    whole: Any
     rows: dict[str, jax.Array]
 
 
@@ -44,7 +45,7 @@ class State(NamedTuple):
     @property
     def fitted(self) -> Any:
         """The parameters to be used: their running mean, with the constants beside them."""
-        return {**self.average, "constants": self.constants}
+        return {**self.average, "constants": self.constants} if self.constants else self.average
 
     def moved_to(
         self,
@@ -119,5 +120,6 @@ def init_estimators(program: Program, rng_key: jax.Array) -> tuple[dict[str, Any
 def init_bad(program: Program, params: Any) -> Bad:
     """Nothing was bad yet."""
     whole, tables = split(program, params)
-    size = sum(x.size for x in jax.tree.leaves(whole))
-    return Bad(jnp.zeros(size, jnp.int32), {n: jnp.zeros((), jnp.int32) for n in tables})
+    counts = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.uint8), whole)
+    joined = ravel_pytree(counts)[0] if len(jax.tree.leaves(counts)) > MANY else counts
+    return Bad(joined, {n: jnp.zeros((), jnp.int32) for n in tables})

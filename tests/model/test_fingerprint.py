@@ -243,7 +243,7 @@ def test_samplers_are_part_of_the_program(make, observed):
     assert key_of(model(make(1.0))) == key_of(model(make(1.0))) != key_of(model(make(3.0)))
 
 
-def test_a_rule_that_is_registered_again_is_part_of_the_program(monkeypatch):
+def test_a_rule_that_is_registered_again_is_part_of_the_program():
     class Mine(dist.Normal):
         pass
 
@@ -253,7 +253,6 @@ def test_a_rule_that_is_registered_again_is_part_of_the_program(monkeypatch):
     def rule(factor):
         return lambda fn, value, moving: factor * moving.loc
 
-    monkeypatch.setattr("autovi.implicit.rule.RULES", {})
     keys = []
     for factor in (1.0, 1.0, 2.0):
         autovi.implicit.register(Mine, rule(factor))

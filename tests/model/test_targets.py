@@ -37,8 +37,8 @@ def test_a_log_density_is_fitted(fit):
     draws = fit.sample(4000)
     assert draws["mu"].mean() == pytest.approx(Y.sum() / precision, abs=0.04)
     assert draws["mu"].std() == pytest.approx(precision**-0.5, rel=0.08)
-    np.testing.assert_allclose(draws["layer/w"].mean(0), [3.0, -1.0], atol=0.15)
-    np.testing.assert_allclose(draws["layer/w"].std(0), [0.5, 2.0], rtol=0.08)
+    np.testing.assert_allclose(draws["layer.w"].mean(0), [3.0, -1.0], atol=0.15)
+    np.testing.assert_allclose(draws["layer.w"].std(0), [0.5, 2.0], rtol=0.08)
 
 
 def test_its_elbo_is_the_log_normalizer(fit):
@@ -50,7 +50,7 @@ def test_its_elbo_is_the_log_normalizer(fit):
 
 
 def test_its_draws_go_to_arviz(fit):
-    assert fit.idata["posterior"]["layer/w"].shape == (1, 1000, 2)
+    assert fit.idata["posterior"]["layer.w"].shape == (1, 1000, 2)
     assert fit.khat < 0.7
 
 

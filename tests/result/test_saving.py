@@ -161,7 +161,6 @@ def test_other_fits_come_back(tmp_path, model, options):
     assert_same(again.sample(4), fit.sample(4))
 
 
-@pytest.mark.slow
 def test_arguments_of_many_kinds(tmp_path):
     def model(key, table, pair, weights, label=None, flag=False):
         mu = numpyro.sample("mu", dist.Normal(jax.random.normal(key), 1.0))
@@ -212,7 +211,6 @@ def pair_guide(y):
     numpyro.sample("mu", dist.Normal(numpyro.param("loc", 0.0), 0.5))
 
 
-@pytest.mark.slow
 def test_guide_functions_are_asked_for(tmp_path):
     fit = quick(pair, {"y": 0.5}, guide=pair_guide)
     fit.save(tmp_path / "fit")
@@ -221,7 +219,6 @@ def test_guide_functions_are_asked_for(tmp_path):
         autovi.load(tmp_path / "fit", pair)
 
 
-@pytest.mark.slow
 def test_autoguides_are_asked_for(tmp_path):
     def model(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal(0.0, 1.0)), 1.0), obs=y)
