@@ -52,6 +52,11 @@ class Fit:
     def __post_init__(self) -> None:
         self._at_rest = self.engine.at_rest()  # False: the model's own callbacks change what they read
 
+    def __dir__(self) -> list[str]:
+        """What is public: how a fit is held inside is not."""
+        inside = {"engine", "inputs", "raw_params", "estimator_params", "saved_plan"}
+        return [name for name in super().__dir__() if not name.startswith("_") and name not in inside]
+
     @property
     def plan(self) -> Plan:
         """What was chosen for every site and why."""

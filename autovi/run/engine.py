@@ -230,7 +230,8 @@ class Engine:
         draws, vectors = jax.tree.map(np.asarray, run(params, arrays, keys))
         # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
         values = {**draws.values, **self.full.from_vectors(vectors)}
-        order = [o.split(":", 1)[1] for o in self.full.outputs_for(["value"])]
+        sites = self.full.sites
+        order = [n for n in (*sites.latents, *sites.deterministics) if n in values]
         return draws._replace(values={n: values[n] for n in order})
 
     def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
