@@ -61,8 +61,8 @@ def test_draws_are_those_of_their_sites():
     for site in ("mu", "z3", "z11", "odd"):
         at = sites.index(site)
         assert draws[site].shape == (500,)
-        assert draws[site].mean() == pytest.approx(loc[at], abs=5 * scale[at] / 500**0.5)
-        assert draws[site].std() == pytest.approx(scale[at], rel=0.2)
+        assert draws[site].mean() == pytest.approx(float(loc[at]), abs=5 * float(scale[at]) / 500**0.5)
+        assert draws[site].std() == pytest.approx(float(scale[at]), rel=0.2)
     assert all((draws[f"s{i}"] > 0).all() for i in range(12))
 
 
