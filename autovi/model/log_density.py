@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,12 @@ from autovi.model.execution import site_key
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites, term_site
-from autovi.model.target import Target, unchecked
+from autovi.model.target import OfParameters, unchecked
 from autovi.model.traced import Traced
 
 
 @dataclass(frozen=True)
-class LogDensity(Target):
+class LogDensity(OfParameters):
     """A log density over the reals, log p(params) up to a constant, as a function of a tree of arrays.
 
     Args:
@@ -35,17 +34,6 @@ class LogDensity(Target):
         >>> target = autovi.LogDensity(lambda p, y: -0.5 * ((y - p["mu"]) ** 2).sum(), {"mu": 0.0})
         >>> fit = autovi.fit(target, {"y": y})
     """
-
-    function: Callable
-    template: Any
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("a LogDensity is handed to autovi.fit; call its `function` for a value")
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self.function)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def trace(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,13 +12,13 @@ import jax.numpy as jnp
 from autovi.model.execution import execute
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites, describe, term_site
-from autovi.model.target import Target, unchecked
+from autovi.model.target import OfParameters, unchecked
 from autovi.model.traced import Traced
 from autovi.model.tracing import NumPyroRun, NumPyroTracing
 
 
 @dataclass(frozen=True)
-class Loss(Target):
+class Loss(OfParameters):
     """E loss(z; params), z drawn from the sample sites of a function that returns the loss.
 
     The sites' distributions are what is differentiated: they stand in the place of a guide, and their log q is no part
@@ -33,18 +32,7 @@ class Loss(Target):
         ValueError: the result is no scalar.
     """
 
-    function: Callable
-    template: Any
-
     guided: ClassVar[bool] = True
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("a Loss is differentiated, not called; call its `function` for one draw")
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self.function)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def trace(
         self,

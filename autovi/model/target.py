@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -57,3 +59,24 @@ class Target(ABC):
             TypeError: the target does not say how its data come about.
         """
         raise TypeError(f"predict: a {type(self).__name__} does not say how its data come about; write a NumPyro model")
+
+
+@dataclass(frozen=True)
+class OfParameters(Target):
+    """A target made of a function of a tree of parameters, and of what the data give.
+
+    Args:
+        function: `function(params, ...)`.
+        template: a tree of the shapes and types of `params`.
+    """
+
+    function: Callable
+    template: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"a {type(self).__name__} is no function of the data alone; call its `function`")
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self.function)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])

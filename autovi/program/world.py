@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,7 @@ from autovi.estimators.base import Draw, Estimator
 from autovi.model.graph import Values, like_traced
 from autovi.model.traced import weighted
 from autovi.program.nodes import Node, log_q_of, naming
-
-if TYPE_CHECKING:
-    from autovi.program.program import Program
+from autovi.program.wiring import Wiring
 
 stop = jax.lax.stop_gradient
 
@@ -29,7 +27,7 @@ class World:
 
     def __init__(
         self,
-        program: Program,
+        program: Wiring,
         values: Values,
         laws: Mapping[str, Any],
         noise: Mapping[str, Any],

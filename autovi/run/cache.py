@@ -7,13 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from threading import Lock
 from types import BuiltinMethodType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 from numpyro.distributions import Distribution
-
-if TYPE_CHECKING:
-    from autovi.run.engine import Engine
 
 MAX_ENGINES = 16
 MAX_CONSTANT_BYTES = 256 * 2**20
@@ -76,6 +73,20 @@ def _weakly(function: Callable) -> Callable[[], Callable | None]:
         return lambda: function
 
 
+class Kept(Protocol):
+    """An engine, as far as it concerns its keeping."""
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of constants in its programs."""
+
+    def forget(self) -> None:
+        """Drops what it has compiled."""
+
+
+K = TypeVar("K", bound=Kept)
+
+
 class Cache:
     """The engines of the last fits, the least recently used dropped first.
 
@@ -85,10 +96,10 @@ class Cache:
 
     def __init__(self, size: int = MAX_ENGINES, max_bytes: int = MAX_CONSTANT_BYTES):
         self.size, self.max_bytes = size, max_bytes
-        self.engines = OrderedDict[Any, "Engine"]()
+        self.engines = OrderedDict[Any, Any]()
         self._lock = Lock()
 
-    def get(self, key: Any, make: Callable[[], Engine]) -> Engine:
+    def get(self, key: Any, make: Callable[[], K]) -> K:
         """The engine of this key, made if it is not there."""
         with self._lock:
             engine = self.engines.get(key)
