@@ -59,9 +59,8 @@ class Wiring:
     @cached_property
     def order(self) -> tuple[str, ...]:
         """The nodes in the order in which they are drawn."""
-        blocks = {b.name for b in self.plan.blocks}
-        names = blocks if self.guide_sites is None else [n for n in self.guide_sites.samples if n in blocks]
-        return tuple(b.name for b in self.plan.blocks) if self.own else tuple(names)
+        names = tuple(b.name for b in self.plan.blocks)
+        return names if self.guide_sites is None else tuple(n for n in self.guide_sites.samples if n in names)
 
     @cached_property
     def unconstrained(self) -> frozenset[str]:
