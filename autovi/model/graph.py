@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 
 Values = dict[Any, Any]  # variable of the program -> its array
@@ -41,7 +42,11 @@ def trace(fn: Callable[..., dict[str, Any]], *args: Any) -> Graph:
             inputs[eqn.params["name"]] = eqn.outvars[0]
         else:
             eqns.append(eqn)
-    constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    # A NumPy array that the function closes over is copied: JAX keeps what it makes of an array by the array's identity
+    # for as long as a program holds it, and would hand the one of this precision to a program of another.
+    own = lambda v, c: np.array(c, v.aval.dtype) if isinstance(c, np.ndarray) else c  # noqa: E731
+    constants = {v: own(v, c) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
+    closed = ClosedJaxpr(jaxpr, list(constants.values()))
     return Graph(closed, eqns, constants, inputs, dict(zip(sorted(shapes), jaxpr.outvars, strict=True)))
 
 
