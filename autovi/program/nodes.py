@@ -11,6 +11,7 @@ from numpyro.distributions import Distribution
 
 from autovi.distributions.densities import log_density
 from autovi.estimators.base import Draw
+from autovi.model.execution import unvalidated
 
 
 class Node(NamedTuple):
@@ -40,4 +41,10 @@ def log_q_of(q: Distribution, draw: Draw, relaxed: bool = False) -> jax.Array:
     """
     if jax.tree.leaves(draw.intermediates):
         return q.log_prob(draw.value, draw.intermediates)
-    return q.log_prob(draw.value) if relaxed else log_density(q, draw.value)
+    return density_at(q, draw.value, relaxed)
+
+
+def density_at(q: Distribution, value: Any, relaxed: bool) -> jax.Array:
+    """log q of any value. Between the values of a support, where a check would say minus infinity, it is NumPyro's
+    formula without the check."""
+    return unvalidated(q).log_prob(value) if relaxed else log_density(q, value)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from autovi.analysis.costs import Aligned, to_site
-from autovi.distributions.densities import log_density
 from autovi.estimators.base import Cost, Density
 from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
+from autovi.program.nodes import density_at
 from autovi.program.program import Program, Shared
 from autovi.program.world import World
 
@@ -129,7 +129,8 @@ class Step:
     def surrogate(self, block: Block, own: Any) -> tuple[jax.Array, jax.Array]:
         """What an estimator adds at one block: see `Estimator.surrogate`."""
         program, node = self.program, self.nodes[block.name]
-        density = Density(node.q, lambda value: jax.vmap(log_density)(node.q, value))
+        relaxed = block.name in program.traced.relaxed
+        density = Density(node.q, lambda value: jax.vmap(partial(density_at, relaxed=relaxed))(node.q, value))
         if not program.objective.local_costs:
             signal = stop(program.objective.signal(self.log_weights))
             value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))

@@ -106,6 +106,34 @@ def test_values_between_are_refused_where_the_model_needs_whole_ones(name):
         prepared("rebar", name, "z", ())
 
 
+@pytest.mark.parametrize("validate", [None, True])
+def test_densities_between_the_values(validate):
+    """log q of a Bernoulli at 0.3 is linear between its values, for the estimator and in the cost, whatever the guide
+    says of validation."""
+    seen = {}
+
+    class Between(type(WRITTEN["rebar"])):
+        def surrogate(self, q, draw, cost, params):
+            value = jnp.full_like(draw.value, 0.3)
+            seen.update(density=q.log_prob(value), at=cost.at(value))
+            return jnp.zeros(()), jnp.zeros(())
+
+    def model():
+        b = numpyro.sample("b", dist.Bernoulli(0.4))
+        numpyro.factor("cost", 2.0 * b)
+
+    def guide():
+        numpyro.sample("b", dist.Bernoulli(logits=0.8, validate_args=validate))
+
+    options = Options(guide=guide, estimators={"b": Between()}, num_particles=1)
+    engine, inputs = prepare(model, None, options)
+    engine.estimate({"guide": {}, "param": {}}, {}, inputs.traced(), jax.random.key(0))
+    log_q = 0.3 * 0.8 - np.log1p(np.exp(0.8))
+    log_p = 0.3 * np.log(0.4) + 0.7 * np.log(0.6)
+    np.testing.assert_allclose(seen["density"], [log_q], rtol=1e-5)
+    np.testing.assert_allclose(seen["at"], [log_p - log_q + 0.6], rtol=1e-5)
+
+
 @pytest.mark.parametrize("estimator", sorted(WRITTEN))
 def test_each_is_short_and_none_is_in_the_table(estimator):
     assert len(inspect.getsource(type(WRITTEN[estimator])).splitlines()) <= 40
