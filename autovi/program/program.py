@@ -21,7 +21,7 @@ from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.traced import KEY, data_input
 from autovi.plan.plan import Block
 from autovi.program.nodes import Node
-from autovi.program.rows import gather
+from autovi.program.rows import gather, gather_rows
 from autovi.program.wiring import Wiring
 from autovi.program.world import World
 
@@ -84,6 +84,13 @@ class Program(Wiring):
             for n, leaves in params["guide"].items()
         }
         return {**params, "guide": guide}
+
+    def seen_estimators(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
+        """The estimators' own parameters, or their optimizers' states, as a step sees them: of `Rows` those of its
+        elements."""
+        return {
+            n: tree if self.is_flat(n) else gather_rows(self.node_site(n), tree, indices) for n, tree in params.items()
+        }
 
     def estimator_params(self, rng_key: jax.Array) -> dict[str, Any]:
         """The estimators' own parameters before the first step."""

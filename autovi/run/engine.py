@@ -20,7 +20,6 @@ from autovi.model.inputs import Inputs
 from autovi.model.targets import as_target, trace_program
 from autovi.program.branches import branches_of
 from autovi.program.program import Program
-from autovi.program.rows import gather_rows
 from autovi.program.surrogate import Estimate, Step, estimate
 from autovi.run.cache import Latest
 from autovi.run.loop import make_chunk
@@ -112,11 +111,7 @@ class Engine:
         program = self.program
         if indices is None:
             arrays, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), rng_key)
-        own = {
-            n: own if program.plan.block(n).flat else gather_rows(program.node_site(n), own, indices)
-            for n, own in estimator_params.items()
-        }
-        seen = program.seen(params, indices)
+        seen, own = program.seen(params, indices), program.seen_estimators(estimator_params, indices)
         return estimate(program, seen, own, arrays, rng_key, self.num_particles, indices)
 
     def estimator_params(self) -> dict[str, Any]:

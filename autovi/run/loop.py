@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
 from autovi.program.program import Program
-from autovi.program.rows import gather_rows, scatter_rows
+from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
 from autovi.run.interruption import Interruption
 from autovi.run.optimizer import MANY, Optimizer, Pace, split
@@ -29,13 +29,12 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
     """`chunk(state, data, schedule) -> (state, losses)`: one compiled scan over what the source gives, its state
     donated."""
     loss_and_grads = jax.value_and_grad(partial(estimate, program), argnums=(0, 1), has_aux=True)
-    sites = {b.name: None if b.flat else program.node_site(b.name) for b in program.plan.blocks}
 
     def step(data: Any, state: State, schedule: Any) -> tuple[State, jax.Array]:
         rng_key, step_key = jax.random.split(state.rng_key)
         batch, indices = source.next(data, state.step, step_key)
         seen = program.seen(state.params, indices)
-        own = {n: t if (s := sites[n]) is None else gather_rows(s, t, indices) for n, t in state.estimators.items()}
+        own = program.seen_estimators(state.estimators, indices)
         fixed = {"constants": state.constants}
         (_, info), (grads, own_grads) = loss_and_grads(
             {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices
@@ -53,7 +52,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         params, average, optimizer_state = optimizer.step(
             program, state.params, state.average, state.optimizer, seen, grads, indices, pace, number, good & active
         )
-        estimators, states = _trained(program, sites, state, own, own_grads, indices, good & active)
+        estimators, states = _trained(program, state, own, own_grads, indices, good & active)
 
         bad = active & ~good
         # Without a branch, which an accelerator would have to ask the host for.
@@ -101,17 +100,17 @@ def _counted(number: jax.Array, more: jax.Array) -> jax.Array:
 
 
 def _trained(
-    program: Program, sites: Any, state: State, own: Any, grads: Any, indices: Any, good: jax.Array
+    program: Program, state: State, own: Any, grads: Any, indices: Any, good: jax.Array
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The estimators' own parameters after a step, and their optimizers' states; of `Rows` those that were seen."""
     estimators, states = dict(state.estimators), dict(state.estimator_optimizers)
+    memories = program.seen_estimators(states, indices)
     for name, params in own.items():
-        site, optimizer = sites[name], program.plan.estimator_of(name).optimizer
-        memory = states[name] if site is None else gather_rows(site, states[name], indices)
-        updates, moved = optimizer.update(grads[name], memory, params)
+        updates, moved = program.plan.estimator_of(name).optimizer.update(grads[name], memories[name], params)
         new = (optax.apply_updates(params, updates), moved)
-        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, (params, memory))
-        if site is not None:
+        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, (params, memories[name]))
+        if not program.is_flat(name):
+            site = program.node_site(name)
             new = tuple(
                 scatter_rows(site, t, r, indices) for t, r in zip((estimators[name], states[name]), new, strict=True)
             )
