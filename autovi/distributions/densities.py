@@ -11,8 +11,10 @@ of an optimization loop.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +23,8 @@ import numpyro.distributions as dist
 from jax import Array, lax
 from jax.scipy.special import gammaln, logsumexp
 from jax.typing import ArrayLike
+
+Rule = Callable[[Any, Array], Array]
 
 
 def log_density(fn: dist.Distribution, value: ArrayLike) -> Array:
@@ -37,12 +41,36 @@ def log_density(fn: dist.Distribution, value: ArrayLike) -> Array:
     Returns:
         The log density, shape: the batch part of `value` broadcast with `B`.
     """
+    return _by_table(FAST, fn, value)
+
+
+def relaxed_log_density(fn: dist.Distribution, value: ArrayLike) -> Array:
+    """NumPyro's formula of `fn.log_prob(value)`, without its check, for any value between those of a discrete support.
+
+    Linear in the value for a Bernoulli: `value * logits - log(1 + exp(logits))`. Arguments and shape as for
+    `log_density`.
+    """
+    return _by_table(RELAXED, unvalidated(fn), value)
+
+
+def _by_table(rules: Mapping[str, Rule], fn: dist.Distribution, value: ArrayLike) -> Array:
     name = type(fn).__name__
-    rule = _WRAPPERS.get(name) or FAST.get(name)
     # A subclass may have a log_prob of its own: rules are for NumPyro's classes themselves.
-    if rule is None or getattr(dist, name, None) is not type(fn):
-        return jnp.asarray(fn.log_prob(value))
-    return rule(fn, jnp.asarray(value))
+    known = getattr(dist, name, None) is type(fn)
+    if known and name in _WRAPPERS:
+        return _WRAPPERS[name](partial(_by_table, rules), fn, jnp.asarray(value))
+    if known and name in rules:
+        return rules[name](fn, jnp.asarray(value))
+    return jnp.asarray(fn.log_prob(value))
+
+
+def unvalidated(fn: dist.Distribution) -> dist.Distribution:
+    """`fn` without its check that values are in the support, for values that need none."""
+    fn = copy.copy(fn)
+    fn._validate_args = False
+    if isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution | dist.Independent):
+        fn.base_dist = unvalidated(fn.base_dist)
+    return fn
 
 
 @jax.custom_jvp
@@ -98,6 +126,12 @@ def _bernoulli_logits(fn: dist.BernoulliLogits, value: Array) -> Array:
     return -softplus(jnp.where(value != 0, -logits, logits))
 
 
+def _relaxed_bernoulli_logits(fn: dist.BernoulliLogits, value: Array) -> Array:
+    float_type = jnp.result_type(value, fn.logits, float)
+    value, logits = (jnp.asarray(array, float_type) for array in _same_rank(value, fn.logits))
+    return _bernoulli_sum(value, jnp.ones((), float_type), logits)
+
+
 def _bernoulli_probs(fn: dist.BernoulliProbs, value: Array) -> Array:
     float_type = jnp.result_type(float)
     value, probs = _same_rank(value.astype(float_type), fn.probs)
@@ -147,31 +181,31 @@ def _normal(fn: dist.Normal, value: Array) -> Array:
     return -0.5 * standard**2 - (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
 
 
-def _expanded(fn: dist.ExpandedDistribution, value: Array) -> Array:
+def _expanded(density: Rule, fn: dist.ExpandedDistribution, value: Array) -> Array:
     batch = value.shape[: max(value.ndim - fn.event_dim, 0)]
-    return jnp.broadcast_to(log_density(fn.base_dist, value), lax.broadcast_shapes(fn.batch_shape, batch))
+    return jnp.broadcast_to(density(fn.base_dist, value), lax.broadcast_shapes(fn.batch_shape, batch))
 
 
-def _independent(fn: dist.Independent, value: Array) -> Array:
-    elements = log_density(fn.base_dist, value)
+def _independent(density: Rule, fn: dist.Independent, value: Array) -> Array:
+    elements = density(fn.base_dist, value)
     return elements.sum(tuple(range(-fn.reinterpreted_batch_ndims, 0)))
 
 
-def _masked(fn: dist.MaskedDistribution, value: Array) -> Array:
+def _masked(density: Rule, fn: dist.MaskedDistribution, value: Array) -> Array:
     mask = fn._mask  # NumPyro has no public name for it
     if mask is False:
         return jnp.asarray(fn.log_prob(value))
     if mask is True:
-        return log_density(fn.base_dist, value)
+        return density(fn.base_dist, value)
     try:
         feasible = fn.support.feasible_like(value)
     except NotImplementedError:  # a support that names no point of its own
         return jnp.asarray(fn.log_prob(value))
     # Masked values are often NaN or fillers outside the support: replace them, or the gradient is NaN.
     kept, value, feasible = _same_rank(mask.reshape(mask.shape + (1,) * fn.event_dim), value, feasible)
-    density = log_density(fn.base_dist, jnp.where(kept, value, feasible))
-    mask, density = _same_rank(mask, density)
-    return jnp.where(mask, density, 0.0)
+    densities = density(fn.base_dist, jnp.where(kept, value, feasible))
+    mask, densities = _same_rank(mask, densities)
+    return jnp.where(mask, densities, 0.0)
 
 
 def _same_rank(*arrays: ArrayLike) -> tuple[Any, ...]:
@@ -187,7 +221,7 @@ def _same_rank(*arrays: ArrayLike) -> tuple[Any, ...]:
 
 
 # Rules by class name: (distribution, value as an array) -> log density.
-FAST: dict[str, Callable[[Any, Array], Array]] = {
+FAST: dict[str, Rule] = {
     "BernoulliLogits": _bernoulli_logits,
     "BernoulliProbs": _bernoulli_probs,
     "BinomialLogits": _binomial_logits,
@@ -196,7 +230,14 @@ FAST: dict[str, Callable[[Any, Array], Array]] = {
     "Poisson": _poisson,
 }
 
-_WRAPPERS: dict[str, Callable[[Any, Array], Array]] = {
+# The rules that hold between the values of a support too. NumPyro's own Bernoulli has a wrong gradient at a logit of 0.
+RELAXED: dict[str, Rule] = {
+    **{name: FAST[name] for name in ("BernoulliProbs", "BinomialLogits", "Poisson")},
+    "BernoulliLogits": _relaxed_bernoulli_logits,
+}
+
+# The same for wrappers: (density of what is inside, distribution, value) -> log density.
+_WRAPPERS: dict[str, Callable[[Rule, Any, Array], Array]] = {
     "ExpandedDistribution": _expanded,
     "Independent": _independent,
     "MaskedDistribution": _masked,

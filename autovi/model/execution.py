@@ -6,7 +6,6 @@ looked up, and every site comes back as a `Record`.
 
 from __future__ import annotations
 
-import copy
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -174,15 +173,6 @@ def unmasked(fn: Distribution) -> Distribution:
         return unmasked(fn.base_dist).expand(fn.batch_shape)
     if isinstance(fn, Independent) and mask_of(fn) is not None:
         return unmasked(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
-    return fn
-
-
-def unvalidated(fn: Distribution) -> Distribution:
-    """`fn` without its check that values are in the support, for values that cannot be elsewhere."""
-    fn = copy.copy(fn)
-    fn._validate_args = False
-    if isinstance(fn, MaskedDistribution | ExpandedDistribution | Independent):
-        fn.base_dist = unvalidated(fn.base_dist)
     return fn
 
 

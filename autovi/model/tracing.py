@@ -15,10 +15,10 @@ from numpyro.distributions import Delta, Distribution, TransformedDistribution, 
 from numpyro.distributions.transforms import IdentityTransform
 
 from autovi.distributions import registry
-from autovi.distributions.densities import log_density
+from autovi.distributions.densities import log_density, relaxed_log_density, unvalidated
 from autovi.distributions.supports import bijection_to
 from autovi.implicit.composite.supports import composition_fault
-from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked, unvalidated
+from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
@@ -297,10 +297,11 @@ class NumPyroRun:
         assert r.fn is not None
         name, site = r.name, self.sites.samples[r.name]
         fast = site.support in FAST_SUPPORTS and (r.observed or self._drawn_inside(site))
-        fast = fast and name not in self.tracing.relaxed  # they are equal at whole values only
-        fn = r.fn if self.tracing.guide is not None or r.observed else unvalidated(r.fn)  # blocks never leave a support
-        fn = unvalidated(fn) if self.tracing.relaxed else fn  # values in between are in no discrete support
-        density = log_density(fn, r.value) if fast else fn.log_prob(r.value)
+        # Blocks never leave a support, and values between those of a discrete site are in none.
+        checked = (self.tracing.guide is not None or r.observed) and not self.tracing.relaxed
+        fn = r.fn if checked else unvalidated(r.fn)
+        fast_density = relaxed_log_density if name in self.tracing.relaxed else log_density if fast else None
+        density = fn.log_prob(r.value) if fast_density is None else fast_density(fn, r.value)
         out = {f"p:{name}": density if r.scale is None else r.scale * density}
         if site.observed and not site.auxiliary:
             out[f"likelihood:{name}"] = density

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import jax
 from numpyro.distributions import Distribution
 
-from autovi.distributions.densities import log_density
+from autovi.distributions.densities import log_density, relaxed_log_density
 from autovi.estimators.base import Draw
-from autovi.model.execution import unvalidated
 
 
 class Node(NamedTuple):
@@ -35,16 +34,12 @@ def naming(name: str) -> Iterator[None]:
 
 
 def log_q_of(q: Distribution, draw: Draw, relaxed: bool = False) -> jax.Array:
-    """log q of a draw, by the sampler's intermediates where it left some.
-
-    The fast densities equal NumPyro's at whole values only, so a relaxed value gets NumPyro's.
-    """
+    """log q of a draw, by the sampler's intermediates where it left some."""
     if jax.tree.leaves(draw.intermediates):
         return q.log_prob(draw.value, draw.intermediates)
     return density_at(q, draw.value, relaxed)
 
 
 def density_at(q: Distribution, value: Any, relaxed: bool) -> jax.Array:
-    """log q of any value. Between the values of a support, where a check would say minus infinity, it is NumPyro's
-    formula without the check."""
-    return unvalidated(q).log_prob(value) if relaxed else log_density(q, value)
+    """log q of any value, between the values of a support if it is `relaxed`."""
+    return relaxed_log_density(q, value) if relaxed else log_density(q, value)

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import expit
 
-from autovi.distributions.densities import FAST, log_density, softplus
+from autovi.distributions.densities import FAST, log_density, relaxed_log_density, softplus, unvalidated
 
 ROWS, COLUMNS, CLASSES = 3, 5, 4
 KEY = jax.random.key(0)
@@ -211,6 +211,35 @@ def test_bernoulli_with_infinite_logits():
 def test_gradient_at_a_logit_of_zero(make, value, slope):
     # Linear predictors start here. NumPyro's gradient is that of |x|, which JAX takes to be 1 at 0.
     assert jax.grad(lambda x: log_density(make(x), value))(0.0) == slope
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_a_relaxed_bernoulli_is_linear_between_its_values(value):
+    def densities(x):
+        fn = dist.Bernoulli(logits=jnp.full(3, x), validate_args=True).mask(MASK[:3]).to_event(1)
+        return relaxed_log_density(fn, jnp.full(3, value))
+
+    for logit in (0.0, 1.7, -40.0):
+        expected = 2 * (value * logit - np.logaddexp(0.0, logit))
+        density, slope = jax.value_and_grad(densities)(logit)
+        np.testing.assert_allclose(density, expected, rtol=1e-6)
+        np.testing.assert_allclose(slope, 2 * (value - expit(logit)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fn", "value"),
+    [
+        (dist.BernoulliProbs(0.3), 0.6),
+        (dist.BinomialProbs(0.3, 4), 1.5),
+        (dist.BinomialLogits(0.3, 4), 1.5),
+        (dist.Poisson(2.0), 1.5),
+        (dist.Geometric(0.3), 1.5),
+        (dist.Poisson(2.0).expand([2]).to_event(1), jnp.array([0.5, 1.5])),
+    ],
+)
+def test_relaxed_densities_are_numpyros_unchecked(fn, value):
+    with numpyro.validation_enabled(True):
+        np.testing.assert_allclose(relaxed_log_density(fn, value), unvalidated(fn).log_prob(value), rtol=1e-6)
 
 
 @pytest.mark.parametrize("successes", [0, 1, 999_999, 1_000_000])
