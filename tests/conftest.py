@@ -10,6 +10,9 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+# Programs of the tests themselves: with batched linear algebra they may hang otherwise (see `autovi/compiling.py`).
+ORDER_OF_LEAST_MEMORY = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ORDER_OF_LEAST_MEMORY}".strip()
 
 
 # The shapes that annotations promise are checked at every call of these modules.

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "autovi"
 # Earliest first: a module imports only from its own room and from those before it.
 ORDER = [
     "keys",
+    "compiling",
     "distributions",
     "implicit",
     "model",

@@ -15,6 +15,7 @@ from jax import Array
 from autovi.analysis.bounded_loops import bounded, has_loops, work
 from autovi.analysis.jump_test import Jumps, jumps_between
 from autovi.analysis.trial_values import MAX_PAIRS
+from autovi.compiling import compiler_options
 
 MAX_TERMS = 4
 GRID = 33
@@ -66,7 +67,8 @@ class Segments:
         """The compiled `ends` or `jumps`, with the arguments of `_arguments` and the number of steps for loops."""
         if name not in self._compiled:
             program = {"ends": self._ends, "jumps": self._jumps}[name]
-            self._compiled[name] = jax.jit(program).lower(*self._arguments(self.nodes[0], 0), 0).compile()
+            lowered = jax.jit(program).lower(*self._arguments(self.nodes[0], 0), 0)
+            self._compiled[name] = lowered.compile(compiler_options())
         return self._compiled[name]
 
     def ends(self, node: str, pair: int, steps: int) -> bool:

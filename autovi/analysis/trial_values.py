@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.analysis.bounded_loops import call_bounded
+from autovi.compiling import compiler_options
 from autovi.model.execution import site_key
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites
@@ -47,7 +48,8 @@ def trial_values(
 
     keys = jax.random.split(key, 2 * MAX_PAIRS)
     # Where a loop does not end, the values are no draws, but values they are.
-    return jax.jit(jax.vmap(lambda *arguments: call_bounded(draw, DRAWING_STEPS, *arguments)[0]))(keys, steps, radii)
+    drawn = jax.vmap(lambda *arguments: call_bounded(draw, DRAWING_STEPS, *arguments)[0])
+    return jax.jit(drawn, compiler_options=compiler_options())(keys, steps, radii)
 
 
 def _far(site: Site, key: jax.Array, radius: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.analysis.structure import Structure
+from autovi.compiling import compiler_options
 from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
 from autovi.model.fingerprint import Fingerprint
@@ -31,7 +32,6 @@ from autovi.run.stopping import Progress
 NUM_STARTS = 10
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 START_RADIUS = 2.0
-SMALL_WORK = 100_000_000  # numbers that a program running once may handle in badly optimized code
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 
 
@@ -172,7 +172,7 @@ class Engine:
             lowered = jax.jit(self._start).lower(arrays, rng_key)
             state = jax.tree.map(_abstract, lowered.out_info[0])
             with ThreadPoolExecutor(1) as pool:
-                start = pool.submit(lowered.compile, _compiler_options(1))
+                start = pool.submit(lowered.compile, compiler_options(1))
                 chunk = self._kept(("chunk", str(state.rng_key.dtype)), lambda: self._compile_chunk(state, arrays))
                 self._starts[kind] = start.result(), chunk
         return self._starts[kind]
@@ -220,7 +220,7 @@ class Engine:
         def all_draws(params: Any, arrays: Any, keys: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
             return jax.lax.map(partial(self._draw, params, arrays, batch), keys, batch_size=batch)
 
-        options = _compiler_options(num_draws * self._numbers_per_draw)
+        options = compiler_options(num_draws * self._numbers_per_draw)
         run = self._kept(("draws", num_draws), lambda: jax.jit(all_draws, compiler_options=options))
         draws, vectors = jax.tree.map(np.asarray, run(params, arrays, keys))
         # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
@@ -270,7 +270,7 @@ class Engine:
         def all_gradients(params: Any, own: Any, arrays: Any, keys: jax.Array) -> Any:
             return jax.lax.map(lambda key: grad(params, own, arrays, key), keys)
 
-        options = _compiler_options(repeats * self.num_particles * self._numbers_per_draw)
+        options = compiler_options(repeats * self.num_particles * self._numbers_per_draw)
         run = self._kept(("gradients", repeats), lambda: jax.jit(all_gradients, compiler_options=options))
         return run(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
 
@@ -289,7 +289,7 @@ class Engine:
             one = lambda pair: target.predict(shapes, lengths, arrays, params, *pair)  # noqa: E731
             return jax.lax.map(one, (values, keys), batch_size=min(100, count))
 
-        options = _compiler_options(count * self._numbers_per_draw)
+        options = compiler_options(count * self._numbers_per_draw)
         key = ("predict", traced.fingerprint.key, inputs.signature(), count)
         run = self._kept(key, lambda: jax.jit(all_predictions, compiler_options=options))
         drawn = run(inputs.traced(), params, dict(values), jax.random.split(rng_key, count))
@@ -298,12 +298,7 @@ class Engine:
     @cached_property
     def observed(self) -> Callable[[Any], dict[str, jax.Array]]:
         """`observed(arrays)`: the observed values at full plates."""
-        return jax.jit(self.full.observed_values, compiler_options=_compiler_options(1))
-
-
-def _compiler_options(work: int) -> dict[str, Any]:
-    """For programs that run once on `work` numbers: where that is little, compiling well costs more than it saves."""
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" and work <= SMALL_WORK else {}
+        return jax.jit(self.full.observed_values, compiler_options=compiler_options(1))
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

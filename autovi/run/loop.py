@@ -13,6 +13,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
+from autovi.compiling import compiler_options
 from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
@@ -74,7 +75,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         )
         return moved, -info.elbo
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
         return jax.lax.scan(partial(step, data), state, schedule)
 

@@ -1,0 +1,67 @@
+"""Programs with batched linear algebra, on a machine with two cores: they end."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Two chains of batched decompositions that do not depend on each other. In XLA's own order jaxlib 0.10 hangs at them.
+PROGRAM = textwrap.dedent("""
+    import os
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+    import jax
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+
+    import autovi
+    from autovi.compiling import compiler_options
+
+    def chain(x):
+        y = x
+        for _ in range(3):
+            l = jnp.linalg.cholesky(y)
+            y = 0.1 * jnp.sin(l @ jnp.swapaxes(l, -1, -2)) + x
+        return jnp.sum(jnp.linalg.eigh(y)[0], -1) + jnp.sum(y, (-1, -2))
+
+    def start(i, n):
+        x = jnp.eye(3) + jnp.zeros((n, 3, 3)) + i
+        return x @ jnp.swapaxes(x, -1, -2) + 3 * jnp.eye(3)
+
+    if {plain}:
+        xs = [start(i, 20_000) for i in range(2)]
+        run = jax.jit(lambda xs: [chain(x) for x in xs], compiler_options=compiler_options())
+        for _ in range(30):
+            jax.block_until_ready(run(xs))
+    else:
+        def model():
+            z = numpyro.sample("z", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+            for i in range(2):
+                numpyro.factor(f"cost {{i}}", -1e-4 * jnp.sum(chain(start(i, 2_000) + jnp.sin(z[i]) ** 2 * jnp.eye(3))))
+
+        fit = autovi.fit(model, num_steps=20, num_particles=2, num_draws=20, progress_bar=False)
+        assert len(fit.losses) == 20
+    print("ended")
+""")
+
+
+@pytest.mark.parametrize("plain", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_decompositions_side_by_side_do_not_hang(plain):
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    variables.pop("XLA_FLAGS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(plain=plain)],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.stdout.strip() == "ended", done.stderr[-2000:]
