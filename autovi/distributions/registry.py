@@ -1,6 +1,6 @@
-"""What is known of the gradients of a distribution: its row of the table, read for the instance at hand.
+"""What is known of a distribution: its row of the table, read for the instance at hand.
 
-`lookup` reads `distributions.GRADIENTS` through wrappers, transforms, mixtures and subclasses.
+`lookup` reads `table.TABLE` through wrappers, transforms, mixtures and subclasses.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from autovi.distributions.gradients import GRADIENTS, Gradients
+from autovi.distributions.table import TABLE, Known
 
-_ADDED: dict[type, Gradients] = {}  # classes that users have made known
+_ADDED: dict[type, Known] = {}  # classes that users have made known
 
 # Distributions that draw as another does.
 WRAPPERS = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)
@@ -29,8 +29,8 @@ def strip(fn: dist.Distribution) -> dist.Distribution:
     return fn
 
 
-def lookup(fn: dist.Distribution) -> Gradients:
-    """What is known of the gradients of `fn`: its row of `GRADIENTS`, read for this instance.
+def lookup(fn: dist.Distribution) -> Known:
+    """What is known of `fn`: its row of `TABLE`, read for this instance.
 
     Wrappers, transforms, truncations, mixtures and gates are read through to what they wrap. A subclass of a
     listed class has that class's row unless it overrides `sample`. Any other class is unknown: a pathwise gradient,
@@ -45,11 +45,11 @@ def lookup(fn: dist.Distribution) -> Gradients:
     listed = _listed_class(type(fn))
     if listed is None or type(fn).sample is not listed.sample:
         return _unlisted(fn)
-    row, refine = GRADIENTS[listed.__name__], _PER_INSTANCE_ROWS.get(listed.__name__)
+    row, refine = TABLE[listed.__name__], _PER_INSTANCE_ROWS.get(listed.__name__)
     return refine(fn, row) if refine else row
 
 
-def add(cls: type[dist.Distribution], row: Gradients) -> None:
+def add(cls: type[dist.Distribution], row: Known) -> None:
     """Gives a class that is not NumPyro's a row of its own, for `lookup`."""
     _ADDED[cls] = row
 
@@ -69,19 +69,19 @@ def _listed_class(cls: type) -> type[dist.Distribution] | None:
     """The nearest ancestor of `cls` that has a row and is NumPyro's own, not a namesake."""
     for ancestor in cls.__mro__:
         name = ancestor.__name__
-        if name in GRADIENTS and getattr(dist, name) is ancestor and ancestor is not dist.Distribution:
+        if name in TABLE and getattr(dist, name) is ancestor and ancestor is not dist.Distribution:
             return ancestor
     return None
 
 
-def _unlisted(fn: dist.Distribution) -> Gradients:
+def _unlisted(fn: dist.Distribution) -> Known:
     try:
         discrete = bool(fn.support.is_discrete)
         fixed = isinstance(_element(fn.support), constraints.ParameterFreeConstraint)
     except (AttributeError, NotImplementedError):  # a class of one's own without a support
         discrete, fixed = False, False
     univariate = not discrete and not fn.event_shape
-    return Gradients(
+    return Known(
         "implicit" if univariate else None,
         discrete=discrete,
         enumerable=discrete and bool(fn.has_enumerate_support),
@@ -96,30 +96,36 @@ def _generic_route(fn: dist.Distribution) -> str:
     return "quadrature" if type(fn).cdf is dist.Distribution.cdf else "cdf"
 
 
-def _wrapped(fn: Any, row: Gradients) -> Gradients:
+def _wrapped(fn: Any, row: Known) -> Known:
     return lookup(fn.base_dist)
 
 
-def _folded(fn: dist.FoldedDistribution, row: Gradients) -> Gradients:
+def _folded(fn: dist.FoldedDistribution, row: Known) -> Known:
     base = lookup(fn.base_dist)
-    return replace(base, pathwise=base.pathwise and "implicit", implicit={"base_dist": "analytic"})
+    row = replace(base, pathwise=base.pathwise and "implicit", implicit={"base_dist": "analytic"})
+    return _without_own(row)
 
 
-def _sine_skewed(fn: dist.SineSkewed, row: Gradients) -> Gradients:
+def _without_own(row: Known) -> Known:
+    """For a distribution that is made of another: the family and the density are the other's alone."""
+    return replace(row, own_family=None, density=None, relaxed_density=None)
+
+
+def _sine_skewed(fn: dist.SineSkewed, row: Known) -> Known:
     """The ends of uniform angles are those of the circle."""
     uniform = isinstance(strip(fn.base_dist), dist.Uniform)
     return replace(row, implicit={**row.implicit, "base_dist": None}) if uniform else row
 
 
-def _independent(fn: dist.Independent, row: Gradients) -> Gradients:
+def _independent(fn: dist.Independent, row: Known) -> Known:
     element = lookup(fn.base_dist)
     return replace(element, enumerable=element.enumerable and fn.reinterpreted_batch_ndims == 0)
 
 
-def _transformed(fn: dist.TransformedDistribution, row: Gradients) -> Gradients:
+def _transformed(fn: dist.TransformedDistribution, row: Known) -> Known:
     base = lookup(fn.base_dist)
     moving = base.moving_support + (("transforms",) if _transforms_move_support(fn) else ())
-    return replace(base, enumerable=False, moving_support=moving)
+    return _without_own(replace(base, enumerable=False, moving_support=moving))
 
 
 def _transforms_move_support(fn: dist.TransformedDistribution) -> bool:
@@ -139,13 +145,13 @@ def _transforms_move_support(fn: dist.TransformedDistribution) -> bool:
     return False
 
 
-def _truncated(fn: Any, row: Gradients) -> Gradients:
+def _truncated(fn: Any, row: Known) -> Known:
     if not isinstance(fn.base_dist, dist.StudentT):
         return row
     return replace(row, pathwise="implicit", implicit=dict.fromkeys(("base_dist", *row.moving_support), "analytic"))
 
 
-def _copula(fn: dist.GaussianCopula, row: Gradients) -> Gradients:
+def _copula(fn: dist.GaussianCopula, row: Known) -> Known:
     marginal = lookup(fn.marginal_dist)
     row = replace(row, moving_support=marginal.moving_support)
     if marginal.periodic:
@@ -158,10 +164,10 @@ def _copula(fn: dist.GaussianCopula, row: Gradients) -> Gradients:
     return replace(row, pathwise="implicit", implicit=implicit, reserved=marginal.reserved, note="")
 
 
-def _mixture(components: Iterable[dist.Distribution]) -> Gradients:
+def _mixture(components: Iterable[dist.Distribution]) -> Known:
     components = list(components)
     rows = [lookup(component) for component in components]
-    common = Gradients(
+    common = Known(
         None,
         discrete=all(row.discrete for row in rows),
         moving_support=_union(row.moving_support for row in rows),
@@ -187,21 +193,21 @@ def _is_factorized(fn: dist.Distribution) -> bool:
     return not strip(fn).event_shape
 
 
-def _gated(fn: dist.HurdleProbs, row: Gradients) -> Gradients:
+def _gated(fn: dist.HurdleProbs, row: Known) -> Known:
     base = lookup(fn.base_dist)
     if base.discrete or base.pathwise is None:
         return replace(row, discrete=base.discrete, moving_support=base.moving_support)
-    return replace(GRADIENTS["HurdleLogNormal"], moving_support=base.moving_support)
+    return replace(TABLE["HurdleLogNormal"], moving_support=base.moving_support)
 
 
-def _observed_through(fn: Any, row: Gradients) -> Gradients:
+def _observed_through(fn: Any, row: Known) -> Known:
     """Inflated and censored distributions: a row of their own, with the kind of values of their base."""
     base = lookup(fn.base_dist)
     return replace(row, discrete=base.discrete, enumerable=base.enumerable and not row.observation_only)
 
 
 # Classes whose row depends on what the instance holds: (instance, row of its class) -> row of the instance.
-_PER_INSTANCE_ROWS: dict[str, Callable[[Any, Gradients], Gradients]] = {
+_PER_INSTANCE_ROWS: dict[str, Callable[[Any, Known], Known]] = {
     "ExpandedDistribution": _wrapped,
     "FoldedDistribution": _folded,
     "GaussianCopula": _copula,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from autovi.analysis.costs import Aligned
-from autovi.distributions.gradients import Gradients
+from autovi.distributions.table import Known
 from autovi.estimators.baselines import BASELINES
 from autovi.families.base import Layout
 from autovi.implicit.transported.transport import LAWS, Transport
@@ -102,7 +102,7 @@ Integrals = dict[str, tuple[Float[Array, "..."], Aligned | None]]
 class Facts:
     """What is known of a site when an estimator is chosen for it."""
 
-    gradients: Gradients  # of its variational distribution
+    gradients: Known  # of its variational distribution
     num_values: int | None = None  # of its finite support
     entangled: str | None = None  # why its elements cannot be set all at once
     shared: tuple[str, ...] = ()  # other discrete sites that share a cost term with it

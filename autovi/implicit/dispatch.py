@@ -113,7 +113,7 @@ def reparameterize(fn: Any, value: Array) -> Array:
     return attach(jnp.asarray(value, dtype), fn, velocity)
 
 
-def _continuous_row(fn: Any) -> registry.Gradients:
+def _continuous_row(fn: Any) -> registry.Known:
     row = registry.lookup(fn)
     if row.discrete:
         raise ValueError(

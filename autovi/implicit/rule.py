@@ -12,7 +12,7 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from autovi.distributions import registry
-from autovi.distributions.gradients import ROUTES, Gradients
+from autovi.distributions.table import ROUTES, Known
 from autovi.implicit.attach import Velocity
 
 # draw(rng_key, fn, shape): draws of shape `shape + fn.event_shape`, gradients attached; `fn`'s batch shape broadcasts
@@ -98,7 +98,7 @@ def register(
     if unknown:
         raise ValueError(f"register: unknown routes {unknown}; expected some of {list(ROUTES)}")
     RULES[cls] = Rule(velocity, draw)
-    registry.add(cls, Gradients("implicit", implicit=routes, moving_support=moving_support))
+    registry.add(cls, Known("implicit", implicit=routes, moving_support=moving_support))
 
 
 def require_distribution(fn: Any) -> None:

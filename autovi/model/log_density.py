@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from autovi.distributions.gradients import GRADIENTS
+from autovi.distributions.table import TABLE
 from autovi.model.execution import site_key
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
@@ -92,7 +92,7 @@ def _site(name: str, shape: tuple[int, ...]) -> Site:
         unconstrained_shape=shape,
         from_scan=False,
         masked=False,
-        gradients=GRADIENTS["ImproperUniform"],
+        gradients=TABLE["ImproperUniform"],
         auxiliary=False,
         infer=(),
     )

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from numpyro.distributions import constraints
 
 from autovi.distributions import registry
-from autovi.distributions.gradients import GRADIENTS, Gradients
 from autovi.distributions.supports import bijection_to, support_values
+from autovi.distributions.table import TABLE, Known
 from autovi.model.execution import Record, mask_of
 
 CIRCULAR = "circular"  # the name of the support of angles
@@ -50,7 +50,7 @@ class Site:
     unconstrained_shape: tuple[int, ...] | None  # None: no bijection to the reals
     from_scan: bool
     masked: bool
-    gradients: Gradients
+    gradients: Known
     auxiliary: bool  # a `factor`: a term of the density, not data
     infer: tuple[tuple[str, Any], ...]  # what infer={"autovi": {...}} says
 
@@ -114,7 +114,7 @@ def feasible(msg: dict[str, Any], shift: Any = 0.0) -> Any:
 
 def term_site(name: str) -> Site:
     """A term of the density that is no data, as `numpyro.factor` makes one."""
-    gradients = GRADIENTS["Unit"]
+    gradients = TABLE["Unit"]
     return Site(name, "Unit", "real", (), (), (), True, False, None, None, False, False, gradients, True, ())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from autovi.analysis.structure import Structure
-from autovi.distributions.gradients import Gradients
+from autovi.distributions.table import Known
 from autovi.estimators.base import Facts
 from autovi.model.sites import CIRCULAR, Site
 
@@ -13,7 +13,7 @@ from autovi.model.sites import CIRCULAR, Site
 def facts_of(
     site: Site,
     law: str,
-    gradients: Gradients,
+    gradients: Known,
     nodes: Mapping[str, Site],
     structure: Structure,
     sampled: Collection[str],

@@ -9,7 +9,7 @@ from typing import Any
 
 from autovi.analysis.discontinuities import Discontinuities
 from autovi.analysis.structure import Structure
-from autovi.distributions.gradients import GRADIENTS
+from autovi.distributions.table import TABLE
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
@@ -23,17 +23,8 @@ from autovi.plan.requests import as_estimator, as_family, check_arguments, overr
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
 JOINT = "joint"  # the block of all continuous sites that share one distribution
 FULL_RANK_LIMIT = 200  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
+OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
-
-OWN_FAMILY = {
-    "Gamma": "gamma",
-    "Chi2": "gamma",
-    "Exponential": "gamma",
-    "Beta": "beta",
-    "BetaProportion": "beta",
-    "Dirichlet": "dirichlet",
-    "VonMises": "von_mises",
-}
 
 
 @dataclass(frozen=True)
@@ -52,8 +43,8 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
     (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
     (
-        lambda s, c: c.guide == "auto" and s.distribution in OWN_FAMILY and not s.subsampled,
-        "own",
+        lambda s, c: c.guide == "auto" and s.gradients.own_family is not None and not s.subsampled,
+        OWN,
         "the family of its own prior, exact where the model is conjugate",
     ),
     (lambda s, c: s.name in c.jumps, "normal", "apart from the others, so that its score sees its own cost only"),
@@ -175,7 +166,8 @@ def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
         family, why = as_family(site.name, asked), "asked for"
     else:
         rule = _rule(site, context)
-        name = OWN_FAMILY[site.distribution] if rule[1] == "own" else rule[1]
+        name = site.gradients.own_family if rule[1] == OWN else rule[1]
+        assert name is not None
         family, why = FAMILIES[name](), rule[2]
     reason = family.refuses(site)
     if family.joint and site.subsampled:
@@ -213,7 +205,7 @@ def _choose_estimators(
         said = "not in the guide function" if absent else "as the guide function draws it"
         family, family_why = families.get(n, (None, said))
         law = site.distribution if family is None else family.law
-        gradients = site.gradients if family is None else GRADIENTS[law]
+        gradients = site.gradients if family is None else TABLE[law]
         facts = facts_of(site, law, gradients, nodes, structure, sampled, jumps.get(n), seams.get(n))
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, objective)
         alone = site.masked or site.subsampled or estimator.has_surrogate

@@ -8,9 +8,9 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import constraints, transforms
 
-from autovi.distributions.gradients import GRADIENTS, ROUTES
 from autovi.distributions.registry import is_discrete, lookup, strip
 from autovi.distributions.supports import support_size, support_values
+from autovi.distributions.table import ROUTES, TABLE
 
 EXPORTED = {
     name
@@ -109,11 +109,11 @@ by_instance = pytest.mark.parametrize("fn", INSTANCES, ids=lambda fn: type(fn)._
 
 
 def test_every_exported_distribution_has_a_row():
-    assert EXPORTED == set(GRADIENTS)
+    assert EXPORTED == set(TABLE)
 
 
 def test_rows_are_consistent():
-    for name, row in GRADIENTS.items():
+    for name, row in TABLE.items():
         assert row.pathwise in ("explicit", "implicit", None), name
         assert not (row.discrete and row.pathwise), name
         assert row.discrete or not row.enumerable, name
@@ -171,7 +171,7 @@ def _moved(fn, other):
 @pytest.mark.parametrize("name", ["Uniform", "LogUniform", "Pareto", "LeftTruncatedDistribution"])
 def test_draws_follow_a_moving_support(name):
     fn = next(fn for fn in INSTANCES if type(fn).__name__ == name)
-    for parameter in GRADIENTS[name].moving_support:
+    for parameter in TABLE[name].moving_support:
         moved = _rebuild(fn, parameter)
         before, after = (np.asarray(f.sample(KEY, (1000,))) for f in (fn, moved))
         assert not np.all(fn.support(after)) or not np.all(moved.support(before))
@@ -203,7 +203,7 @@ def test_wrappers_are_read_through():
         base.expand((3, 2)).mask(True).to_event(2),
     ):
         assert strip(fn) is base
-        assert lookup(fn) == GRADIENTS["Uniform"]
+        assert lookup(fn) == TABLE["Uniform"]
 
 
 def test_an_event_of_many_discrete_elements_is_not_enumerable_itself():
@@ -286,7 +286,7 @@ class Poisson(Shifted):
 
 
 def test_subclasses_and_unknown_classes():
-    assert lookup(Plain()) == GRADIENTS["Normal"]
+    assert lookup(Plain()) == TABLE["Normal"]
     assert lookup(Rounded()).reserved and lookup(Rounded()).implicit == {"loc": "cdf", "scale": "cdf"}
     assert lookup(Shifted(0.0)).moving_support == ("edge",) and "Shifted" in lookup(Shifted(0.0)).note
     assert lookup(Fixed(0.0)).moving_support == () and lookup(Fixed(0.0)).implicit == {"edge": "quadrature"}

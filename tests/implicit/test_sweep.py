@@ -13,7 +13,7 @@ from implicit_checks import assert_agree, directional, exact_velocity, quickly
 from numpyro.distributions import transforms
 
 from autovi import implicit
-from autovi.distributions.gradients import GRADIENTS
+from autovi.distributions.table import TABLE
 
 SKEW = jnp.array([0.3, -0.4])
 EYE = jnp.eye(3)
@@ -222,7 +222,7 @@ ELSEWHERE = {
 
 def test_every_continuous_distribution_is_here():
     assert not set(UNIVARIATE) & set(MULTIVARIATE)
-    continuous = {name for name, row in GRADIENTS.items() if not row.discrete}
+    continuous = {name for name, row in TABLE.items() if not row.discrete}
     assert set(UNIVARIATE) | set(MULTIVARIATE) | set(ELSEWHERE) == continuous
 
 

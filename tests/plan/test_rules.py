@@ -11,6 +11,8 @@ import pytest
 from numpyro import handlers
 
 import autovi
+from autovi.distributions.registry import lookup
+from autovi.distributions.table import TABLE
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES, LowRank
 from autovi.plan.rules import FULL_RANK_LIMIT
@@ -72,6 +74,18 @@ def test_beta_has_its_own_family():
         numpyro.sample("y", dist.Normal(p, 1.0), obs=0.5)
 
     assert row(autovi.plan(model)) == ("beta", "implicit", None)
+
+
+def test_own_families_are_in_the_table():
+    named = {row.own_family for row in TABLE.values()} - {None}
+    assert named == {"beta", "dirichlet", "gamma", "von_mises"} and named <= set(FAMILIES)
+
+
+def test_what_is_made_of_another_distribution_has_no_family_of_its_own():
+    logarithm = dist.TransformedDistribution(dist.Gamma(2.0, 1.0), dist.transforms.ExpTransform().inv)
+    for fn in (logarithm, dist.FoldedDistribution(dist.Gamma(2.0, 1.0)), dist.InverseGamma(2.0, 1.0)):
+        assert lookup(fn).own_family is None
+    assert lookup(dist.Gamma(jnp.ones(3), 1.0).mask(True).to_event(1)).own_family == "gamma"
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,26 @@
-"""How the draws of each NumPyro distribution may be differentiated, as a table of autovi's own.
+"""What is known of each NumPyro distribution, one row a class: its gradients, its own family, its fast density.
 
-`GRADIENTS` has one row for every distribution class that NumPyro exports. NumPyro's `has_rsample` is not consulted: it
+`TABLE` has one row for every distribution class that NumPyro exports. NumPyro's `has_rsample` is not consulted: it
 says which parameters are declared reparametrized, which is neither complete (`Wishart`, `Levy`, `EulerMaruyama`) nor
 always meaningful (`ImproperUniform`), and it does not tell explicit from implicit reparametrization.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jax import Array
+
+from autovi.distributions import formulas
+
+Density = Callable[[Any, Array], Array]
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """What is known of the gradients of an expectation under one distribution.
+class Known:
+    """What is known of one distribution, first of all of the gradients of expectations under it.
 
     Attributes:
         pathwise: "explicit" if a draw is a differentiable function of parameter-free noise, "implicit" if the
@@ -30,6 +37,9 @@ class Gradients:
         periodic: whether its pathwise gradient is right only for costs that are periodic in its angles.
         reserved: why a pathwise gradient, though right, is taken only when asked for: None if it may be the default.
         note: what else a person should know, one line.
+        own_family: the variational family of its kind, if autovi has one: a key of `FAMILIES`.
+        density: (distribution, values inside the support) -> log density, as NumPyro's and cheaper; None: NumPyro's.
+        relaxed_density: the same for values in between those of a discrete support.
     """
 
     pathwise: str | None
@@ -42,6 +52,9 @@ class Gradients:
     periodic: bool = False
     reserved: str | None = None
     note: str = ""
+    own_family: str | None = None
+    density: Density | None = None
+    relaxed_density: Density | None = None
 
 
 # How an implicit derivative is taken: in closed form, from a differentiable distribution function, by quadrature of the
@@ -49,71 +62,75 @@ class Gradients:
 ROUTES = ("analytic", "cdf", "quadrature", "triangular")
 
 
-def _explicit(*moving: str, missing: tuple[str, ...] = (), note: str = "") -> Gradients:
-    return Gradients("explicit", moving_support=moving, not_pathwise=missing, note=note)
+def _explicit(*moving: str, note: str = "", **more: Any) -> Known:
+    return Known("explicit", moving_support=moving, note=note, **more)
 
 
-def _implicit(*moving: str, missing: tuple[str, ...] = (), note: str = "", **routes: str) -> Gradients:
-    return Gradients("implicit", moving_support=moving, not_pathwise=missing, implicit=routes, note=note)
+def _implicit(
+    *moving: str, missing: tuple[str, ...] = (), note: str = "", own_family: str | None = None, **routes: str
+) -> Known:
+    known = Known("implicit", moving_support=moving, not_pathwise=missing, note=note, own_family=own_family)
+    return replace(known, implicit=routes)
 
 
-def _circular(**routes: str) -> Gradients:
-    return Gradients("implicit", implicit=routes, periodic=True)
+def _circular(own_family: str | None = None, **routes: str) -> Known:
+    return Known("implicit", implicit=routes, periodic=True, own_family=own_family)
 
 
-def _finite(note: str = "") -> Gradients:
-    return Gradients(None, discrete=True, enumerable=True, note=note)
+def _finite(note: str = "", **densities: Any) -> Known:
+    return Known(None, discrete=True, enumerable=True, note=note, **densities)
 
 
-def _discrete(note: str = "") -> Gradients:
-    return Gradients(None, discrete=True, note=note)
+def _discrete(note: str = "", **densities: Any) -> Known:
+    return Known(None, discrete=True, note=note, **densities)
 
 
-def _no_path(note: str) -> Gradients:
-    return Gradients(None, note=note)
+def _no_path(note: str) -> Known:
+    return Known(None, note=note)
 
 
-def _observed(note: str) -> Gradients:
-    return Gradients(None, observation_only=True, note=note)
+def _observed(note: str) -> Known:
+    return Known(None, observation_only=True, note=note)
 
 
 _HEAVY = "heavy tails: the pathwise gradient of an unbounded cost may have infinite variance"
 _COUNTS = "finite but combinatorial support, which is not listed"
 _INFINITE = "infinite support"
+_TOTAL = "if the total count is concrete and the same throughout"
 _GATED = "mixed: an atom at zero and a density; the gate needs enumeration or the score function"
 _SINE_BIVARIATE = dict.fromkeys(("phi_concentration", "psi_concentration", "correlation"), "triangular")
 _CENSORED = "the log density is not that of a draw"
 _PER_INSTANCE = "read from the wrapped distribution"
 
-GRADIENTS: dict[str, Gradients] = {
+TABLE: dict[str, Known] = {
     "AsymmetricLaplace": _implicit(asymmetry="analytic"),
     "AsymmetricLaplaceQuantile": _implicit(quantile="analytic"),
-    "BernoulliLogits": _finite(),
-    "BernoulliProbs": _finite(),
-    "Beta": _implicit(concentration1="quadrature", concentration0="quadrature"),
-    "BetaBinomial": _finite("if the total count is concrete and the same throughout"),
+    "BernoulliLogits": _finite(density=formulas.bernoulli_logits, relaxed_density=formulas.relaxed_bernoulli_logits),
+    "BernoulliProbs": _finite(density=formulas.bernoulli_probs, relaxed_density=formulas.bernoulli_probs),
+    "Beta": _implicit(own_family="beta", concentration1="quadrature", concentration0="quadrature"),
+    "BetaBinomial": _finite(_TOTAL),
     "BetaNegativeBinomial": _discrete(_INFINITE),
-    "BetaProportion": _implicit(mean="quadrature", concentration="quadrature"),
-    "BinomialLogits": _finite("if the total count is concrete and the same throughout"),
-    "BinomialProbs": _finite("if the total count is concrete and the same throughout"),
+    "BetaProportion": _implicit(own_family="beta", mean="quadrature", concentration="quadrature"),
+    "BinomialLogits": _finite(_TOTAL, density=formulas.binomial_logits, relaxed_density=formulas.binomial_logits),
+    "BinomialProbs": _finite(_TOTAL),
     "CAR": _explicit(),
-    "CategoricalLogits": _finite(),
+    "CategoricalLogits": _finite(density=formulas.categorical_logits),
     "CategoricalProbs": _finite(),
     "Cauchy": _explicit(note=_HEAVY),
-    "Chi2": _implicit(df="quadrature"),
+    "Chi2": _implicit(own_family="gamma", df="quadrature"),
     "CirculantNormal": _explicit(),
     "Dagum": _explicit(),
     "Delta": _explicit("v", note="a draw is the parameter itself"),
-    "Dirichlet": _implicit(concentration="quadrature", note="normalized gammas"),
+    "Dirichlet": _implicit(own_family="dirichlet", concentration="quadrature", note="normalized gammas"),
     "DirichletMultinomial": _discrete(_COUNTS),
     "DiscreteUniform": _finite("if the bounds are concrete and the same throughout"),
     "Distribution": _no_path("unknown distribution: only what its support tells"),
     "DoublyTruncatedPowerLaw": _explicit("low", "high"),
     "EulerMaruyama": _explicit(),
     "ExpandedDistribution": _no_path(_PER_INSTANCE),
-    "Exponential": _explicit(),
+    "Exponential": _explicit(own_family="gamma"),
     "FoldedDistribution": _no_path(_PER_INSTANCE),
-    "Gamma": _implicit(concentration="quadrature"),
+    "Gamma": _implicit(own_family="gamma", concentration="quadrature"),
     "GammaPoisson": _discrete(_INFINITE),
     "GaussianCopula": _no_path(_PER_INSTANCE),
     "GaussianCopulaBeta": _implicit(concentration1="analytic", concentration0="analytic"),
@@ -160,10 +177,10 @@ GRADIENTS: dict[str, Gradients] = {
     "NegativeBinomial2": _discrete(_INFINITE),
     "NegativeBinomialLogits": _discrete(_INFINITE),
     "NegativeBinomialProbs": _discrete(_INFINITE),
-    "Normal": _explicit(),
+    "Normal": _explicit(density=formulas.normal),
     "OrderedLogistic": _finite(),
     "Pareto": _explicit("scale", note=_HEAVY),
-    "Poisson": _discrete(_INFINITE),
+    "Poisson": _discrete(_INFINITE, density=formulas.poisson, relaxed_density=formulas.poisson),
     "ProjectedNormal": _explicit(),
     "RelaxedBernoulliLogits": _explicit(),
     "RightCensoredDistribution": _observed(_CENSORED),
@@ -179,7 +196,7 @@ GRADIENTS: dict[str, Gradients] = {
     "TwoSidedTruncatedGamma": _implicit("low", "high", low="analytic", high="analytic", base_dist="analytic"),
     "Uniform": _explicit("low", "high"),
     "Unit": _observed("a factor: it has no value"),
-    "VonMises": _circular(concentration="quadrature"),
+    "VonMises": _circular(own_family="von_mises", concentration="quadrature"),
     "Weibull": _explicit(),
     "Wishart": _implicit(concentration="triangular"),
     "WishartCholesky": _implicit(concentration="triangular"),
