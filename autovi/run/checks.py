@@ -10,7 +10,6 @@ import numpy as np
 
 from autovi.model.sites import Sites
 from autovi.run.engine import Engine, Start
-from autovi.run.optimizer import split
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
@@ -77,10 +76,9 @@ def faulty_sites(engine: Engine, state: State) -> list[str]:
     bad_terms = zip(engine.term_names, np.asarray(state.bad_terms), strict=True)
     counts = {n.split(":", 1)[1]: int(c) for n, c in bad_terms if int(c)}
     if not counts:
-        whole, _ = split(engine.program, state.params)
         counted = jax.tree.leaves(state.bad_params.whole)
         offset, bad = 0, np.concatenate([*(np.ravel(x) for x in counted), np.zeros(0, np.uint8)])
-        for path, leaf in jax.tree_util.tree_leaves_with_path(whole):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
             part, offset = bad[offset : offset + leaf.size], offset + leaf.size
             name = path[1].key
             sites = engine.program.plan.block(name).sites if path[0].key == "guide" else (name,)

@@ -18,7 +18,7 @@ from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
 from autovi.run.interruption import Interruption
-from autovi.run.optimizer import MANY, Optimizer, Pace, split
+from autovi.run.optimizer import MANY, Optimizer, Pace, joined, split
 from autovi.run.sources import Source
 from autovi.run.state import Bad, State
 from autovi.run.stopping import CHUNK, HOPELESS, Progress, Schedule
@@ -34,25 +34,31 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
     def step(data: Any, state: State, schedule: Any) -> tuple[State, jax.Array]:
         rng_key, step_key = jax.random.split(state.rng_key)
         batch, indices = source.next(data, state.step, step_key)
-        seen = program.seen(state.params, indices)
+        rows = {n: t.seen(program.node_site(n), indices) for n, t in state.tables.items()}
+        seen = joined(state.params, {n: r.params for n, r in rows.items()})
         own = program.seen_estimators(state.estimators, indices)
         fixed = {"constants": state.constants}
         (_, info), (grads, own_grads) = loss_and_grads(
             {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices
         )
         grads = {n: g for n, g in grads.items() if n != "constants"}
-        whole, rows = split(program, grads)
+        whole, row_grads = split(program, grads)
         finite = jax.tree.map(jnp.isfinite, _joined(whole))
-        finite_rows = {n: _all_finite(g) for n, g in rows.items()}
+        finite_rows = {n: _all_finite(g) for n, g in row_grads.items()}
         good = _all_true(finite) & jnp.isfinite(info.elbo) & _all_finite(own_grads)
         for is_finite in finite_rows.values():
             good &= is_finite
         active = schedule.rate > 0
         pace = Pace(schedule.rate, schedule.number, schedule.emphasis)
         number = state.step + 1
-        params, average, optimizer_state = optimizer.step(
-            program, state.params, state.average, state.optimizer, seen, grads, indices, pace, number, good & active
+        params, average, memory = optimizer.step(
+            state.params, state.average, state.optimizer, whole, pace, good & active
         )
+        tables = dict(state.tables)
+        for n, grad in row_grads.items():
+            site = program.node_site(n)
+            moved = optimizer.step_rows(site, rows[n], grad, pace, number, good & active)
+            tables[n] = tables[n].put(site, moved, indices)
         estimators, states = _trained(program, state, own, own_grads, indices, good & active)
 
         bad = active & ~good
@@ -60,11 +66,12 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         bad_terms = state.bad_terms + (bad & ~jnp.isfinite(info.terms))
         rows_bad = {n: state.bad_params.rows[n] + (bad & ~f) for n, f in finite_rows.items()}
         bad_params = Bad(jax.tree.map(lambda n, f: _counted(n, bad & ~f), state.bad_params.whole, finite), rows_bad)
-        moved = State(
+        after = State(
             params=params,
             constants=state.constants,
-            optimizer=optimizer_state,
+            optimizer=memory,
             average=average,
+            tables=tables,
             estimators=estimators,
             estimator_optimizers=states,
             rng_key=rng_key,
@@ -73,7 +80,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
             bad_terms=bad_terms,
             bad_params=bad_params,
         )
-        return moved, -info.elbo
+        return after, -info.elbo
 
     @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
@@ -124,7 +131,7 @@ def optimize(chunk: Callable, state: State, arrays: Any, progress: Progress, *, 
 
     With a fixed number of steps the next chunk is on its way before the last one's losses are read.
     """
-    if not jax.tree.leaves(state.params):
+    if not jax.tree.leaves((state.params, state.tables)):
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
         return state
     pending: list[tuple[Any, int]] = []

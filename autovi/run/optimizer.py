@@ -13,24 +13,9 @@ from jax.flatten_util import ravel_pytree
 
 from autovi.model.sites import Site
 from autovi.program.program import Program
-from autovi.program.rows import gather, scatter
+from autovi.run.tables import Row, Table, Visits, table_shape
 
 MANY = 16  # leaves of parameters, from which on they are updated as one vector
-
-
-class Visits(NamedTuple):
-    """How often the rows of a table took part in the present running mean, and in which step they last did."""
-
-    times: jax.Array
-    last: jax.Array
-
-
-class OptimizerState(NamedTuple):
-    """`whole` belongs to all parameters but tables, `rows` and `visits` to the rows of tables, by block."""
-
-    whole: Any
-    rows: dict[str, Any]
-    visits: dict[str, Visits]
 
 
 class Pace(NamedTuple):
@@ -62,15 +47,16 @@ class Optimizer:
         """The transformation whose updates are applied."""
         return optax.scale_by_adam() if self.transform is None else self.transform
 
-    def init(self, program: Program, params: Any) -> OptimizerState:
-        """The state before the first step."""
-        whole, tables = split(program, params)
-        rows, visits = {}, {}
-        for name, table in tables.items():
-            shape = table_shape(program.node_site(name))
-            rows[name] = _over_rows(self.base.init, len(shape))(table)
-            visits[name] = Visits(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32))
-        return OptimizerState(self.base.init(self._vector(whole)), rows, visits)
+    def init(self, whole: Any) -> Any:
+        """The memory of all parameters but tables, before the first step."""
+        return self.base.init(self._vector(whole))
+
+    def init_table(self, site: Site, params: Any, mean: Any = None) -> Table:
+        """The table of a site with these parameters, before the first step."""
+        shape = table_shape(site)
+        visits = Visits(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32))
+        memory = _over_rows(self.base.init, len(shape))(params)
+        return Table.of(site, Row(params, params if mean is None else mean, memory, visits))
 
     def _is_vector(self, tree: Any) -> bool:
         """Adam works element by element, and of many leaves it compiles faster as one vector; a user's transformation
@@ -84,70 +70,40 @@ class Optimizer:
         return jax.tree.map(lambda u: -rate * u, updates) if self.transform is None else updates
 
     def step(
-        self,
-        program: Program,
-        params: Any,
-        average: Any,
-        state: OptimizerState,
-        seen: Any,
-        grads: Any,
-        indices: Mapping[str, Any],
-        pace: Pace,
-        number: jax.Array,
-        good: jax.Array,
-    ) -> tuple[Any, Any, OptimizerState]:
-        """Parameters, their running mean and the state after a step; as before where the step is not `good`.
-
-        `seen` are the parameters as the step saw them, with rows in the place of tables, and `grads` the gradient in
-        them.
-        """
-        whole, tables = split(program, params)
-        mean, mean_tables = split(program, average)
-        whole_grads, row_grads = split(program, grads)
-        _, rows = split(program, seen)
-        vector, unravel = self._raveled(whole)
-        updates, moved_state = self.base.update(self._vector(whole_grads), state.whole, vector)
+        self, params: Any, average: Any, memory: Any, grads: Any, pace: Pace, good: jax.Array
+    ) -> tuple[Any, Any, Any]:
+        """Parameters, their running mean and the memory after a step; as before where the step is not `good`. All but
+        tables."""
+        vector, unravel = self._raveled(params)
+        updates, moved_memory = self.base.update(self._vector(grads), memory, vector)
         moved = optax.apply_updates(vector, self._scaled(updates, pace.rate))
-        means = self._vector(mean)
+        means = self._vector(average)
         weight = pace.weight(pace.number)
         moved_mean = jax.tree.map(lambda a, p: a + weight * (p - a), means, moved)
-        chosen = _chosen(good, (moved, moved_mean, moved_state), (vector, means, state.whole))
-        whole, mean, whole_state = unravel(chosen[0]), unravel(chosen[1]), chosen[2]
-        new_rows, new_visits = dict(state.rows), dict(state.visits)
-        for name, grad in row_grads.items():
-            site = program.node_site(name)
-            tree = (tables[name], mean_tables[name], state.rows[name], state.visits[name])
-            old = (rows[name], *gather(site, tree[1:], indices))
-            new = self._rows(site, old, grad, pace, number)
-            put = scatter(site, tree, _chosen(good, new, old), indices)
-            tables[name], mean_tables[name], new_rows[name], new_visits[name] = put
-        return joined(whole, tables), joined(mean, mean_tables), OptimizerState(whole_state, new_rows, new_visits)
+        chosen = _chosen(good, (moved, moved_mean, moved_memory), (vector, means, memory))
+        return unravel(chosen[0]), unravel(chosen[1]), chosen[2]
 
     def _raveled(self, whole: Any) -> tuple[Any, Callable[[Any], Any]]:
         return ravel_pytree(whole) if self._is_vector(whole) else (whole, lambda tree: tree)
 
-    def _rows(self, site: Site, old: Any, grad: Any, pace: Pace, number: jax.Array) -> Any:
-        row, mean, state, visits = old
-        updates, state = _over_rows(self.base.update, len(table_shape(site)))(grad, state, row)
-        row = optax.apply_updates(row, self._scaled(updates, pace.rate))
+    def step_rows(self, site: Site, old: Row, grad: Any, pace: Pace, number: jax.Array, good: jax.Array) -> Row:
+        """The rows of a table that step `number` saw, after it; as before where the step is not `good`."""
+        updates, memory = _over_rows(self.base.update, len(table_shape(site)))(grad, old.memory, old.params)
+        params = optax.apply_updates(old.params, self._scaled(updates, pace.rate))
         # A row that the present mean has not seen yet starts it.
-        times = jnp.where(visits.last <= number - pace.number, 0, visits.times) + 1
+        times = jnp.where(old.visits.last <= number - pace.number, 0, old.visits.times) + 1
         weight = jnp.where(pace.number <= 1, 1.0, pace.weight(times))
 
         def moved(a: jax.Array, p: jax.Array) -> jax.Array:
             return a + weight.reshape(weight.shape + (1,) * (p.ndim - weight.ndim)) * (p - a)
 
-        return row, jax.tree.map(moved, mean, row), state, Visits(times, jnp.full_like(visits.last, number))
+        mean = jax.tree.map(moved, old.mean, params)
+        visits = Visits(times, jnp.full_like(old.visits.last, number))
+        return _chosen(good, Row(params, mean, memory, visits), old)
 
-    def moved(
-        self, state: OptimizerState, old: tuple[Program, Any], new: tuple[Program, Any], kept: Collection[str]
-    ) -> OptimizerState:
-        """The state for the parameters of another plan: what belongs to the blocks `kept` stays."""
-        fresh = self.init(*new)
-        rows = {n: state.rows[n] if n in kept else rows for n, rows in fresh.rows.items()}
-        visits = {n: state.visits[n] if n in kept else v for n, v in fresh.visits.items()}
-        before, after = (split(program, params)[0] for program, params in (old, new))
-        remembered = _by_leaf(state.whole, before, self._is_vector(before))
+    def moved(self, memory: Any, before: Any, after: Any, kept: Collection[str]) -> Any:
+        """The memory for the parameters `after` of another plan: what belongs to the blocks `kept` stays."""
+        remembered = _by_leaf(memory, before, self._is_vector(before))
 
         def filled(path: Any, leaf: jax.Array) -> jax.Array:
             found = remembered.get(jax.tree_util.keystr(path))
@@ -155,13 +111,13 @@ class Optimizer:
             stays = "guide" not in inside or inside[inside.index("guide") + 1] in kept
             return found if stays and found is not None and found.shape == leaf.shape else leaf
 
-        whole = jax.tree_util.tree_map_with_path(filled, _as_tree(fresh.whole, after, self._is_vector(after)))
+        whole = jax.tree_util.tree_map_with_path(filled, _as_tree(self.init(after), after, self._is_vector(after)))
         if self._is_vector(after):
             made: Any = jax.tree.structure(after)
             is_params = lambda part: bool(jax.tree.structure(part) == made)  # noqa: E731
             flat = lambda part: ravel_pytree(part)[0] if is_params(part) else part  # noqa: E731
             whole = jax.tree.map(flat, whole, is_leaf=is_params)
-        return OptimizerState(whole, rows, visits)
+        return whole
 
 
 def _as_tree(memory: Any, params: Any, is_vector: bool) -> Any:
@@ -175,11 +131,6 @@ def _as_tree(memory: Any, params: Any, is_vector: bool) -> Any:
 def _by_leaf(memory: Any, params: Any, is_vector: bool) -> dict[str, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(_as_tree(memory, params, is_vector))
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-
-
-def table_shape(site: Site) -> tuple[int, ...]:
-    """The shape of the rows of a table: the site's batch shape at full plates."""
-    return site.full(site.batch_shape)
 
 
 def split(program: Program, params: Any) -> tuple[Any, dict[str, Any]]:

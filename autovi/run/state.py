@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,8 @@ from jax.flatten_util import ravel_pytree
 
 from autovi.program.program import Program
 from autovi.run.moving import moved_blocks
-from autovi.run.optimizer import MANY, Optimizer, OptimizerState, split
+from autovi.run.optimizer import MANY, Optimizer, joined, split
+from autovi.run.tables import Table
 
 
 class Bad(NamedTuple):
@@ -25,15 +26,17 @@ class Bad(NamedTuple):
 class State(NamedTuple):
     """What the next step needs.
 
-    `params` are trained, `constants` are not (a block's fixed map). `average` is the running mean of the parameters.
+    `params` are trained, `constants` are not (a block's fixed map). `average` is the running mean of the parameters,
+    `optimizer` its memory. `tables` hold these three for blocks with a row for each element of a subsampled plate.
     `estimators` are the estimators' own parameters. `step` counts all steps, `skipped` those that changed nothing,
     `bad_terms` and `bad_params` in how many of them a cost term or a gradient was not finite.
     """
 
     params: Any
     constants: Any
-    optimizer: OptimizerState
+    optimizer: Any
     average: Any
+    tables: dict[str, Table]
     estimators: Any
     estimator_optimizers: Any
     rng_key: jax.Array
@@ -45,7 +48,18 @@ class State(NamedTuple):
     @property
     def fitted(self) -> Any:
         """The parameters to be used: their running mean, with the constants beside them."""
-        return {**self.average, "constants": self.constants} if self.constants else self.average
+        average = self.all_averages
+        return {**average, "constants": self.constants} if self.constants else average
+
+    @property
+    def all_params(self) -> Any:
+        """The parameters, those in tables too."""
+        return joined(self.params, {n: t.rows.params for n, t in self.tables.items()})
+
+    @property
+    def all_averages(self) -> Any:
+        """The running mean of the parameters, those in tables too."""
+        return joined(self.average, {n: t.rows.mean for n, t in self.tables.items()})
 
     def moved_to(
         self,
@@ -68,7 +82,10 @@ class State(NamedTuple):
         constants = {b.name: constants[b.name] for b in new.plan.blocks if b.map}
         kept = same_blocks(old, new, self.constants, constants)
         move = lambda guide: moved_blocks(old, guide, self.constants, new, constants, kept)  # noqa: E731
-        params = {**self.params, "guide": move(self.params["guide"])}
+        before, means = self.all_params, self.all_averages
+        params, params_of = split(new, {**before, "guide": move(before["guide"])})
+        average, mean_of = split(new, {**means, "guide": move(means["guide"])})
+        tables = {n: optimizer.init_table(new.node_site(n), p, mean_of[n]) for n, p in params_of.items()}
         estimators, states = init_estimators(new, rng_key)
         for block in new.plan.blocks:
             if block in old.plan.blocks and block.name in self.estimators:
@@ -77,11 +94,12 @@ class State(NamedTuple):
         return self._replace(
             params=params,
             constants=constants,
-            optimizer=optimizer.moved(self.optimizer, (old, self.params), (new, params), kept),
-            average={**self.average, "guide": move(self.average["guide"])},
+            optimizer=optimizer.moved(self.optimizer, self.params, params, kept),
+            average=average,
+            tables={n: self.tables[n] if n in kept and n in self.tables else t for n, t in tables.items()},
             estimators=estimators,
             estimator_optimizers=states,
-            bad_params=init_bad(new, params),
+            bad_params=init_bad(params, tables),
         )
 
 
@@ -95,19 +113,21 @@ def same_blocks(old: Program, new: Program, before: Mapping[str, Any], after: Ma
 def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax.Array, num_terms: int) -> State:
     """The state before the first step."""
     estimators, states = init_estimators(program, jax.random.fold_in(rng_key, 0))
+    whole, tables = split(program, params)
     zero = jnp.zeros((), jnp.int32)
     return State(
-        params=params,
+        params=whole,
         constants={},
-        optimizer=optimizer.init(program, params),
-        average=jax.tree.map(jnp.copy, params),
+        optimizer=optimizer.init(whole),
+        average=jax.tree.map(jnp.copy, whole),
+        tables={n: optimizer.init_table(program.node_site(n), table) for n, table in tables.items()},
         estimators=estimators,
         estimator_optimizers=states,
         rng_key=rng_key,
         step=zero,
         skipped=zero,
         bad_terms=jnp.zeros(num_terms, jnp.int32),
-        bad_params=init_bad(program, params),
+        bad_params=init_bad(whole, tables),
     )
 
 
@@ -117,9 +137,8 @@ def init_estimators(program: Program, rng_key: jax.Array) -> tuple[dict[str, Any
     return params, {b.name: b.estimator.optimizer.init(params[b.name]) for b in program.plan.blocks if b.name in params}
 
 
-def init_bad(program: Program, params: Any) -> Bad:
+def init_bad(whole: Any, tables: Collection[str]) -> Bad:
     """Nothing was bad yet."""
-    whole, tables = split(program, params)
     counts = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.uint8), whole)
     joined = ravel_pytree(counts)[0] if len(jax.tree.leaves(counts)) > MANY else counts
     return Bad(joined, {n: jnp.zeros((), jnp.int32) for n in tables})

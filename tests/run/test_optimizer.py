@@ -10,7 +10,7 @@ import pytest
 
 import autovi
 from autovi.preparation import Options, prepare
-from autovi.run.optimizer import Optimizer, Pace
+from autovi.run.optimizer import Pace
 from autovi.run.stopping import CHUNK, Progress
 
 N, BATCH = 12, 3
@@ -42,43 +42,43 @@ def by_hand(transform, grads, steps, rate):
     return params, means
 
 
+def stepped(engine, table, rows, grad, number, good=True):
+    """The table after a step that saw these rows, with this gradient in every leaf."""
+    site, optimizer = engine.program.node_site("z"), engine.optimizer
+    indices = {"n": jnp.asarray(rows)}
+    old = table.seen(site, indices)
+    pace = Pace(jnp.float32(0.1), jnp.float32(number), jnp.float32(0.0))
+    grads = {"loc": jnp.asarray(grad), "log_scale": jnp.zeros(BATCH)}
+    return table.put(site, optimizer.step_rows(site, old, grads, pace, jnp.asarray(number), jnp.asarray(good)), indices)
+
+
 def test_every_row_has_an_optimizer_of_its_own(engine):
-    program, optimizer = engine[0].program, Optimizer()
     rng = np.random.default_rng(0)
     steps = [rng.choice(N, BATCH, replace=False) for _ in range(20)]
     grads = [rng.normal(size=BATCH).astype(np.float32) for _ in steps]
-    params = {"guide": {"mu": {}, "z": {"loc": jnp.zeros(N), "log_scale": jnp.zeros(N)}}, "param": {}}
-    average, state = params, optimizer.init(program, params)
+    params = {"loc": jnp.zeros(N), "log_scale": jnp.zeros(N)}
+    table = engine[0].optimizer.init_table(engine[0].program.node_site("z"), params)
     for number, (rows, grad) in enumerate(zip(steps, grads, strict=True), start=1):
-        indices = {"n": jnp.asarray(rows)}
-        seen = program.seen(params, indices)
-        gradient = {"guide": {"mu": {}, "z": {"loc": jnp.asarray(grad), "log_scale": jnp.zeros(BATCH)}}, "param": {}}
-        pace = Pace(jnp.float32(0.1), jnp.float32(number), jnp.float32(0.0))
-        params, average, state = optimizer.step(
-            program, params, average, state, seen, gradient, indices, pace, jnp.asarray(number), jnp.asarray(True)
-        )
+        table = stepped(engine[0], table, rows, grad, number)
     expected, means = by_hand(optax.scale_by_adam(), grads, steps, 0.1)
-    np.testing.assert_allclose(params["guide"]["z"]["loc"], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(average["guide"]["z"]["loc"], means, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(state.visits["z"].times, np.bincount(np.concatenate(steps), minlength=N))
+    np.testing.assert_allclose(table.rows.params["loc"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(table.rows.mean["loc"], means, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(table.rows.visits.times, np.bincount(np.concatenate(steps), minlength=N))
 
 
 def test_a_step_leaves_unseen_rows_alone(engine):
-    program, optimizer = engine[0].program, engine[0].optimizer
-    params = {"guide": {"mu": {}, "z": {"loc": jnp.arange(N) * 1.0, "log_scale": jnp.zeros(N)}}, "param": {}}
-    state = optimizer.init(program, params)
-    indices = {"n": jnp.array([2, 5, 7])}
-    seen = program.seen(params, indices)
-    np.testing.assert_array_equal(seen["guide"]["z"]["loc"], [2.0, 5.0, 7.0])
-    pace = Pace(jnp.float32(0.1), jnp.float32(1), jnp.float32(0.0))
-    step = (program, params, params, state, seen, jax.tree.map(jnp.ones_like, seen), indices, pace, jnp.asarray(1))
-    moved, average, after = optimizer.step(*step, jnp.asarray(True))
-    for tree in (moved, average):
-        changed = np.asarray(tree["guide"]["z"]["loc"]) != np.arange(N)
-        np.testing.assert_array_equal(np.flatnonzero(changed), [2, 5, 7])
-    np.testing.assert_array_equal(after.rows["z"].count, changed.astype(int))
-    stayed = optimizer.step(*step, jnp.asarray(False))
-    jax.tree.map(np.testing.assert_array_equal, stayed, (params, params, state))
+    params = {"loc": jnp.arange(N) * 1.0, "log_scale": jnp.zeros(N)}
+    table = engine[0].optimizer.init_table(engine[0].program.node_site("z"), params)
+    rows = [2, 5, 7]
+    seen = table.seen(engine[0].program.node_site("z"), {"n": jnp.array(rows)})
+    np.testing.assert_array_equal(seen.params["loc"], [2.0, 5.0, 7.0])
+    after = stepped(engine[0], table, rows, np.ones(BATCH, np.float32), 1)
+    for tree in (after.rows.params, after.rows.mean):
+        changed = np.asarray(tree["loc"]) != np.arange(N)
+        np.testing.assert_array_equal(np.flatnonzero(changed), rows)
+    np.testing.assert_array_equal(after.rows.memory.count, changed.astype(int))
+    stayed = stepped(engine[0], table, rows, np.ones(BATCH, np.float32), 1, good=False)
+    jax.tree.map(np.testing.assert_array_equal, stayed, table)
 
 
 def test_local_posteriors_of_a_subsampled_plate():

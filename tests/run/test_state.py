@@ -84,10 +84,10 @@ def test_the_optimizer_remembers_the_blocks_that_stay(fitted):
     old, _, state = fitted
     new, _ = engine_of(guide="full_rank", estimators={"on": "score"})
     moved = state.moved_to(new.program, old.program, new.optimizer, KEY)
-    before, after = (np.asarray(of.optimizer.whole.mu["guide"]["on"]["logits"]) for of in (state, moved))
-    assert np.abs(before).max() > 0 and int(moved.optimizer.whole.count) == 2 * CHUNK
+    before, after = (np.asarray(of.optimizer.mu["guide"]["on"]["logits"]) for of in (state, moved))
+    assert np.abs(before).max() > 0 and int(moved.optimizer.count) == 2 * CHUNK
     np.testing.assert_array_equal(after, before)
-    assert np.abs(np.asarray(moved.optimizer.whole.mu["guide"]["joint"]["loc"])).max() == 0  # made of other blocks
+    assert np.abs(np.asarray(moved.optimizer.mu["guide"]["joint"]["loc"])).max() == 0  # made of other blocks
 
 
 def test_an_estimator_is_swapped(fitted):
