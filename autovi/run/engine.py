@@ -270,8 +270,9 @@ class Engine:
         def all_gradients(params: Any, own: Any, arrays: Any, keys: jax.Array) -> Any:
             return jax.lax.map(lambda key: grad(params, own, arrays, key), keys)
 
-        options = compiler_options(repeats * self.num_particles * self._numbers_per_draw)
-        run = self._kept(("gradients", repeats), lambda: jax.jit(all_gradients, compiler_options=options))
+        # Optimized: quickly compiled code may compute the argument of a maximum twice, with other rounding, and then the
+        # gradient of the maximum, which looks for the entry that equals it, is 0 / 0.
+        run = self._kept(("gradients", repeats), lambda: jax.jit(all_gradients, compiler_options=compiler_options()))
         return run(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
 
     def predict(
