@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
@@ -66,8 +67,9 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
         check = lambda guide_sites: guide_nodes(sites, guide_sites)  # noqa: E731
         traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
-    key = _cache_key(inputs, traced, options)
-    engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths))
+    partly = partly_masked(traced, inputs)
+    key = (*_cache_key(inputs, traced, options), partly)
+    engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths, partly))
     engine.use(model, guide)
     return engine, inputs
 
@@ -79,11 +81,12 @@ def _make(
     traced: Traced,
     options: Options,
     lengths: Mapping[str, int],
+    partly: Collection[str],
 ) -> Engine:
     objective = as_objective(options.objective)
     structure = analyse_structure(traced)
     chosen = make_plan(
-        traced.sites,
+        masked_in_part(traced.sites, partly),
         structure,
         guide=options.guide if traced.guide_sites is None else "function",
         guide_sites=traced.guide_sites,

@@ -85,14 +85,14 @@ class Branches(NamedTuple):
     The branches are evaluated by `stacked(fn)`, `[K, ...]` of `fn(log_q, terms)`, or by `summed(fn)`, its sum, which
     holds a few branches at a time. There `log_q` is `[*batch]` (None when the site is not in the guide) and
     `terms[name]` `[*term]`. `aligned[name]` says how a term's dimensions belong to the site's, `scale` is the site's
-    plate scale, which all these terms contain, `mask` `[*batch]` says which elements count (None: all).
+    plate scale, which all these terms contain, `counts` `[*batch]` says which elements count (None: all).
     """
 
     stacked: Callable[[Callable[[Any, Terms], Any]], Any]
     summed: Callable[[Callable[[Any, Terms], Any]], Any]
     aligned: Mapping[str, Aligned]
     scale: float
-    mask: Any = None
+    counts: Any = None
 
 
 Integrals = dict[str, tuple[Float[Array, "..."], Aligned | None]]

@@ -41,12 +41,8 @@ class Marginalize(Estimator):
     def integrate(self, branches: Branches) -> Integrals:
         joint = log_joint(branches)
         total = jax.nn.logsumexp(joint, axis=0)
-        if branches.mask is not None:
-            # Without its log p and log q, all that is left of an element is the best of its values. Taken by its place:
-            # the derivative of a maximum compares it with values that the compiler may compute again and round another
-            # way, so that none is the largest and the derivative is 0/0.
-            best = jnp.argmax(jax.lax.stop_gradient(joint), axis=0)
-            total = jnp.where(branches.mask, total, jnp.take_along_axis(joint, best[None], axis=0)[0])
+        if branches.counts is not None:
+            total = jnp.where(branches.counts, total, 0.0)
         return {"marginal": (branches.scale * total, tuple(range(joint.ndim - 1)))}
 
 
@@ -60,10 +56,5 @@ def log_joint(branches: Branches) -> PerValue:
 
 
 def log_conditional(branches: Branches) -> PerValue:
-    """log p(z = k | everything else) `[K, *batch]`; of masked elements, the best value for certain."""
-    joint = log_joint(branches)
-    conditional = jax.nn.log_softmax(joint, axis=0)
-    if branches.mask is None:
-        return conditional
-    best = jnp.argmax(joint, axis=0) == jnp.arange(joint.shape[0]).reshape(-1, *[1] * (joint.ndim - 1))
-    return jnp.where(branches.mask, conditional, jnp.where(best, 0.0, -jnp.inf))
+    """log p(z = k | everything else) `[K, *batch]`."""
+    return jax.nn.log_softmax(log_joint(branches), axis=0)

@@ -49,7 +49,7 @@ class Site:
     values: tuple[float, ...] | None  # the finite support of a scalar discrete site
     unconstrained_shape: tuple[int, ...] | None  # None: no bijection to the reals
     from_scan: bool
-    masked: bool
+    masked: bool  # for a plan: a mask leaves elements out, which nothing else feels
     gradients: Known
     auxiliary: bool  # a `factor`: a term of the density, not data
     infer: tuple[tuple[str, Any], ...]  # what infer={"autovi": {...}} says

@@ -36,12 +36,13 @@ class Traced:
     sites of a model without a guide function), "plate:N" for the indices of subsampled plates, "param:w..." for the
     leaves of parameter sites.
 
-    Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the change
-    of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "mask:z", "init:w...", "observed:y"; "law:z:i", the
-    leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
-    a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
-    it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its
-    density, "density:z" that of the node's value.
+    Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the
+    change of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "init:w...", "observed:y"; "mask:z" and
+    "prior:z" of masked sites, the latter a draw without the mask; "law:z:i", the leaves of a node's distribution in
+    the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what a term may jump through. A
+    distribution that holds functions of parameters (a flow's network) cannot be taken apart: it is drawn from
+    inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its density,
+    "density:z" that of the node's value.
     """
 
     sites: Sites

@@ -22,6 +22,7 @@ from autovi.model.execution import Record, execute, mask_of, plate_scale, site_k
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
+from autovi.model.masked import masked_outputs
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
 from autovi.model.traced import Param, Traced, weighted
 
@@ -160,7 +161,7 @@ class NumPyroRun:
         sizes = {p.name: p.size for p in self.sites.plates.values()}
         self.scales = {r.name: plate_scale(r.frames, sizes) for r in samples if not r.observed}
         for r in samples:
-            out |= self._model_outputs(r)
+            out |= self._model_outputs(r) | masked_outputs(r, rng_key)
         kept = [r for r in records.values() if r.kind == "deterministic" or (r.kind == "sample" and not r.observed)]
         out |= {f"value:{r.name}": _array(r.value) for r in kept}
         out |= self._own_draws(records, rng_key)
@@ -307,15 +308,13 @@ class NumPyroRun:
             out[f"likelihood:{name}"] = density
             out[f"inside:{name}"] = _inside(r)
             out[f"observed:{name}"] = jnp.broadcast_to(_array(r.value), site.shape)
-        if not site.observed and mask_of(r.fn) is not None:
-            out[f"mask:{name}"] = jnp.broadcast_to(_array(mask_of(r.fn)), r.fn.batch_shape)
         unconstrained = self.tracing.guide is None and not site.observed and not site.discrete
         transform = bijection_to(r.fn.support) if unconstrained else None
         if transform is not None and not isinstance(transform, IdentityTransform) and name in self.nodes:
             log_det = transform.log_abs_det_jacobian(self.nodes[name], r.value)
             # The Jacobian belongs to q's change of variables: handlers.scale does not scale it.
             log_det = sum_rightmost(log_det, len(site.batch_shape))
-            out[f"jacobian:{name}"] = weighted(log_det, self.scales[name], mask_of(r.fn))
+            out[f"jacobian:{name}"] = weighted(log_det, self.scales[name], None)
         return out | self._parts(f"p:{name}", r, density)
 
     def _own_draws(self, records: Mapping[str, Record], rng_key: jax.Array) -> dict[str, Any]:

@@ -54,7 +54,11 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
         "normal",
         "one element of a subsampled plate at a time, so no joint covariance",
     ),
-    (lambda s, c: s.masked, "normal", "masked elements must not tie to others, so no joint covariance"),
+    (
+        lambda s, c: s.masked,
+        "normal",
+        "masked elements must not tie to others, so no joint covariance",
+    ),
     (lambda s, c: c.guide == "low_rank", "low_rank", "guide='low_rank' asks for a joint normal of low rank"),
     (lambda s, c: c.guide == "full_rank", "full_rank", "guide='full_rank' asks for one joint normal"),
     (
@@ -170,10 +174,12 @@ def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
         assert name is not None
         family, why = FAMILIES[name](), rule[2]
     reason = family.refuses(site)
-    if family.joint and site.subsampled:
-        reason = "it is in a subsampled plate, which a joint family cannot follow"
+    in_parts = site.subsampled or site.masked
+    if family.joint and in_parts:
+        what = "it is in a subsampled plate" if site.subsampled else "not all of its elements count under its mask"
+        reason = f"{what}, which a joint family cannot follow"
     if reason is not None:
-        valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and site.subsampled)]
+        valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and in_parts)]
         remedy = "none, so write a guide function"
         if site.discrete and site.event_shape and site.support == "integer interval":
             remedy = "none; a numpyro.plate in place of to_event would make its elements sites of finite support"

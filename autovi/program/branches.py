@@ -62,6 +62,6 @@ def branches_of(
             total = rest if total is None else jax.tree.map(jnp.add, total, rest)
         return total
 
-    mask = world.outputs([f"mask:{node}"])[f"mask:{node}"] if marginal and world.has(f"mask:{node}") else None
+    counts = world.counts(node) if marginal else None
     scale = program.traced.scales.get(node, 1.0)
-    return Branches(stacked, summed, program.structure.downstream[node], scale, mask)
+    return Branches(stacked, summed, program.structure.downstream[node], scale, counts)

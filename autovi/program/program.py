@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from numpyro.distributions.transforms import biject_to
 
+from autovi.analysis.counted import counted
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.traced import KEY, data_input
@@ -112,6 +113,7 @@ class Program(Wiring):
             variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
             values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
+        values |= counted(self.traced, self.varying, values)
         laws = self.blocks.laws(params["guide"], params.get("constants", {})) if self.own else {}
         return Shared(values, laws)
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from autovi.analysis.costs import Aligned
+from autovi.analysis.counted import masked_sites
 from autovi.analysis.structure import Structure
 from autovi.families.base import Layout
 from autovi.model.graph import Values
@@ -210,18 +211,17 @@ class Wiring:
             return [term, jacobian] if name in self.unconstrained and jacobian in there else [term]
         if name not in self.order:
             return [term]  # a Delta of a guide function
-        return [o for o in (f"scale:{name}", f"weight:{name}", f"mask:{name}") if o in there]
+        return [o for o in (f"scale:{name}", f"weight:{name}") if o in there]
 
     @cached_property
     def cost_outputs(self) -> tuple[str, ...]:
         """The outputs of the graph that the cost terms and the nodes' distributions are made of."""
         terms = [o for term in self.term_names for o in self.outputs_of(term)]
-        masks = [f"mask:{n}" for n in self.plan.marginal if f"mask:{n}" in self.traced.graph.outputs]
         laws = [
             f"law:{n}:{i}" for n, made in self.traced.laws.items() if n in self.order for i in range(made.num_leaves)
         ]
         draws = [f"draw:{n}:{i}" for n, made in self.traced.sealed.items() for i in range(made.num_leaves)]
-        return (*terms, *masks, *laws, *draws, *(f"drawn:{n}" for n in self.traced.sealed))
+        return (*terms, *laws, *draws, *(f"drawn:{n}" for n in self.traced.sealed))
 
     @cached_property
     def everything(self) -> tuple[str, ...]:
@@ -246,7 +246,9 @@ class Wiring:
         together: they are not told apart then."""
         if self.integrating or any(b.estimator.has_surrogate for b in self.plan.blocks):
             return []
-        terms = {t: self.outputs_of(t) for n in self.sites.latents if (t := f"p:{n}") in self.traced.graph.outputs}
+        there, masked = self.traced.graph.outputs, masked_sites(self.traced)
+        names = [n for n in self.sites.latents if f"p:{n}" in there and n not in masked]
+        terms = {f"p:{n}": self.outputs_of(f"p:{n}") for n in names}
         return find_alike(self.traced.graph, terms, self._of_particle)
 
     @cached_property

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from autovi.analysis.counted import counts_of, masked_sites
 from autovi.estimators.base import Draw, Estimator
 from autovi.model.graph import Values, like_traced
 from autovi.model.traced import weighted
@@ -157,6 +158,29 @@ class World:
                 world._set(node, None)
         return world
 
+    def counts(self, site: str) -> Any:
+        """Which elements of a masked latent site count (`analysis/counted.py`): None where all do."""
+        return self.read(counts_of(site)) if self.knows(counts_of(site)) else None
+
+    def with_priors(self) -> World:
+        """This world with the elements of masked sites that do not count drawn from their priors."""
+        there, graph = self, self.program.traced.graph
+        for name in masked_sites(self.program.traced):
+            counts = self.counts(name)
+            if counts is None or f"prior:{name}" not in graph.outputs:
+                continue
+            prior, value = there.outputs([f"prior:{name}", f"value:{name}"]).values()
+            counts = counts.reshape(counts.shape + (1,) * (value.ndim - counts.ndim))
+            there = there.changed({graph.outputs[f"value:{name}"]: jnp.where(counts, value, prior).astype(value.dtype)})
+        return there
+
+    def changed(self, values: Mapping[Any, Any]) -> World:
+        """This world with some variables of the graph set to other values; no node is drawn again."""
+        hidden = frozenset(self.program.traced.graph.downstream(values))
+        world = World(self.program, dict(values), self.laws, self.noise, self, hidden, self.frozen)
+        world.nodes = self.nodes
+        return world
+
     # --- cost terms ---------------------------------------------------------------------------------------------------
 
     def terms(self, names: Iterable[str]) -> dict[str, jax.Array]:
@@ -176,8 +200,8 @@ class World:
     def _term(self, term: str, out: Mapping[str, jax.Array]) -> jax.Array:
         kind, name = term.split(":", 1)
         if kind == "p":
-            jacobian = f"jacobian:{name}"
-            return out[term] + out[jacobian] if jacobian in out else out[term]
+            jacobian = out.get(f"jacobian:{name}")
+            return out[term] if jacobian is None else out[term] + weighted(jacobian, 1.0, self.counts(name))
         if name not in self.nodes:
             return out[term]
         log_q = self.nodes[name].log_q
@@ -185,7 +209,7 @@ class World:
         # world, what the density depends on.
         if not (self.frozen or self.program.keeps_entropy(name)):
             log_q = stop(log_q)
-        mask = out.get(f"weight:{name}", out.get(f"mask:{name}"))
         if self.program.is_flat(name):
             return -log_q
+        mask = out[f"weight:{name}"] if f"weight:{name}" in out else self.counts(name)
         return weighted(-log_q, out.get(f"scale:{name}", self.program.traced.scales.get(name, 1.0)), mask)

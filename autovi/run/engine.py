@@ -19,6 +19,7 @@ from autovi.model.execution import site_key
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.targets import as_target, trace_program
+from autovi.model.traced import weighted
 from autovi.program.branches import branches_of
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
@@ -254,8 +255,9 @@ class Engine:
             alone, _ = program.owned(node)
             logits = jnp.moveaxis(log_conditional(branches_of(program, world, node, alone, (), lanes)), 0, -1)
             forced[node] = jax.random.categorical(site_key(key, node), logits)
-            log_q += jnp.sum(jnp.take_along_axis(logits, forced[node][..., None], axis=-1))
-        there = world.forced(forced) if forced else world
+            chosen = jnp.take_along_axis(logits, forced[node][..., None], axis=-1)[..., 0]
+            log_q += jnp.sum(weighted(chosen, 1.0, world.counts(node)))
+        there = (world.forced(forced) if forced else world).with_priors()
         terms, together = there.all_terms()
         log_p = sum(jnp.sum(t) for t in [*together, *(t for n, t in terms.items() if n.startswith("p:"))])
         log_q -= sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:"))
@@ -270,8 +272,8 @@ class Engine:
         def all_gradients(params: Any, own: Any, arrays: Any, keys: jax.Array) -> Any:
             return jax.lax.map(lambda key: grad(params, own, arrays, key), keys)
 
-        # Optimized: quickly compiled code may compute the argument of a maximum twice, with other rounding, and then the
-        # gradient of the maximum, which looks for the entry that equals it, is 0 / 0.
+        # Optimized: quickly compiled code may compute the argument of a maximum twice, with other rounding, so that no
+        # entry equals the maximum, and the gradient is 0 / 0.
         run = self._kept(("gradients", repeats), lambda: jax.jit(all_gradients, compiler_options=compiler_options()))
         return run(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
 

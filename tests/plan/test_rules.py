@@ -201,10 +201,11 @@ def test_a_sum_over_the_logarithm_of_a_sum_cannot_be_subsampled():
         autovi.plan(model, {"y": Y}, estimators={"c": "marginalize"})
 
 
+@pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("guide", ["auto", "mean_field", "low_rank", "full_rank"])
-def test_a_masked_site_is_in_no_joint_block(guide):
-    """A joint block has one log q, from which a mask could not take an element's part: so no other
-    site shares the block of a masked one, though both have the same family."""
+def test_a_masked_site_is_in_no_joint_block(guide, masked):
+    """A joint block has one log q, from which a mask could not take an element's part: so no other site shares the
+    block of a masked one, though both have the same family. Where all elements count, a mask takes nothing."""
 
     def model(y):
         loc = numpyro.sample("loc", dist.Normal())
@@ -212,9 +213,15 @@ def test_a_masked_site_is_in_no_joint_block(guide):
         with numpyro.plate("n", 4), handlers.mask(mask=jnp.array([True, True, False, True])):
             u = numpyro.sample("u", dist.Normal())
             v = numpyro.sample("v", dist.Normal())
-        numpyro.sample("y", dist.Normal(loc + u + v, scale).to_event(1), obs=y)
+            if masked:
+                numpyro.sample("y", dist.Normal(loc + u + v, scale), obs=y)
+        if not masked:
+            numpyro.sample("y", dist.Normal(loc + u + v, scale).to_event(1), obs=y)
 
     plan = autovi.plan(model, {"y": Y}, guide=guide)
+    if not masked:
+        assert len({plan[n].block for n in ("u", "v", "loc", "scale")}) == 1
+        return
     assert row(plan, "u") == row(plan, "v") == ("normal", "explicit", None)
     assert [plan[n].block for n in ("u", "v", "loc", "scale")] == ["u", "v", "joint", "joint"]
     assert guide == "mean_field" or ("masked" in plan["u"].why and "masked" in plan["v"].why)

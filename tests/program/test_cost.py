@@ -9,7 +9,6 @@ import pytest
 from gradient_checks import assert_unbiased, batched, flat
 from numpyro import handlers
 
-import autovi
 from autovi.preparation import Options, prepare
 from autovi.program.surrogate import Step, downstream_cost
 
@@ -147,22 +146,6 @@ def test_a_term_that_two_enumerated_sites_share_is_stopped_in_their_sums():
 
     params = {"m": jnp.array(0.5), "s": jnp.array(-0.4), "la": jnp.array(0.3), "lb": jnp.array(-0.6)}
     assert_unbiased(batched(gradient), (params,), flat(jax.grad(exact)(params)))
-
-
-def test_a_masked_site_has_a_block_of_its_own():
-    """In a joint block its masked elements would tie to others."""
-
-    def model(x):
-        numpyro.sample("m", dist.Normal(0.0, 1.0))
-        with numpyro.plate("n", 4), handlers.mask(mask=MASK):
-            w = numpyro.sample("w", dist.Normal(0.0, 1.0))
-        v = numpyro.sample("v", dist.Normal(0.0, 1.0))
-        numpyro.sample("x", dist.Normal(w + v, 1.0).to_event(1), obs=x)
-
-    for guide in ("auto", "mean_field", "full_rank"):
-        plan = autovi.plan(model, {"x": X}, guide=guide)
-        assert plan["w"].block == "w" and plan["w"].family == "normal"
-        assert plan["m"].block == plan["v"].block != "w"
 
 
 def test_what_a_model_prints_is_printed_once_a_particle():

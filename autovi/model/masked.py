@@ -1,0 +1,27 @@
+"""What the graph holds of a masked latent site: its mask, and a draw without it.
+
+A mask sets the log density of its own site to zero, nothing else: where something else feels an element, it is a latent
+value with a flat prior. Where nothing does, its posterior is its prior, by convention the one without the mask.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import jax
+import jax.numpy as jnp
+
+from autovi.model.execution import Record, mask_of, site_key, unmasked
+
+
+def masked_outputs(record: Record, rng_key: jax.Array) -> dict[str, jax.Array]:
+    """The outputs "mask:z", of the site's batch shape, and "prior:z", where its distribution can be drawn from."""
+    mask = mask_of(record.fn)
+    if record.observed or mask is None:
+        return {}
+    assert record.fn is not None
+    name = record.name
+    out = {f"mask:{name}": jnp.broadcast_to(jnp.asarray(mask), record.fn.batch_shape)}
+    with suppress(NotImplementedError):  # a prior without a sampler, such as ImproperUniform
+        out[f"prior:{name}"] = unmasked(record.fn).sample(site_key(rng_key, f"prior:{name}"))
+    return out

@@ -1,0 +1,155 @@
+"""A masked latent site: a flat prior where something else feels it, and its own prior where nothing does."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer.autoguide import AutoNormal
+from scipy import stats
+from scipy.special import expit, log_expit, logsumexp
+
+import autovi
+
+Y = np.array([1.0, -0.5, 2.0, 0.7], np.float32)
+ON = np.array([True, False, True, False])
+
+
+def fit(model, data, **options):
+    return autovi.fit(model, data, progress_bar=False, num_steps=options.pop("num_steps", 4000), **options)
+
+
+def assert_moments(draws, mean, sd, sds=0.12, rtol=0.1):
+    draws = np.asarray(draws)
+    np.testing.assert_allclose((draws.mean(0) - mean) / sd, 0.0, atol=sds)
+    np.testing.assert_allclose(draws.std(0), sd, rtol=rtol)
+
+
+def partly(y, on):
+    """Masked elements with an observation each: flat priors. The precision of the others is 1 + 4."""
+    with numpyro.plate("n", len(y)):
+        z = numpyro.sample("z", dist.Normal(3.0, 1.0).mask(on))
+        numpyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+
+EXACT = np.where(ON, (3.0 + 4 * Y) / 5, Y), np.where(ON, 5**-0.5, 0.5)
+
+
+@pytest.mark.parametrize("guide", ["auto", "mean_field"])
+def test_a_partial_mask_is_a_flat_prior(guide):
+    result = fit(partly, {"y": Y, "on": ON}, guide=guide)
+    assert_moments(result.sample(4000)["z"], *EXACT)
+    # The log evidence of a flat element is 0: its likelihood integrates to 1.
+    evidence = stats.norm(3.0, 1.25**0.5).logpdf(Y[ON]).sum()
+    assert result.elbo == pytest.approx(evidence, abs=6 * result.elbo_se + 0.02)
+
+
+def test_the_same_under_a_guide_of_numpyro():
+    result = fit(partly, {"y": Y, "on": ON}, guide=AutoNormal(partly))
+    assert_moments(result.sample(4000)["z"], *EXACT)
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_mask_of_handlers_over_the_site_alone(batch_size):
+    def model(y, on):
+        with numpyro.plate("n", len(y), subsample_size=batch_size) as i:
+            with handlers.mask(mask=on[i]):
+                z = numpyro.sample("z", dist.Normal(3.0, 1.0))
+            numpyro.sample("y", dist.Normal(z, 0.5), obs=y[i])
+
+    result = fit(model, {"y": Y, "on": ON}, num_steps=8000)
+    assert_moments(result.sample(4000)["z"], *EXACT, sds=0.15, rtol=0.12)
+
+
+def test_what_nothing_feels_keeps_its_prior():
+    """A mask over latent and observation, a value that `where` or a product leaves out, and what is made of them."""
+
+    def model(y, on):
+        with numpyro.plate("n", len(y)):
+            with handlers.mask(mask=on):
+                a = numpyro.sample("a", dist.Gamma(9.0, 3.0))
+                numpyro.sample("y", dist.Normal(a, 0.1), obs=y)
+            b = numpyro.sample("b", dist.Normal(jnp.where(on, a, 0.0), 2.0).mask(~on))
+            numpyro.sample("x", dist.Normal(jnp.where(on, 0.0, b), 1.0), obs=y)
+            c = numpyro.sample("c", dist.Bernoulli(0.9).mask(~on))
+            numpyro.sample("w", dist.Normal(c * ~on, 1.0), obs=y)
+        numpyro.deterministic("a_off", a[~on])
+
+    result = fit(model, {"y": np.abs(Y), "on": ON})
+    draws = result.sample(8000)
+    # a: off by its prior; b: on by its prior given a, which the observation fixes; c: on by its prior.
+    assert_moments(draws["a"][:, ~ON], 3.0, 1.0)
+    np.testing.assert_array_equal(draws["a_off"], draws["a"][:, ~ON])
+    assert_moments((draws["b"] - draws["a"])[:, ON], 0.0, 2.0)
+    np.testing.assert_allclose(draws["c"][:, ON].mean(0), 0.9, atol=0.02)
+    odds = np.log(9.0) + stats.norm(1, 1).logpdf(np.abs(Y)) - stats.norm(0, 1).logpdf(np.abs(Y))
+    np.testing.assert_allclose(draws["c"][:, ~ON].mean(0), expit(odds)[~ON], atol=0.03)
+    # To first order in the variance of y, by the slope of the prior's log density.
+    y = np.abs(Y)[ON]
+    assert_moments(draws["a"][:, ON], y + 0.01 * (8 / y - 3), 0.1, sds=0.2)
+
+
+def test_a_positive_site_has_its_jacobian():
+    """A flat prior over the rate of a Poisson: Gamma(k + 1, 1), which its own family holds exactly."""
+
+    def model(k):
+        rate = numpyro.sample("rate", dist.Exponential(1.0).mask(False))
+        numpyro.sample("k", dist.Poisson(rate), obs=k)
+
+    for families in (None, {"rate": "normal"}):
+        draws = fit(model, {"k": 30}, families=families).sample(8000)["rate"]
+        assert_moments(draws, 31.0, 31**0.5, sds=0.08)
+
+
+def discrete(y, on):
+    with numpyro.plate("n", len(y)):
+        z = numpyro.sample("z", dist.Bernoulli(logits=1.5).mask(on))
+        numpyro.sample("y", dist.Normal(1.0 * z, 0.7), obs=y)
+
+
+@pytest.mark.parametrize("estimator", ["marginalize", "enumerate"])
+def test_a_discrete_site_is_summed_and_not_maximized(estimator):
+    prior = np.where(ON[:, None], [log_expit(-1.5), log_expit(1.5)], 0.0)
+    joint = prior + stats.norm([0.0, 1.0], 0.7).logpdf(Y[:, None])
+    result = fit(discrete, {"y": Y, "on": ON}, estimators={"z": estimator})
+    assert result.elbo == pytest.approx(logsumexp(joint, axis=1).sum(), abs=2e-3)
+    exact = np.exp(joint[:, 1] - logsumexp(joint, axis=1))
+    np.testing.assert_allclose(result.sample(8000)["z"].mean(0), exact, atol=0.03)
+
+
+def test_a_flat_prior_is_tied_to_what_it_moves_with():
+    """The mean of three values and the value that is missing, imputed: one joint block."""
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
+        z = numpyro.sample("z", dist.Normal(mu, 1.0).expand([3]).mask(False))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=jnp.concatenate([y, z]))
+
+    plan = autovi.plan(model, {"y": Y})
+    assert plan["z"].family == plan["mu"].family == "full_rank" and plan["z"].block == plan["mu"].block
+    draws = fit(model, {"y": Y}).sample(4000)
+    variance = 1 / (len(Y) + 0.01)
+    assert_moments(draws["mu"], variance * Y.sum(), variance**0.5)
+    assert_moments(draws["z"], variance * Y.sum(), (1 + variance) ** 0.5)
+
+
+def test_other_masks_are_another_plan():
+    assert autovi.plan(partly, {"y": Y, "on": ON})["z"].family == "full_rank"  # every element is observed
+
+    def model(y, on):
+        with numpyro.plate("n", len(y)), handlers.mask(mask=on):
+            z = numpyro.sample("z", dist.Normal(3.0, 1.0))
+            numpyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+    assert autovi.plan(model, {"y": Y, "on": ON})["z"].family == "normal"
+    assert autovi.plan(model, {"y": Y, "on": ~(ON & ~ON)})["z"].family == "full_rank"
+    with pytest.raises(ValueError, match="'z'.*full_rank.*not all of its elements count under its mask"):
+        autovi.plan(model, {"y": Y, "on": ON}, families={"z": "full_rank"})
+
+
+def test_a_fit_with_a_masked_site_comes_back(tmp_path):
+    result = fit(partly, {"y": Y, "on": ON}, num_steps=100)
+    result.save(tmp_path / "fit")
+    loaded = autovi.load(tmp_path / "fit", partly)
+    np.testing.assert_array_equal(loaded.sample(10, 0)["z"], result.sample(10, 0)["z"])
