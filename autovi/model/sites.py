@@ -97,6 +97,12 @@ class Sites:
     def observed(self) -> dict[str, Site]:
         return {n: s for n, s in self.samples.items() if s.observed and not s.auxiliary}
 
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """The latent sites that NumPyro makes of the missing part of an observation (`obs_mask`)."""
+        bases = {n: n.removesuffix("_unobserved") for n in self.latents if n.endswith("_unobserved")}
+        return tuple(n for n, b in bases.items() if f"{b}_observed" in self.observed and b in self.deterministics)
+
     @property
     def subsampled(self) -> dict[str, Plate]:
         return {n: p for n, p in self.plates.items() if p.subsampled}

@@ -46,7 +46,9 @@ def _entangled(site: Site, structure: Structure) -> str | None:
 def _shared(site: Site, nodes: Mapping[str, Site], structure: Structure, sampled: Collection[str]) -> tuple[str, ...]:
     """The other sites that can be integrated and have a term downstream in common with this one."""
     beside = {n for term in structure.downstream[site.name] for n in structure.upstream[term]}
-    others = [n for n in sorted(beside) if n != site.name and nodes[n].values is not None and n not in sampled]
+    others = [
+        n for n in sorted(beside) if n != site.name and n in nodes and nodes[n].values is not None and n not in sampled
+    ]
     return tuple(n for n in others if _entangled(nodes[n], structure) is None)
 
 

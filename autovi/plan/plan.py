@@ -53,7 +53,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fitted how. `blocks` are in the guide; `marginal` sites are summed out of the model instead."""
+    """What is fitted how. `blocks` are in the guide; `marginal` sites are summed out of the model instead; `ancestral`
+    ones, which nothing else depends on, are drawn from it."""
 
     choices: tuple[Choice, ...]
     blocks: tuple[Block, ...]
@@ -61,6 +62,7 @@ class Plan:
     guide: str = "auto"
     num_particles: int = 1
     notes: tuple[str, ...] = ()
+    ancestral: tuple[str, ...] = ()
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:

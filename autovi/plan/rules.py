@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -103,6 +103,8 @@ def make_plan(
     asked_estimators = overrides_of(estimators, nodes, "estimator", "estimators")
     if guide_sites is not None and asked_families:
         raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
+    ancestral = () if guide_sites is not None else _ancestral(sites, structure, {*asked_families, *asked_estimators})
+    nodes = {n: site for n, site in nodes.items() if n not in ancestral}
     jumps = jumps or Discontinuities()
     broken = {
         **{n: _in_doubt(n, said) for n, said in jumps.untested.items() if n not in asked_estimators},
@@ -117,9 +119,26 @@ def make_plan(
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
     block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
-    choices = tuple(_choice(nodes[r.site], r, block_of[r.site]) for r in rows)
+    found = {r.site: _choice(nodes[r.site], r, block_of[r.site]) for r in rows}
+    found |= {n: _from_model(sites.samples[n]) for n in ancestral}
+    choices = tuple(found[n] for n in ([n for n in sites.latents if n in found] if guide_sites is None else found))
     particles = _particles(blocks, num_particles, objective)
-    return Plan(choices, blocks, marginal, guide if guide_sites is None else "function", particles)
+    named = guide if guide_sites is None else "function"
+    return Plan(choices, blocks, marginal, named, particles, ancestral=ancestral)
+
+
+def _ancestral(sites: Sites, structure: Structure, asked: Collection[str]) -> tuple[str, ...]:
+    """The missing observations that nothing but their own density depends on: their posterior given all else is that
+    density, so that log p and log q of an exact q would cancel."""
+    own = lambda n: {f"p:{n}", f"q:{n}"}  # noqa: E731
+    alone = [n for n in sites.missing if set(structure.downstream[n]) <= own(n) and not sites.samples[n].from_scan]
+    return tuple(n for n in alone if n not in asked)
+
+
+def _from_model(site: Site) -> Choice:
+    shape = site.full(site.batch_shape) + site.event_shape
+    why = "missing observations on which nothing else depends: drawn from the model, given all else"
+    return Choice(site.name, site.distribution, site.support, shape, "exact", "ancestral", None, why, site.name)
 
 
 @dataclass(frozen=True)

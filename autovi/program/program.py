@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from numpyro.distributions.transforms import biject_to
 
-from autovi.analysis.counted import counted
+from autovi.analysis.counted import counted, counts_of
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.traced import KEY, data_input
@@ -114,6 +114,7 @@ class Program(Wiring):
             values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
         values |= counted(self.traced, self.varying, values)
+        values |= {counts_of(n): jnp.zeros(self.sites.samples[n].batch_shape, bool) for n in self.plan.ancestral}
         laws = self.blocks.laws(params["guide"], params.get("constants", {})) if self.own else {}
         return Shared(values, laws)
 

@@ -134,7 +134,7 @@ class Wiring:
     def node_variables(self, node: str) -> list[Any]:
         """The variables that hold a node's value."""
         inputs = self.traced.graph.inputs
-        if self.own and node not in self.plan.marginal:
+        if self.own and node not in (*self.plan.marginal, *self.plan.ancestral):
             block = self.plan.block(node)
             own_scale = not (block.flat or node in self.unconstrained or self.sites.samples[node].discrete)
             if own_scale:
@@ -175,7 +175,8 @@ class Wiring:
     def _of_particle(self) -> frozenset[Any]:
         """The variables that are given to each particle."""
         inputs = self.traced.graph.inputs
-        nodes = [v for n in (*self.order, *self.plan.marginal) for v in self.node_variables(n)]
+        names = (*self.order, *self.plan.marginal, *self.plan.ancestral)
+        nodes = [v for n in names for v in self.node_variables(n)]
         return frozenset([*nodes, inputs[KEY], *(inputs[f"noise:{n}"] for n in self.traced.sealed)])
 
     def _frontier(self, wanted: tuple[str, ...]) -> list[Any]:
@@ -194,7 +195,8 @@ class Wiring:
     @cached_property
     def term_names(self) -> tuple[str, ...]:
         """All cost terms that the nodes as drawn have."""
-        model = [t for n in self.sites.samples if (t := f"p:{n}") in self.traced.graph.outputs]
+        sites = [n for n in self.sites.samples if n not in self.plan.ancestral]
+        model = [t for n in sites if (t := f"p:{n}") in self.traced.graph.outputs]
         if not self.traced.entropy:
             return tuple(model)
         if self.guide_sites is None:

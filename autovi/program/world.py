@@ -100,6 +100,9 @@ class World:
         """Draws every node in order, those apart that are `forced` to a value."""
         for node in self.program.order:
             self._set(node, forced.get(node))
+        for node in self.program.plan.ancestral:  # something, until `with_priors` draws it
+            var = self.program.traced.graph.inputs[f"node:{node}"]
+            self.values[var] = jnp.zeros(var.aval.shape, var.aval.dtype)
         for node in self.program.plan.marginal:
             self.values.update(self.program.placed(node, forced.get(node, self.program.first_value(node))))
         return self

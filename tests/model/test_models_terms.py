@@ -97,7 +97,7 @@ def test_obs_mask():
         with numpyro.plate("a", 4):
             numpyro.sample("y", dist.Normal(m, 1.0), obs=y, obs_mask=~missing)
 
-    engine = check_terms(model, {"y": Y, "missing": ~MASK})
+    engine = check_terms(model, {"y": Y, "missing": ~MASK}, families={"y_unobserved": "normal"})
     assert list(engine.program.sites.latents) == ["m", "y_unobserved"]
 
 

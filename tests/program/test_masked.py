@@ -153,3 +153,82 @@ def test_a_fit_with_a_masked_site_comes_back(tmp_path):
     result.save(tmp_path / "fit")
     loaded = autovi.load(tmp_path / "fit", partly)
     np.testing.assert_array_equal(loaded.sample(10, 0)["z"], result.sample(10, 0)["z"])
+
+
+def imputed(y, seen, x):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    with numpyro.plate("n", len(y)):
+        numpyro.sample("y", dist.Normal(slope * x, scale), obs=y, obs_mask=seen)
+
+
+def regression(n=60):
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=n).astype(np.float32)
+    y = (0.7 * x + 1.3 * rng.normal(size=n)).astype(np.float32)
+    return {"y": y, "seen": np.arange(n) % 3 > 0, "x": x}
+
+
+def test_missing_observations_are_drawn_from_the_model():
+    data = regression()
+    plan = autovi.plan(imputed, data)
+    assert [c.site for c in plan.choices] == ["slope", "scale", "y_unobserved"]
+    assert (plan["y_unobserved"].family, plan["y_unobserved"].estimator) == ("exact", "ancestral")
+    assert "drawn from the model" in str(plan)
+    result = fit(imputed, data)
+    draws = result.sample(8000)
+    missing = ~data["seen"]
+    # Given the other draws, missing values are exactly those of the model; observed ones are what they are.
+    standard = (draws["y_unobserved"] - draws["slope"][:, None] * data["x"]) / draws["scale"][:, None]
+    assert stats.kstest(np.ravel(standard[:, missing]), "norm").pvalue > 1e-5
+    np.testing.assert_array_equal(draws["y"][:, ~missing], np.broadcast_to(data["y"][~missing], (8000, 40)))
+    np.testing.assert_array_equal(draws["y"][:, missing], draws["y_unobserved"][:, missing])
+    # The rest of the fit is that of the observed rows alone.
+    rows = {k: v[data["seen"]] for k, v in data.items()}
+    alone = fit(imputed, rows)
+    assert result.elbo == pytest.approx(alone.elbo, abs=5 * (result.elbo_se + alone.elbo_se))
+    other = alone.sample(8000)
+    for name in ("slope", "scale"):
+        assert_moments(draws[name], other[name].mean(), other[name].std())
+
+
+def test_missing_observations_that_drive_something_are_in_the_guide():
+    def model(y, seen, x):
+        imputed(y, seen, x)
+        with numpyro.plate("m", len(y)):
+            numpyro.sample("z", dist.Normal(numpyro.deterministic("copy", y), 1.0), obs=x)
+
+    def driven(y, seen, x):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        with numpyro.plate("n", len(y)):
+            full = numpyro.sample("y", dist.Normal(slope * x, 1.0), obs=y, obs_mask=seen)
+            numpyro.sample("z", dist.Normal(full, 0.5), obs=2.0 * x)
+
+    data = regression(12)
+    assert autovi.plan(model, data)["y_unobserved"].estimator == "ancestral"
+    assert autovi.plan(driven, data)["y_unobserved"].estimator == "explicit"
+    assert autovi.plan(imputed, data, estimators={"y_unobserved": "score"})["y_unobserved"].estimator == "score"
+    draws = fit(driven, data, num_steps=8000).sample(8000)
+    missing = ~data["seen"]
+    # Exact: y given the slope has precision 1 + 4; what is observed keeps to its own, drawn from the prior.
+    slope = draws["slope"][:, None]
+    mean = (slope * data["x"] + 4 * 2.0 * data["x"]) / 5
+    assert_moments((draws["y_unobserved"] - mean)[:, missing], 0.0, 5**-0.5, sds=0.25, rtol=0.15)
+    assert_moments((draws["y_unobserved"] - slope * data["x"])[:, ~missing], 0.0, 1.0)
+
+
+def test_missing_classes_and_counts():
+    def model(c, k, seen):
+        p = numpyro.sample("p", dist.Beta(2.0, 2.0))
+        with numpyro.plate("n", len(c)):
+            numpyro.sample("c", dist.Bernoulli(p), obs=c, obs_mask=seen)
+            numpyro.sample("k", dist.Poisson(4.0 * p), obs=k, obs_mask=seen)
+
+    seen = np.array([True] * 6 + [False] * 2)
+    data = {"c": np.array([1, 0, 1, 1, 0, 1, 0, 0]), "k": np.array([2, 3, 1, 4, 2, 2, 0, 0]), "seen": seen}
+    result = fit(model, data)
+    draws = result.sample(20_000)
+    p = draws["p"]
+    np.testing.assert_allclose(draws["c"][:, 6:].mean(0), p.mean(), atol=0.02)
+    np.testing.assert_allclose(draws["k"][:, 6:].mean(0), 4 * p.mean(), atol=0.08)
+    np.testing.assert_allclose(draws["k"][:, 6].var(), 4 * p.mean() + 16 * p.var(), rtol=0.06)
