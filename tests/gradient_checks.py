@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autovi.compiling import compiler_options
+
 BOUND = 5.5
 FLOOR = 0.02
 BATCH = 4096
 MAX_BATCHES = 250
 # For programs that run once or a few times: to optimize them takes longer than to run them. Not level 0, at which XLA
 # computes twice, with other rounding, what the gradient of `jnp.max` compares with its maximum: none is equal, 0 / 0.
-ONCE = {"xla_backend_optimization_level": 1}
+ONCE = {**compiler_options(work=0), "xla_backend_optimization_level": 1}
 
 
 def flat(tree: Any) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpyro
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions.transforms import biject_to
 
+from autovi.compiling import compiler_options
+
 FAR = 38.0  # the real line is looked at up to sinh(38) = 2e16
 PANELS = 150
 NODES = np.polynomial.legendre.leggauss(12)
@@ -52,7 +54,7 @@ def exact_velocity(make: Callable, params: Mapping[str, float], name: str, value
 
 def quickly(fn: Callable, *args):
     """`fn(*args)`, compiled with little optimization: most of a test's time is the compiler's."""
-    return jax.jit(fn).lower(*args).compile({"xla_backend_optimization_level": 0})(*args)
+    return jax.jit(fn).lower(*args).compile(compiler_options(work=0))(*args)
 
 
 def directional(draw: Callable, make: Callable, params: Mapping, cost: Callable, rng_key: jax.Array, num: int):

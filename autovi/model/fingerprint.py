@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,10 +16,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.transforms import Transform
 
+from autovi.distributions import formulas
 from autovi.implicit.rule import RULES
 from autovi.model.digest import walk_over, without_addresses
 
-_KNOWN = tuple(f" at {Path(str(module.__file__)).parent}" for module in (jax, numpyro))
+# With the separator at the end: a folder beside JAX's may have a name that begins as its own.
+_KNOWN = tuple(f" at {Path(str(module.__file__)).parent}{os.sep}" for module in (jax, numpyro, formulas))
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def _is_custom(eqn: Any) -> bool:
 
 
 def _is_known(eqn: Any) -> bool:
-    """Is it a function of JAX or NumPyro, such as `jax.nn.relu`, whose derivative is always the same?"""
+    """Is it a function of JAX or NumPyro, such as `jax.nn.relu`, or a density of autovi's, whose derivative is always
+    the same?"""
     for param in eqn.params.values():
         if isinstance(param, ClosedJaxpr | Jaxpr):
             source = getattr(getattr(getattr(param, "jaxpr", param), "debug_info", None), "func_src_info", None) or ""

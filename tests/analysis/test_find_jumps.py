@@ -50,6 +50,7 @@ def predator_and_prey():
     numpyro.sample("y", dist.Normal(path, 0.5).to_event(2), obs=np.ones((4, 2), np.float32))
 
 
+@pytest.mark.slow
 def test_an_adaptive_solver_is_tested_and_its_parameters_stay_pathwise():
     # At rates of exp(20) the solver takes millions of steps; at the others it ends, and is continuous.
     choice = autovi.plan(predator_and_prey)["rates"]

@@ -115,6 +115,7 @@ def test_the_density_by_hand_is_that_of_the_model():
     np.testing.assert_allclose(log_joint(data)(jnp.asarray(z)), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_autoencoder_by_hand_has_the_loss_of_the_example():
     """The losses' means differ by their standard error, which is under 2 % of what the code costs, KL(q, p)."""
     images = digits()[0]

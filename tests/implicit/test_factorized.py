@@ -42,6 +42,7 @@ def exact_case():
     return p, noise, explicit(p, noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["factorized", "sequential"])
 def test_first_and_second_derivatives_of_each_draw(way):
     with jax.enable_x64(True):

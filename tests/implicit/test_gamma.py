@@ -120,6 +120,7 @@ def test_second_derivatives_are_those_of_the_quantile(sign):
     np.testing.assert_allclose(got, (first, second), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_and_vectorized_draws_are_the_same():
     a = jnp.array([0.2, 1.5, 30.0])
     draw = lambda key, a: implicit.sample(key, dist.Gamma(a, 2.0), (4, 3))  # noqa: E731

@@ -1,6 +1,7 @@
 """Fingerprints of traced programs: which models may share a compiled program, and which may not."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 from jax.experimental import io_callback
 
 import autovi
+from autovi.distributions.densities import log_density
+from autovi.model.fingerprint import has_custom_derivatives
 from autovi.model.inputs import bind
 from autovi.model.targets import trace_program
 from autovi.preparation import Options, prepare
@@ -154,11 +157,27 @@ def nested_rule(slope):
     return function
 
 
+def of_a_neighbour(slope):
+    """In a folder beside JAX's, whose name begins as its own."""
+    file = Path(jax.__file__).parent.with_name("jax_extra") / "functions.py"
+    space = {}
+    exec(compile("def function(x):\n    return x", file, "exec"), space)
+    function = jax.custom_jvp(space["function"])
+    function.defjvp(lambda primals, tangents: (function(*primals), slope * tangents[0]))
+    return function
+
+
 def attached(slope):
     return lambda x: autovi.implicit.attach(1.0, x, lambda x, value, moving: slope * moving)
 
 
-@pytest.mark.parametrize("make", [own_rule, own_reverse_rule, own_gradient, nested_rule, attached])
+@pytest.mark.parametrize("function", [jax.nn.relu, lambda x: log_density(dist.BernoulliLogits(x), 1)])
+def test_what_libraries_differentiate_is_not_traced_again(function):
+    """Two derivatives of a whole model take longer than the model itself."""
+    assert not has_custom_derivatives(jax.make_jaxpr(function)(0.3))
+
+
+@pytest.mark.parametrize("make", [own_rule, own_reverse_rule, own_gradient, nested_rule, of_a_neighbour, attached])
 def test_rules_of_derivatives_are_part_of_the_program(make):
     assert key_of(shifted(make(1.0))) == key_of(shifted(make(1.0))) != key_of(shifted(make(2.0)))
 

@@ -73,6 +73,7 @@ def mixture(y):
         numpyro.sample("y", dist.Normal(jnp.array([-1.0, 0.5, 2.0])[z], 0.7), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["marginalize", "enumerate"])
 @pytest.mark.parametrize("budget", [1, 150])
 def test_branches_in_batches_are_those_at_once(estimator, budget, monkeypatch):

@@ -82,6 +82,7 @@ def test_at_the_drawn_value_it_is_the_cost(case):
 DIFFERENTIABLE = [case for case in CASES if case != "below in the guide, scored"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DIFFERENTIABLE)
 def test_its_gradient_is_that_of_its_values(case):
     """By central differences in double precision, log q of the site included."""
