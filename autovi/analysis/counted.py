@@ -7,7 +7,7 @@ feels has no part in the bound, and is drawn from its prior.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from autovi.analysis.dependence import analyse_graph
 from autovi.analysis.liveness import live
-from autovi.model.graph import Graph, Values
+from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
-from autovi.model.traced import Traced, data_input
+from autovi.model.traced import KEY, Traced, data_input
 
 FELT_BY = ("p:", "law:", "density:", "drawn:")  # outputs of the graph that a site drives
 
@@ -40,7 +41,13 @@ def counted(traced: Traced, varying: Collection[Any], values: Values) -> dict[st
     A site whose mask is among the `varying` variables is left out: all of it counts. `values` are those of the other
     inputs; what is evaluated on the way is added.
     """
-    graph, found = traced.graph, {}
+    graph = traced.graph
+    found: dict[str, jax.Array] = {}
+    if not masked_sites(traced):
+        return found
+    # What a node is made into may be held by another variable, so that the node's own has no value.
+    nodes = [v for name, v in graph.inputs.items() if name.startswith("node:")]
+    varying = graph.downstream(nodes).union(varying)
 
     def fixed(var: Any) -> Any:
         if var in varying:
@@ -49,10 +56,22 @@ def counted(traced: Traced, varying: Collection[Any], values: Values) -> dict[st
             values.update(graph.evaluate([var], values.__contains__, values.__getitem__))
         return values[var]
 
-    for name in masked_sites(traced):
+    def mask_of(name: str) -> Any:
         mask = graph.outputs[f"mask:{name}"]
-        own = jnp.asarray(mask.val) if isinstance(mask, Literal) else fixed(mask)
-        if own is not None:
+        if isinstance(mask, Literal):
+            return jnp.asarray(mask.val)
+        if traced.sites.samples[name].from_scan and _is_constant(graph, f"mask:{name}"):
+            known = _anything(graph) | values
+            return graph.evaluate([mask], known.__contains__, known.__getitem__)[mask]
+        return fixed(mask)
+
+    for name in masked_sites(traced):
+        own = mask_of(name)
+        if own is None:
+            continue
+        if traced.sites.samples[name].from_scan:
+            found[counts_of(name)] = _counted_in_scan(traced, name, own, mask_of)
+        else:
             felt = live(graph, _ends(graph, name), graph.outputs[f"value:{name}"], fixed)
             found[counts_of(name)] = own | jnp.any(felt, axis=tuple(range(own.ndim, felt.ndim)))
     return found
@@ -64,6 +83,33 @@ def _ends(graph: Graph, site: str) -> dict[Any, jax.Array]:
     outputs = {o: v for o, v in graph.outputs.items() if o.startswith(FELT_BY) and o not in own}
     others = [v for o, v in outputs.items() if not o.startswith(f"law:{site}:") and not isinstance(v, Literal)]
     return {var: jnp.ones(var.aval.shape, bool) for var in others}
+
+
+def _is_constant(graph: Graph, output: str) -> bool:
+    """Does an output depend on no latent value, though it comes out of a scan that others go into?"""
+    return not analyse_graph(graph, [n for n in graph.inputs if n.startswith("node:")], [output])[output]
+
+
+def _anything(graph: Graph) -> Values:
+    """Some value of every input, for outputs that do not depend on them."""
+    found = {v: jnp.zeros(v.aval.shape, v.aval.dtype) for n, v in graph.inputs.items() if ":" in n and n != KEY}
+    key = graph.inputs[KEY]
+    return found | {key: like_traced(jax.random.key(0), key)}
+
+
+def _counted_in_scan(traced: Traced, name: str, own: jax.Array, mask_of: Callable[[str], Any]) -> jax.Array:
+    """A step counts if something is not masked in it or after it, as far as can be seen from outside of the scan."""
+    graph, samples = traced.graph, traced.sites.samples
+    below = graph.downstream([graph.inputs[f"node:{name}"]])
+    felt = own
+    for other in (n for n in samples if n != name and graph.outputs.get(f"p:{n}") in below):
+        mask = mask_of(other) if f"mask:{other}" in graph.outputs else None
+        if mask is None or not samples[other].from_scan:
+            return jnp.ones_like(own)
+        if mask.shape != own.shape:
+            mask = jnp.any(mask, axis=tuple(range(1, mask.ndim))).reshape(-1, *[1] * (own.ndim - 1))
+        felt = felt | mask
+    return jax.lax.cummax(felt.astype(int), axis=0, reverse=True).astype(bool)
 
 
 def partly_masked(traced: Traced, inputs: Inputs) -> frozenset[str]:

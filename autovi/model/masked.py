@@ -15,13 +15,16 @@ from autovi.model.execution import Record, mask_of, site_key, unmasked
 
 
 def masked_outputs(record: Record, rng_key: jax.Array) -> dict[str, jax.Array]:
-    """The outputs "mask:z", of the site's batch shape, and "prior:z", where its distribution can be drawn from."""
+    """The outputs "mask:z", of the site's batch shape, and "prior:z", where its distribution can be drawn from; of an
+    observed site inside a scan the mask alone."""
     mask = mask_of(record.fn)
-    if record.observed or mask is None:
+    if mask is None or (record.observed and not record.from_scan):
         return {}
     assert record.fn is not None
     name = record.name
     out = {f"mask:{name}": jnp.broadcast_to(jnp.asarray(mask), record.fn.batch_shape)}
+    if record.observed:
+        return out
     with suppress(NotImplementedError):  # a prior without a sampler, such as ImproperUniform
         out[f"prior:{name}"] = unmasked(record.fn).sample(site_key(rng_key, f"prior:{name}"))
     return out

@@ -6,6 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.infer.autoguide import AutoNormal
 from scipy import stats
 from scipy.special import expit, log_expit, logsumexp
@@ -232,3 +233,45 @@ def test_missing_classes_and_counts():
     np.testing.assert_allclose(draws["c"][:, 6:].mean(0), p.mean(), atol=0.02)
     np.testing.assert_allclose(draws["k"][:, 6:].mean(0), 4 * p.mean(), atol=0.08)
     np.testing.assert_allclose(draws["k"][:, 6].var(), 4 * p.mean() + 16 * p.var(), rtol=0.06)
+
+
+def chain(y, on, both):
+    def step(before, x):
+        seen, value = x
+        with handlers.mask(mask=seen):
+            z = numpyro.sample("z", dist.Normal(before, 1.0))
+        with handlers.mask(mask=seen if both else True):
+            numpyro.sample("y", dist.Normal(z, 0.5), obs=value)
+        return z, None
+
+    scan(step, 0.0, (on, y))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_masked_steps_of_a_scan(both):
+    """Padding, where latent and observation are masked at the end; and a step in the middle with a flat prior."""
+    on = np.array([True, True, True, True, False, False] if both else [True, False, True, True])
+    y = np.concatenate([Y, [9.0, 9.0]]).astype(np.float32)[: len(on)]
+    draws = fit(chain, {"y": y, "on": on, "both": both}).sample(4000)["z"][:, :4]
+    precision = 4 * np.eye(4)
+    for t in range(4):
+        if on[t]:
+            precision[t, t] += 1
+        if on[t] and t:
+            precision[t - 1, t - 1] += 1
+            precision[t, t - 1] = precision[t - 1, t] = -1
+    mean = np.linalg.solve(precision, 4 * y[:4])
+    sd = np.diag(precision) ** -0.5 if both else np.diag(np.linalg.inv(precision)) ** 0.5
+    assert_moments(draws, mean, sd, sds=0.2, rtol=0.15)
+
+
+def test_a_family_of_its_own_that_is_made_of_several_numbers():
+    def model(on):
+        with numpyro.plate("n", 2):
+            p = numpyro.sample("p", dist.Dirichlet(2 * jnp.ones(3)).mask(on))
+            numpyro.sample("y", dist.Multinomial(60, probs=p), obs=jnp.array([[20, 20, 20], [10, 20, 30]]))
+
+    draws = fit(model, {"on": np.array([True, False])}).sample(8000)["p"]
+    exact = [stats.dirichlet([22, 22, 22]), stats.dirichlet([11, 21, 31])]  # the flat one is Dirichlet(1, 1, 1)
+    for i, posterior in enumerate(exact):
+        assert_moments(draws[:, i], posterior.mean(), posterior.var() ** 0.5)
