@@ -275,3 +275,16 @@ def test_a_family_of_its_own_that_is_made_of_several_numbers():
     exact = [stats.dirichlet([22, 22, 22]), stats.dirichlet([11, 21, 31])]  # the flat one is Dirichlet(1, 1, 1)
     for i, posterior in enumerate(exact):
         assert_moments(draws[:, i], posterior.mean(), posterior.var() ** 0.5)
+
+
+def test_what_nothing_feels_has_no_part_in_the_bound():
+    """A positive latent, masked with its observation: neither log q nor the Jacobian of those rows counts."""
+
+    def model(y, on):
+        with numpyro.plate("n", len(y)), handlers.mask(mask=on):
+            scale = numpyro.sample("scale", dist.LogNormal(0.3, 0.5))
+            numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+
+    some = fit(model, {"y": Y, "on": ON}, guide="mean_field", num_steps=2000)
+    rows = fit(model, {"y": Y[ON], "on": ON[ON]}, guide="mean_field", num_steps=2000)
+    assert some.elbo == pytest.approx(rows.elbo, abs=5 * (some.elbo_se + rows.elbo_se))
