@@ -94,7 +94,7 @@ def _make(
         estimators=options.estimators,
         num_particles=options.num_particles,
         jumps=find_jumps(model, guide, inputs, traced.sites, structure),
-        seams=find_aperiodic(model, guide, inputs, traced.sites, structure),
+        aperiodic=find_aperiodic(model, guide, inputs, traced.sites, structure),
         objective=objective,
     )
     relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}

@@ -22,7 +22,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
 from autovi.model.traced import KEY, Traced, data_input
 
-FELT_BY = ("p:", "law:", "density:", "drawn:")  # outputs of the graph that a site drives
+FELT_BY = ("p:", "distribution:", "density:", "drawn:")  # outputs of the graph that a site drives
 
 
 def counts_of(site: str) -> str:
@@ -81,7 +81,7 @@ def _ends(graph: Graph, site: str) -> dict[Any, jax.Array]:
     """All that a site may drive, besides its own density."""
     own = (f"p:{site}", f"density:{site}", f"drawn:{site}")
     outputs = {o: v for o, v in graph.outputs.items() if o.startswith(FELT_BY) and o not in own}
-    others = [v for o, v in outputs.items() if not o.startswith(f"law:{site}:") and not isinstance(v, Literal)]
+    others = [v for o, v in outputs.items() if not o.startswith(f"distribution:{site}:") and not isinstance(v, Literal)]
     return {var: jnp.ones(var.aval.shape, bool) for var in others}
 
 

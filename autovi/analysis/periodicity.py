@@ -1,7 +1,7 @@
 """Angles whose costs differ between -pi and pi: a pathwise gradient would be wrong there without a sign of it.
 
-On a circle a draw moves across the seam as its parameters change. A cost that is not periodic jumps there, which no
-operation in the program shows.
+On a circle a draw moves across the cut at -pi and pi as its parameters change. A cost that is not periodic jumps there,
+which no operation in the program shows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from autovi.model.targets import as_target
 
 DRAWS = 32  # values of everything else at which the two sides are compared
 STEPS = 10_000  # that the loops of one evaluation may take
-NEAR = 1e-4  # how far from the seam the costs are compared, in radians
+NEAR = 1e-4  # how far from the cut the costs are compared, in radians
 UNTESTED = "whether its terms differ between -pi and pi was not tested: "
 SMALLEST = 1e-5  # jumps below, in nats, count as none
 
@@ -34,10 +34,10 @@ SMALLEST = 1e-5  # jumps below, in nats, count as none
 def find_aperiodic(
     model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure
 ) -> dict[str, str]:
-    """Site on a circle -> the cost term that jumps at its seam, and by how much. Free where no site is an angle.
+    """Site on a circle -> the cost term that jumps at the cut, and by how much. Free where no site is an angle.
 
-    The difference between the two sides of the seam, taken at two distances and extrapolated to none, in double
-    precision, with random elements of the site at the seam and everything else at draws.
+    The difference between the two sides of the cut, taken at two distances and extrapolated to none, in double
+    precision, with random elements of the site at the cut and everything else at draws.
     """
     angles = [n for n, s in sites.latents.items() if s.support == CIRCULAR]
     try:
@@ -67,7 +67,7 @@ def _find(
 
 
 def _jump(node: str, terms: Callable, values: Mapping[str, Array], unconstrained: bool) -> str | None:
-    """The largest jump of a term at the seam of one site, in words; None where all terms are periodic.
+    """The largest jump of a term at the cut of one site, in words; None where all terms are periodic.
 
     With d(h) the difference between the two sides at distance h, the jump is 2 d(h) - d(2h) up to h^3.
     """

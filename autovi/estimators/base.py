@@ -17,7 +17,7 @@ from autovi.analysis.costs import Aligned
 from autovi.distributions.table import Known
 from autovi.estimators.baselines import BASELINES
 from autovi.families.base import Layout
-from autovi.implicit.transported.transport import LAWS, Transport
+from autovi.implicit.transported.transport import TRANSPORTED, Transport
 from autovi.implicit.transported.transport import draw as draw_transported
 
 Scalar = Float[Array, ""]
@@ -108,8 +108,8 @@ class Facts:
     shared: tuple[str, ...] = ()  # other discrete sites that share a cost term with it
     nested: str | None = None  # a subsampled plate below it
     jumps: str | None = None  # where the cost is discontinuous in it
-    seam: str | None = None  # of angles: which cost term differs between -pi and pi
-    law: str = ""  # the class of its variational distribution, wrappers stripped
+    aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
+    distribution: str = ""  # the class of its variational distribution, wrappers stripped
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class Transported(Baselined):
         """The map T and log pi."""
 
     def refuses(self, facts: Facts) -> str | None:
-        elsewhere = None if facts.law in LAWS else f"it is for {', '.join(LAWS)} only"
+        elsewhere = None if facts.distribution in TRANSPORTED else f"it is for {', '.join(TRANSPORTED)} only"
         return refuses_pathwise(facts) or elsewhere
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:

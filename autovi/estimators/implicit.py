@@ -18,8 +18,8 @@ class Implicit(Estimator):
 
     Draws come from `autovi.implicit`, which knows Gamma, Beta, Dirichlet, StudentT, VonMises, LKJ, Wishart,
     truncations, mixtures and more, and tries any univariate density that it does not know. Unbiased for costs that are
-    continuous in z, on a circle also across its seam. Refuses what `explicit` serves, discrete sites, and costs that
-    jump. Figurnov, Mohamed and Mnih (2018), "Implicit Reparameterization Gradients", section 3.
+    continuous in z, on a circle also across the cut at -pi and pi. Refuses what `explicit` serves, discrete sites, and
+    costs that jump. Figurnov, Mohamed and Mnih (2018), "Implicit Reparameterization Gradients", section 3.
 
     Example:
         >>> autovi.fit(model, data, estimators={"rate": "implicit"})
@@ -38,8 +38,9 @@ class Implicit(Estimator):
             return f"no implicit derivative is known for it ({gradients.note or 'not reparameterizable'})"
         if gradients.not_pathwise:
             return f"its draws have no right derivative with respect to {', '.join(gradients.not_pathwise)}"
-        if gradients.periodic and facts.seam:
-            return f"the cost is not periodic in it ({facts.seam}), and a pathwise gradient does not see the seam"
+        if gradients.periodic and facts.aperiodic:
+            why = facts.aperiodic
+            return f"the cost is not periodic in it ({why}), and a pathwise gradient does not see the jump at the cut"
         return None
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:

@@ -37,7 +37,7 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
-    law: ClassVar[str]  # NumPyro's distribution of its draws, whose row in the registry says how they differentiate
+    distribution_name: ClassVar[str]  # NumPyro's class of its draws, whose row in the table says how they differentiate
     unconstrained: ClassVar[bool] = False
     support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
     joint: ClassVar[bool] = False

@@ -24,7 +24,7 @@ class Bernoulli(Family):
     """
 
     name: ClassVar[str] = "bernoulli"
-    law: ClassVar[str] = "BernoulliLogits"
+    distribution_name: ClassVar[str] = "BernoulliLogits"
     estimators: ClassVar[tuple[str, ...]] = ("marginalize", "enumerate", "score")
 
     def refuses(self, site: Site) -> str | None:

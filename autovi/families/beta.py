@@ -24,7 +24,7 @@ class Beta(Family):
     """
 
     name: ClassVar[str] = "beta"
-    law: ClassVar[str] = "Beta"
+    distribution_name: ClassVar[str] = "Beta"
     support: ClassVar[Any] = dist.constraints.unit_interval
     estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 

@@ -25,7 +25,7 @@ class Categorical(Family):
     """
 
     name: ClassVar[str] = "categorical"
-    law: ClassVar[str] = "CategoricalLogits"
+    distribution_name: ClassVar[str] = "CategoricalLogits"
     estimators: ClassVar[tuple[str, ...]] = ("marginalize", "enumerate", "score")
 
     def refuses(self, site: Site) -> str | None:

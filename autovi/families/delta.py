@@ -23,7 +23,7 @@ class Delta(Family):
     """
 
     name: ClassVar[str] = "delta"
-    law: ClassVar[str] = "Delta"
+    distribution_name: ClassVar[str] = "Delta"
     unconstrained: ClassVar[bool] = True
     estimators: ClassVar[tuple[str, ...]] = ("explicit",)
 

@@ -24,7 +24,7 @@ class Dirichlet(Family):
     """
 
     name: ClassVar[str] = "dirichlet"
-    law: ClassVar[str] = "Dirichlet"
+    distribution_name: ClassVar[str] = "Dirichlet"
     support: ClassVar[Any] = dist.constraints.simplex
     estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 

@@ -26,7 +26,7 @@ class FullRank(Family):
     """
 
     name: ClassVar[str] = "full_rank"
-    law: ClassVar[str] = "MultivariateNormal"
+    distribution_name: ClassVar[str] = "MultivariateNormal"
     unconstrained: ClassVar[bool] = True
     joint: ClassVar[bool] = True
     estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")

@@ -25,7 +25,7 @@ class Gamma(Family):
     """
 
     name: ClassVar[str] = "gamma"
-    law: ClassVar[str] = "Gamma"
+    distribution_name: ClassVar[str] = "Gamma"
     support: ClassVar[Any] = dist.constraints.positive
     estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 

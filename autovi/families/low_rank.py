@@ -28,7 +28,7 @@ class LowRank(Family):
     rank: int | None = None
 
     name: ClassVar[str] = "low_rank"
-    law: ClassVar[str] = "LowRankMultivariateNormal"
+    distribution_name: ClassVar[str] = "LowRankMultivariateNormal"
     unconstrained: ClassVar[bool] = True
     joint: ClassVar[bool] = True
     estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")

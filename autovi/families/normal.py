@@ -25,7 +25,7 @@ class Normal(Family):
     """
 
     name: ClassVar[str] = "normal"
-    law: ClassVar[str] = "Normal"
+    distribution_name: ClassVar[str] = "Normal"
     unconstrained: ClassVar[bool] = True
     estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")
 

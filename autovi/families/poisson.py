@@ -24,7 +24,7 @@ class Poisson(Family):
     """
 
     name: ClassVar[str] = "poisson"
-    law: ClassVar[str] = "Poisson"
+    distribution_name: ClassVar[str] = "Poisson"
     estimators: ClassVar[tuple[str, ...]] = ("score",)
 
     def refuses(self, site: Site) -> str | None:

@@ -26,7 +26,7 @@ class VonMises(Family):
     """
 
     name: ClassVar[str] = "von_mises"
-    law: ClassVar[str] = "VonMises"
+    distribution_name: ClassVar[str] = "VonMises"
     support: ClassVar[Any] = dist.constraints.circular
     estimators: ClassVar[tuple[str, ...]] = ("implicit", "score")
 

@@ -38,10 +38,10 @@ class Traced:
 
     Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the
     change of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "init:w...", "observed:y"; "mask:z" and
-    "prior:z" of masked sites, the latter a draw without the mask; "law:z:i", the leaves of a node's distribution in
-    the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what a term may jump through. A
-    distribution that holds functions of parameters (a flow's network) cannot be taken apart: it is drawn from
-    inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its density,
+    "prior:z" of masked sites, the latter a draw without the mask; "distribution:z:i", the leaves of a node's
+    distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what a term may jump
+    through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart: it is drawn
+    from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its density,
     "density:z" that of the node's value.
     """
 
@@ -50,7 +50,7 @@ class Traced:
     graph: Graph
     starts: Graph  # where parameter sites start: the same graph, or one traced before all their shapes were known
     scales: Mapping[str, float]  # plate scale of every latent site
-    laws: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
+    distributions: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
     sealed: Mapping[str, Any]  # node whose distribution cannot leave the graph -> how its draw is made of its leaves
     params: Mapping[str, Param]
     relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between

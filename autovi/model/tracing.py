@@ -120,7 +120,7 @@ class NumPyroTracing:
         run = box[0]
         declared = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
         params = {n: Param(leaves, made, declared.get(n, constraints.real)) for n, (leaves, made) in run.made.items()}
-        parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.laws, run.sealed, params)
+        parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.distributions, run.sealed, params)
         return Traced(*parts, self.relaxed, tuple(run.classes), run.entropy)
 
 
@@ -138,7 +138,7 @@ class NumPyroRun:
         self.plates: dict[str, jax.Array] = {}
         self.drawn: dict[str, jax.Array] = {}
         self.initial: dict[str, Any] = {}
-        self.laws: dict[str, Any] = {}
+        self.distributions: dict[str, Any] = {}
         self.sealed: dict[str, Any] = {}
         self.classes: list[Any] = []
         self.guide_sites: Sites | None = None
@@ -285,9 +285,9 @@ class NumPyroRun:
             out = {f"draw:{name}:{i}": _array(x) for i, x in enumerate(parts)}
             out |= {f"drawn:{name}": fn.log_prob(value, intermediates), f"density:{name}": density}
         else:
-            self.laws[name] = made
+            self.distributions[name] = made
             density = _log_prob(name, jax.tree.unflatten(made, leaves), r.value)
-            out = {f"law:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
+            out = {f"distribution:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
         out[f"q:{name}"] = weighted(-density, scale, mask)
         out[f"scale:{name}"] = _array(scale)
         if mask is not None:

@@ -12,17 +12,17 @@ from autovi.model.sites import CIRCULAR, Site
 
 def facts_of(
     site: Site,
-    law: str,
+    distribution: str,
     gradients: Known,
     nodes: Mapping[str, Site],
     structure: Structure,
     sampled: Collection[str],
     jumps: str | None,
-    seam: str | None,
+    aperiodic: str | None,
 ) -> Facts:
     """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be."""
     if gradients.periodic and site.support != CIRCULAR:
-        seam = "its angle is transformed, so that what lies across the seam is not known"
+        aperiodic = "its angle is transformed, so that what lies across -pi and pi is not known"
     return Facts(
         gradients,
         num_values=None if site.values is None else len(site.values),
@@ -30,8 +30,8 @@ def facts_of(
         shared=_shared(site, nodes, structure, sampled),
         nested=_bound_to_guide(site, nodes, structure),
         jumps=jumps,
-        seam=seam,
-        law=law,
+        aperiodic=aperiodic,
+        distribution=distribution,
     )
 
 

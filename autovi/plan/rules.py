@@ -84,14 +84,14 @@ def make_plan(
     estimators: Mapping[str, Any] | None = None,
     num_particles: int | None = None,
     jumps: Discontinuities | None = None,
-    seams: Mapping[str, str] | None = None,
+    aperiodic: Mapping[str, str] | None = None,
     objective: Objective | None = None,
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
     `families` and `estimators` map site names or globs to entries of the two tables, and win over
     `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where, or could not be
-    tested; `seams` for which angles it was found not to be periodic.
+    tested; `aperiodic` for which angles it was found not to be periodic.
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -111,7 +111,7 @@ def make_plan(
         **jumps.found,
     }
     families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, broken)
-    breaks = (broken, seams or {})
+    breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
@@ -221,7 +221,7 @@ def _choose_estimators(
     guide_sites: Sites | None,
     objective: Objective,
 ) -> list[_Row]:
-    jumps, seams = breaks
+    jumps, aperiodic = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
     sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
     rows = []
@@ -229,9 +229,9 @@ def _choose_estimators(
         absent = guide_sites is not None and n not in guide_sites.latents
         said = "not in the guide function" if absent else "as the guide function draws it"
         family, family_why = families.get(n, (None, said))
-        law = site.distribution if family is None else family.law
-        gradients = site.gradients if family is None else TABLE[law]
-        facts = facts_of(site, law, gradients, nodes, structure, sampled, jumps.get(n), seams.get(n))
+        distribution = site.distribution if family is None else family.distribution_name
+        gradients = site.gradients if family is None else TABLE[distribution]
+        facts = facts_of(site, distribution, gradients, nodes, structure, sampled, jumps.get(n), aperiodic.get(n))
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, objective)
         alone = site.masked or site.subsampled or estimator.has_surrogate
         rows.append(_Row(n, family, estimator, f"{family_why}; {why}", alone))
@@ -284,7 +284,7 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
             return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
         return f"its {facts.num_values} values are enumerated exactly, without noise"
     if name == "score":
-        because = facts.jumps or (facts.seam if facts.gradients.periodic else None) or facts.gradients.reserved
+        because = facts.jumps or (facts.aperiodic if facts.gradients.periodic else None) or facts.gradients.reserved
         if facts.gradients.discrete:
             dear = "going through its values for all its elements would hold too many numbers"
             because = ESTIMATORS["enumerate"]().refuses(facts) or dear

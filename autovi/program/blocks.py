@@ -85,15 +85,15 @@ class BlockGuide:
 
     # --- draws --------------------------------------------------------------------------------------------------------
 
-    def laws(self, params: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Distribution]:
+    def distributions(self, params: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Distribution]:
         """The distribution of every block. Of tables, `params` hold the rows that are wanted."""
-        laws = {}
+        distributions = {}
         for block in self.plan.blocks:
             q = family_of(block).distribution(params[block.name], len(self.layout(block).event_shape))
             if block.map:
                 q = TransformedDistribution(q, [LowerCholeskyAffine(**constants[block.name])])
-            laws[block.name] = q
-        return laws
+            distributions[block.name] = q
+        return distributions
 
     def draw_shape(self, block: Block) -> tuple[int, ...]:
         """The shape of one draw of a block, at this step's elements of the plates."""

@@ -41,7 +41,7 @@ class Shared(NamedTuple):
     """What all particles of a step have in common: values of the graph, and the distributions of the own guide."""
 
     values: Values
-    laws: dict[str, Any]
+    distributions: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,8 @@ class Program(Wiring):
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
         values |= counted(self.traced, self.varying, values)
         values |= {counts_of(n): jnp.zeros(self.sites.samples[n].batch_shape, bool) for n in self.plan.ancestral}
-        laws = self.blocks.laws(params["guide"], params.get("constants", {})) if self.own else {}
-        return Shared(values, laws)
+        distributions = self.blocks.distributions(params["guide"], params.get("constants", {})) if self.own else {}
+        return Shared(values, distributions)
 
     def particle(
         self, shared: Shared, rng_key: jax.Array, noise: Mapping[str, Any], forced: Mapping[str, Any] | None = None
@@ -124,7 +124,7 @@ class Program(Wiring):
         """One particle: every node drawn from its noise, those apart that are `forced` to a value."""
         key = self.traced.graph.inputs[KEY]
         values = {**shared.values, key: like_traced(rng_key, key)}
-        return World(self, values, shared.laws, noise).draw(forced or {})
+        return World(self, values, shared.distributions, noise).draw(forced or {})
 
     def noise(self, rng_key: jax.Array, num_particles: int) -> dict[str, Any]:
         """The noise of every node, of all particles together."""

@@ -143,7 +143,7 @@ class Step:
 
         def one(evaluated: list[Any], noise: Any, nodes: Any, value: Any) -> jax.Array:
             values = {**self.shared.values, **dict(zip(self._variables, evaluated, strict=True))}
-            world = World(self.program, values, self.shared.laws, noise)
+            world = World(self.program, values, self.shared.distributions, noise)
             world.nodes = dict(nodes)
             return counterfactual_cost(self.program, world, name, value, self.lanes)
 

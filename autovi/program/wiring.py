@@ -219,11 +219,14 @@ class Wiring:
     def cost_outputs(self) -> tuple[str, ...]:
         """The outputs of the graph that the cost terms and the nodes' distributions are made of."""
         terms = [o for term in self.term_names for o in self.outputs_of(term)]
-        laws = [
-            f"law:{n}:{i}" for n, made in self.traced.laws.items() if n in self.order for i in range(made.num_leaves)
+        distributions = [
+            f"distribution:{n}:{i}"
+            for n, made in self.traced.distributions.items()
+            if n in self.order
+            for i in range(made.num_leaves)
         ]
         draws = [f"draw:{n}:{i}" for n, made in self.traced.sealed.items() for i in range(made.num_leaves)]
-        return (*terms, *laws, *draws, *(f"drawn:{n}" for n in self.traced.sealed))
+        return (*terms, *distributions, *draws, *(f"drawn:{n}" for n in self.traced.sealed))
 
     @cached_property
     def everything(self) -> tuple[str, ...]:

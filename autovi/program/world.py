@@ -30,7 +30,7 @@ class World:
         self,
         program: Wiring,
         values: Values,
-        laws: Mapping[str, Any],
+        distributions: Mapping[str, Any],
         noise: Mapping[str, Any],
         under: World | None = None,
         hidden: frozenset[Any] = frozenset(),
@@ -38,7 +38,7 @@ class World:
     ):
         self.program, self.noise = program, noise
         self.values = dict(values)
-        self.laws = jax.tree.map(stop, dict(laws)) if frozen else laws
+        self.distributions = jax.tree.map(stop, dict(distributions)) if frozen else distributions
         self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
         self.under, self.hidden, self.frozen = under, hidden, frozen
 
@@ -88,12 +88,12 @@ class World:
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
-    def law(self, node: str) -> Any:
+    def distribution(self, node: str) -> Any:
         """The distribution that a node is drawn from, given what is above it."""
-        if node in self.laws:
-            return self.laws[node]
-        made = self.program.traced.laws[node]
-        leaves = self.outputs([f"law:{node}:{i}" for i in range(made.num_leaves)])
+        if node in self.distributions:
+            return self.distributions[node]
+        made = self.program.traced.distributions[node]
+        leaves = self.outputs([f"distribution:{node}:{i}" for i in range(made.num_leaves)])
         return jax.tree.unflatten(made, leaves.values())
 
     def draw(self, forced: Mapping[str, Any]) -> World:
@@ -112,7 +112,7 @@ class World:
         if node in self.program.traced.sealed:
             self._set_sealed(node, value, estimator)
             return
-        q = self.law(node)
+        q = self.distribution(node)
         if value is not None:
             draw = Draw(jnp.broadcast_to(value, q.shape()))
         else:
@@ -150,7 +150,7 @@ class World:
         """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise."""
         program = self.program
         hidden = frozenset().union(*(program.affected(node) for node in changes))
-        world = World(program, {}, self.laws, self.noise, self, hidden, frozen)
+        world = World(program, {}, self.distributions, self.noise, self, hidden, frozen)
         for node, value in changes.items():
             if node in program.plan.marginal:
                 world.values.update(program.placed(node, value))
@@ -180,7 +180,7 @@ class World:
     def changed(self, values: Mapping[Any, Any]) -> World:
         """This world with some variables of the graph set to other values; no node is drawn again."""
         hidden = frozenset(self.program.traced.graph.downstream(values))
-        world = World(self.program, dict(values), self.laws, self.noise, self, hidden, self.frozen)
+        world = World(self.program, dict(values), self.distributions, self.noise, self, hidden, self.frozen)
         world.nodes = self.nodes
         return world
 

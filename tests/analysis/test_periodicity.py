@@ -13,7 +13,7 @@ from autovi.model.targets import trace_program
 
 COSTS = {
     "cosine": (lambda z: jnp.cos(z), False),
-    "kink at the seam": (lambda z: jnp.abs(z), False),
+    "kink at the cut": (lambda z: jnp.abs(z), False),
     "steep but periodic": (lambda z: jnp.exp(20 * jnp.cos(z + 3.0)), False),
     "both coordinates": (lambda z: jnp.sin(z) + jnp.cos(2 * z), False),
     "the angle itself": (lambda z: z, True),
@@ -21,7 +21,7 @@ COSTS = {
 }
 
 
-def seams(model, guide=None):
+def aperiodic(model, guide=None):
     inputs = bind(model, None)
     traced, inputs = trace_program(model, guide, inputs)
     return find_aperiodic(model, guide, inputs, traced.sites, analyse_structure(traced))
@@ -35,7 +35,7 @@ def test_a_cost_that_is_not_periodic_is_found_and_no_other():
             angle = numpyro.sample(name, dist.VonMises(jnp.zeros(shape), 1.0).to_event(len(shape)))
             numpyro.factor(f"of {name}", cost(angle[..., -1] if shape else angle))
 
-    found = seams(model)
+    found = aperiodic(model)
     assert sorted(found) == sorted(name for name, (_, broken) in COSTS.items() if broken)
     assert all(f"'p:of {name}'" in said for name, said in found.items())
 
@@ -68,14 +68,14 @@ def test_a_transformed_angle_is_not_trusted():
     assert autovi.plan(model, guide=guide)["turn"].estimator == "score"
 
 
-def test_a_cost_that_is_infinite_on_one_side_of_the_seam():
+def test_a_cost_that_is_infinite_on_one_side_of_the_cut():
     def model():
         angle = numpyro.sample("angle", dist.VonMises(0.3, 1.0))
         numpyro.factor("cost", jnp.where(angle > 3.0, -jnp.inf, jnp.cos(angle)))
 
-    assert "differs by inf nats" in seams(model)["angle"]
+    assert "differs by inf nats" in aperiodic(model)["angle"]
 
 
 def test_models_without_angles_pay_nothing(monkeypatch):
     monkeypatch.setattr("autovi.analysis.periodicity.trial_values", lambda *_: pytest.fail("evaluated"))
-    assert seams(lambda: numpyro.sample("x", dist.Normal(0.0, 1.0))) == {}
+    assert aperiodic(lambda: numpyro.sample("x", dist.Normal(0.0, 1.0))) == {}

@@ -100,7 +100,7 @@ class Stratified(Estimator):
     pathwise: ClassVar[bool] = True
 
     def refuses(self, facts):
-        return refuses_pathwise(facts) or (None if facts.law == "Normal" else "it is no normal")
+        return refuses_pathwise(facts) or (None if facts.distribution == "Normal" else "it is no normal")
 
     def noise(self, rng_key, num_particles, shape):
         within, order = jax.random.split(rng_key)
@@ -147,7 +147,7 @@ class MeasureValued(Estimator):
     name: ClassVar[str] = "measure_valued"
 
     def refuses(self, facts):
-        return facts.entangled or (None if facts.law == "Normal" else "it is no normal")
+        return facts.entangled or (None if facts.distribution == "Normal" else "it is no normal")
 
     def noise(self, rng_key, num_particles, shape):
         keys, shape = jax.random.split(rng_key, 4), (num_particles, *shape)

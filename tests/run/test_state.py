@@ -45,11 +45,11 @@ def fitted():
 def log_q(engine, params, constants, values):
     """log q of unconstrained values by site (indices for discrete ones), all blocks together."""
     total = 0.0
-    laws = engine.program.blocks.laws(params["guide"], constants)
+    distributions = engine.program.blocks.distributions(params["guide"], constants)
     for block in engine.program.plan.blocks:
         parts = [jnp.ravel(values[s]) for s in block.sites]
         value = jnp.concatenate(parts) if block.flat else values[block.name]
-        total += jnp.sum(laws[block.name].log_prob(value))
+        total += jnp.sum(distributions[block.name].log_prob(value))
     return float(total)
 
 

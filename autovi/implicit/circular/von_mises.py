@@ -112,7 +112,7 @@ def _rejection(rng_key: Array, kappa: Array, shape: tuple[int, ...]) -> Array:
 
 
 def propose(noise: Array, kappa: Array, width: Array, ceiling: Array) -> tuple[Array, Array]:
-    """r = tan(t/4) with the law of the envelope of `exp(kappa cos t)`, and the logarithm of the probability to keep it.
+    """r = tan(t/4) from the envelope of `exp(kappa cos t)`, and the logarithm of the probability to keep it.
 
     `noise` is uniform on (-1, 1).
 

@@ -82,7 +82,7 @@ def _nodes(count: int, two_panels: bool) -> np.ndarray:
 def descend(density: LogConcave, start: Array, direction: Array, nats: Array, beyond: Array) -> Array:
     """The length t, away from the mode, beyond which lies the share e^-nats of the mass beyond `start`; values only.
 
-    In closed form where the density has one. Where that fails, far in a tail, and for other laws by Newton's method.
+    In closed form where the density has one. Where that fails, far in a tail, and for others by Newton's method.
 
     Args:
         density: the distribution.

@@ -84,7 +84,7 @@ def sequential(value: Array, conditional: Conditional) -> Array:
         ValueError: `value` has no event axis; or a conditional of one's own that fails a check.
 
     Example:
-        >>> def conditional(i, prefix):  # a random walk whose steps have a gamma law
+        >>> def conditional(i, prefix):  # a random walk whose steps are gamma
         ...     return dist.Gamma(shape, shape / (1.0 if i == 0 else prefix[..., -1]))
         >>> z = autovi.implicit.sequential(draws, conditional)
     """

@@ -20,8 +20,8 @@ def rejection(augmentation: int) -> Transport:
     """The transport of rejection sampling, each gamma through a sampler of shape `a + augmentation`.
 
     z = h(x; b) prod_i u_i^(1/(a + i - 1)) ~ Gamma(a, 1) for b = a + B, i = 1..B: h(x; b) ~ Gamma(b, 1) for x, the
-    normal that Marsaglia and Tsang accept, and u_i uniform, whose law has no parameters. The larger b, the more normal
-    x is and the less its law depends on it. Logarithms throughout, so that small shapes do not underflow. Naesseth,
+    normal that Marsaglia and Tsang accept, and u_i uniform, which has no parameters. The larger b, the more normal x is
+    and the less its distribution depends on it. Logarithms throughout, so that small shapes do not underflow. Naesseth,
     Ruiz, Linderman and Blei (2017), "Reparameterization Gradients through Acceptance-Rejection Sampling Algorithms".
     """
 

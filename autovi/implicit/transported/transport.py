@@ -1,4 +1,4 @@
-"""Draws z = T(noise; theta) of Gamma, Beta and Dirichlet through noise whose own law still depends on theta."""
+"""Draws z = T(noise; theta) of Gamma, Beta and Dirichlet through noise whose density still depends on theta."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autovi.implicit.attach import attach
 from autovi.implicit.numerics.sampling import fraction, positive_below_one, scaled_exp
 from autovi.implicit.numerics.special import digamma_gap
 
-LAWS = ("Gamma", "Beta", "Dirichlet")
+TRANSPORTED = ("Gamma", "Beta", "Dirichlet")
 
 
 class Transport(NamedTuple):
@@ -36,7 +36,7 @@ def draw(rng_key: Array, fn: Any, transport: Transport) -> tuple[Array, Array]:
     """A draw of `fn`, of shape `fn.shape()`, and log pi(noise; theta) of its noise, of shape `fn.batch_shape`.
 
     d/dtheta E f(z) = E f'(z) dT/dtheta + E f(z) d/dtheta log pi(noise; theta), pi the density that makes z = T(noise;
-    theta) have the law of `fn`: q(T; theta) |dT/dnoise|. Ruiz, Titsias and Blei (2016), "The Generalized
+    theta) have the distribution of `fn`: q(T; theta) |dT/dnoise|. Ruiz, Titsias and Blei (2016), "The Generalized
     Reparameterization Gradient".
 
     Raises:
@@ -44,7 +44,7 @@ def draw(rng_key: Array, fn: Any, transport: Transport) -> tuple[Array, Array]:
     """
     inside = registry.strip(fn)
     if type(inside) not in _DRAW:
-        raise TypeError(f"{type(inside).__name__}: expected one of {', '.join(LAWS)}")
+        raise TypeError(f"{type(inside).__name__}: expected one of {', '.join(TRANSPORTED)}")
     full = fn.shape()
     value, log_noise = _DRAW[type(inside)](rng_key, inside, full[: len(full) - inside.event_dim], transport)
     own = fn.event_dim - inside.event_dim  # dimensions that `Independent` joins

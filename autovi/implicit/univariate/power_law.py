@@ -24,7 +24,7 @@ def power_law_velocity(fn: dist.DoublyTruncatedPowerLaw, value: Array, moving: d
         F = (1 - e^(-b x)) / (1 - e^(-b w)) e^(-b d),    dx/db = x d / g(w) (x psi(b x) + d e^(-b x) chi(b d)),
 
     g(y) = (1 - e^(-b y)) / b, psi(y) = int_0^1 s e^(-y s) ds, chi(y) = int_0^1 (1 - s) e^(-y s) ds: all terms positive,
-    nothing cancels for b >= 0. A negative b is the same law seen from the other bound.
+    nothing cancels for b >= 0. A negative b is the same distribution seen from the other bound.
     """
     dtype = jnp.result_type(fn.alpha, fn.low, fn.high, value)
     value, low, high = (jnp.asarray(x, dtype) for x in (value, fn.low, fn.high))
