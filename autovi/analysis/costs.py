@@ -39,3 +39,8 @@ def to_term(weights: jax.Array, aligned: Aligned, ndim: int, lead: int) -> jax.A
 def unique(aligned: Aligned) -> Aligned:
     """`aligned` with every term dimension named at most once: a second claim is dropped."""
     return tuple(e if e is not None and e not in aligned[:d] else None for d, e in enumerate(aligned))
+
+
+def agreed(a: Aligned, b: Aligned) -> Aligned:
+    """What two alignments of one term have in common."""
+    return tuple(x if x == y else None for x, y in zip(a, b, strict=True))

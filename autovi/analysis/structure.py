@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from numpyro import validation_enabled
 
-from autovi.analysis.costs import Aligned, unique
+from autovi.analysis.costs import Aligned, agreed, unique
 from autovi.analysis.dependence import Dependence, analyse_graph, joined
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Plate, Sites
@@ -148,8 +148,4 @@ def _add_through(terms: dict[str, Aligned], onto: Aligned, inner: Mapping[str, A
     """Adds to a node's `terms` those of a node below it, `inner`, whose batch dimensions are `onto` the node's."""
     for t, aligned in inner.items():
         through = tuple(aligned[e] if e is not None and e < len(aligned) else None for e in onto)
-        terms[t] = _agree(terms[t], through) if t in terms else through
-
-
-def _agree(a: Aligned, b: Aligned) -> Aligned:
-    return tuple(x if x == y else None for x, y in zip(a, b, strict=True))
+        terms[t] = agreed(terms[t], through) if t in terms else through

@@ -4,6 +4,7 @@ from autovi.families.base import Family
 from autovi.families.bernoulli import Bernoulli
 from autovi.families.beta import Beta
 from autovi.families.categorical import Categorical
+from autovi.families.conditional_normal import ConditionalNormal
 from autovi.families.delta import Delta
 from autovi.families.dirichlet import Dirichlet
 from autovi.families.full_rank import FullRank
@@ -17,6 +18,7 @@ FAMILIES: dict[str, type[Family]] = {
     "normal": Normal,
     "full_rank": FullRank,
     "low_rank": LowRank,
+    "conditional_normal": ConditionalNormal,
     "delta": Delta,
     "gamma": Gamma,
     "beta": Beta,
@@ -32,6 +34,7 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Categorical",
+    "ConditionalNormal",
     "Delta",
     "Dirichlet",
     "Family",

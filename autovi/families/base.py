@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.model.sites import Site
@@ -23,6 +24,7 @@ class Layout:
     batch_shape: tuple[int, ...]
     event_shape: tuple[int, ...]
     num_values: int | None = None  # of a finite support
+    num_parents: int = 0  # numbers that a conditional family is given
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Family(ABC):
     """A parametric set of distributions for one block.
 
     A family on the `unconstrained` scale is a distribution of what each site's own bijection maps to the site's value;
-    the others draw the value itself. A `joint` family ties all elements of a block, which it takes as one flat vector.
+    the others draw the value itself. A `joint` family ties all elements of a block, or all values of each element of a
+    plate, which it takes as one vector, the event. A `conditional` one is drawn given the values of other blocks.
 
     Parameters are unconstrained arrays whose leading axes are the layout's batch shape, so that the rows of a
     subsampled plate can be taken out of them. A complete example of a new family is in docs/extending.md.
@@ -41,6 +44,7 @@ class Family(ABC):
     unconstrained: ClassVar[bool] = False
     support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
     joint: ClassVar[bool] = False
+    conditional: ClassVar[bool] = False
     estimators: ClassVar[tuple[str, ...]]  # those that are right for it, the default first
 
     @abstractmethod
@@ -59,9 +63,14 @@ class Family(ABC):
     def distribution(self, params: Params, event_ndim: int) -> Distribution:
         """The member of the family, with `event_ndim` event dimensions."""
 
+    def given(self, params: Params, parents: jax.Array) -> Params:
+        """The parameters, for `distribution`, of a conditional family's member given its parents' values, a vector."""
+        return params
+
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array] | None:
         """The member as N(loc, scale scale') of the flattened value: `scale` a lower triangle, or a vector where the
-        coordinates are independent. None where it is no normal."""
+        coordinates are independent; with the layout's batch shape in front, if it has one. None where it is no
+        normal."""
         return None
 
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
@@ -73,6 +82,21 @@ def to_event(fn: Distribution, event_ndim: int) -> Distribution:
     """`fn` with its last batch dimensions made event dimensions until it has `event_ndim`."""
     extra = event_ndim - fn.event_dim
     return fn.to_event(extra) if extra else fn
+
+
+def scale_tril(params: Params) -> jax.Array:
+    """L (*batch, D, D) = (I + strictly_lower(lower)) exp(log_diagonal), row by row."""
+    unit = jnp.tril(params["lower"], -1) + jnp.eye(params["lower"].shape[-1], dtype=params["lower"].dtype)
+    return jnp.exp(params["log_diagonal"])[..., None] * unit
+
+
+def full_rank_params(loc: jax.Array, scale: jax.Array) -> Params:
+    """The parameters of N(loc, scale scale'), `loc` (*batch, D), `scale` a lower triangle or as `loc` a vector."""
+    independent = scale.ndim == loc.ndim
+    diagonal = scale if independent else jnp.diagonal(scale, axis1=-2, axis2=-1)
+    zero = jnp.zeros((*loc.shape, loc.shape[-1]), loc.dtype)
+    lower = zero if independent else jnp.tril(scale / diagonal[..., None], -1)
+    return {"loc": loc, "log_diagonal": jnp.log(diagonal), "lower": lower}
 
 
 def continuous_with_bijection(site: Site) -> str | None:

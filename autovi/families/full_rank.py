@@ -9,13 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from autovi.families.base import INIT_SCALE, Family, Layout, Params, continuous_with_bijection
+from autovi.families.base import (
+    INIT_SCALE,
+    Family,
+    Layout,
+    Params,
+    continuous_with_bijection,
+    full_rank_params,
+    scale_tril,
+)
 from autovi.model.sites import Site
 
 
 @dataclass(frozen=True)
 class FullRank(Family):
-    """q(u) = N(u; loc, L L') for the flat unconstrained vector u of length D.
+    """q(u) = N(u; loc, L L') for the unconstrained vector u of length D of a block, or of each element of a plate.
 
     L is lower triangular: `log_diagonal` (D,) on its diagonal, exponentiated, and below it the rows of `lower` (D, D)
     scaled by the diagonal, L = (I + strictly_lower(lower)) exp(log_diagonal) row by row, so that steps are relative to
@@ -35,22 +43,13 @@ class FullRank(Family):
         return continuous_with_bijection(site)
 
     def init(self, start: jax.Array, layout: Layout) -> Params:
-        size = start.shape[0]
-        return {
-            "loc": start,
-            "log_diagonal": jnp.full_like(start, jnp.log(INIT_SCALE)),
-            "lower": jnp.zeros((size, size), start.dtype),
-        }
+        return full_rank_params(start, jnp.full_like(start, INIT_SCALE))
 
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        unit = jnp.tril(params["lower"], -1) + jnp.eye(params["loc"].shape[0], dtype=params["loc"].dtype)
-        return params["loc"], jnp.exp(params["log_diagonal"])[:, None] * unit
+        return params["loc"], scale_tril(params)
 
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params:
-        dense = jnp.diag(scale) if scale.ndim == 1 else scale
-        diagonal = jnp.diagonal(dense)
-        return {"loc": loc, "log_diagonal": jnp.log(diagonal), "lower": jnp.tril(dense / diagonal[:, None], -1)}
+        return full_rank_params(loc, scale)
 
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
-        _, scale_tril = self.as_normal(params)
-        return dist.MultivariateNormal(params["loc"], scale_tril=scale_tril, validate_args=False)
+        return dist.MultivariateNormal(params["loc"], scale_tril=scale_tril(params), validate_args=False)

@@ -15,7 +15,8 @@ from autovi.model.sites import Site
 
 @dataclass(frozen=True)
 class LowRank(Family):
-    """q(u) = N(u; loc, W W' + diag(exp(log_scale))^2), W of shape (D, rank), for the flat unconstrained vector u.
+    """q(u) = N(u; loc, W W' + diag(exp(log_scale))^2), W of shape (D, rank), for the unconstrained vector u of a block,
+    or of each element of a plate.
 
     `rank` None takes the nearest integer to sqrt(D). The factor starts small and different in every entry, since at
     zero its gradient would vanish. Ong, Nott and Smith (2018), "Gaussian Variational Approximation With a Factor
@@ -41,9 +42,9 @@ class LowRank(Family):
         return continuous_with_bijection(site)
 
     def init(self, start: jax.Array, layout: Layout) -> Params:
-        size = start.shape[0]
+        size = start.shape[-1]
         rank = min(self.rank or max(1, round(size**0.5)), size)
-        factor = jax.random.normal(jax.random.key(size), (size, rank), start.dtype)
+        factor = jax.random.normal(jax.random.key(size), (*start.shape, rank), start.dtype)
         return {
             "loc": start,
             "log_scale": jnp.full_like(start, jnp.log(INIT_SCALE)),
@@ -51,7 +52,8 @@ class LowRank(Family):
         }
 
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        covariance = params["factor"] @ params["factor"].T + jnp.diag(jnp.exp(2 * params["log_scale"]))
+        factor, variance = params["factor"], jnp.exp(2 * params["log_scale"])
+        covariance = factor @ factor.mT + variance[..., None] * jnp.eye(variance.shape[-1], dtype=variance.dtype)
         return params["loc"], jnp.linalg.cholesky(covariance)
 
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:

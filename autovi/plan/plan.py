@@ -34,8 +34,10 @@ class Choice:
 class Block:
     """Sites with one distribution and one estimator. `family` None: the distribution is the guide function's.
 
-    A `flat` block is a distribution over the concatenated unconstrained values of its sites. Behind a `map`, the family
-    is that of v in u = loc + scale_tril v, and u are those values; loc and scale_tril are not trained.
+    A `flat` block is a distribution over the concatenated unconstrained values of its sites, one `by_element` a
+    distribution over those of each element of the plates that its sites share. It is drawn given the values of
+    `parents`, flat blocks that stand before it. Behind a `map`, the family is that of v in u = loc + scale_tril v, and
+    u are those values; loc and scale_tril are not trained.
     """
 
     name: str
@@ -43,12 +45,14 @@ class Block:
     family: Family | None
     estimator: Estimator
     flat: bool = False
+    by_element: bool = False
+    parents: tuple[str, ...] = ()
     map: bool = False
 
     @property
     def distribution(self) -> tuple[Any, ...]:
         """What q is, however its gradient is taken: all but the estimator."""
-        return self.name, self.sites, self.family, self.flat, self.map
+        return self.name, self.sites, self.family, self.flat, self.by_element, self.parents, self.map
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from autovi.families import FAMILIES, Family
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import Site, Sites
 from autovi.objectives import OBJECTIVES, Objective
+from autovi.plan.blocks import Row, blocks_of
 from autovi.plan.facts import facts_of
 from autovi.plan.plan import Block, Choice, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
-JOINT = "joint"  # the block of all continuous sites that share one distribution
 FULL_RANK_LIMIT = 200  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
 OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
@@ -115,11 +115,12 @@ def make_plan(
     objective = objective or OBJECTIVES["elbo"]()
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
-    blocks = _blocks(rows)
+    blocks = blocks_of(rows, nodes)
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
     block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
-    found = {r.site: _choice(nodes[r.site], r, block_of[r.site]) for r in rows}
+    parents = {s: b.parents for b in blocks for s in b.sites}
+    found = {r.site: _choice(nodes[r.site], r, block_of[r.site], parents.get(r.site, ())) for r in rows}
     found |= {n: _from_model(sites.samples[n]) for n in ancestral}
     choices = tuple(found[n] for n in ([n for n in sites.latents if n in found] if guide_sites is None else found))
     particles = _particles(blocks, num_particles, objective)
@@ -141,21 +142,12 @@ def _from_model(site: Site) -> Choice:
     return Choice(site.name, site.distribution, site.support, shape, "exact", "ancestral", None, why, site.name)
 
 
-@dataclass(frozen=True)
-class _Row:
-    site: str
-    family: Family | None
-    estimator: Estimator
-    why: str
-    alone: bool  # the site must have a block of its own
-
-
 def _in_doubt(site: str, said: str) -> str:
     """What is not tested counts as a jump, unless an estimator is asked for."""
     return f"{said}; if it does not jump, ask for a pathwise estimator by estimators={{{site!r}: ...}}"
 
 
-def _dares(row: _Row, jumps: Discontinuities) -> bool:
+def _dares(row: Row, jumps: Discontinuities) -> bool:
     """Is a pathwise gradient asked for where nobody knows whether the cost jumps?"""
     return row.estimator.pathwise and row.site in jumps.untested
 
@@ -193,12 +185,10 @@ def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
         assert name is not None
         family, why = FAMILIES[name](), rule[2]
     reason = family.refuses(site)
-    in_parts = site.subsampled or site.masked
-    if family.joint and in_parts:
-        what = "it is in a subsampled plate" if site.subsampled else "not all of its elements count under its mask"
-        reason = f"{what}, which a joint family cannot follow"
+    if family.joint and site.masked:
+        reason = "not all of its elements count under its mask, which a joint family cannot follow"
     if reason is not None:
-        valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and in_parts)]
+        valid = [n for n, f in FAMILIES.items() if f().refuses(site) is None and not (f.joint and site.masked)]
         remedy = "none, so write a guide function"
         if site.discrete and site.event_shape and site.support == "integer interval":
             remedy = "none; a numpyro.plate in place of to_event would make its elements sites of finite support"
@@ -220,7 +210,7 @@ def _choose_estimators(
     breaks: tuple[Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
     objective: Objective,
-) -> list[_Row]:
+) -> list[Row]:
     jumps, aperiodic = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
     sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
@@ -234,7 +224,7 @@ def _choose_estimators(
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, jumps.get(n), aperiodic.get(n))
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, objective)
         alone = site.masked or site.subsampled or estimator.has_surrogate
-        rows.append(_Row(n, family, estimator, f"{family_why}; {why}", alone))
+        rows.append(Row(n, family, estimator, f"{family_why}; {why}", alone))
     return rows
 
 
@@ -294,36 +284,10 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
     return "explicit reparameterization, since the cost is smooth in it"
 
 
-# --- blocks --------------------------------------------------------------------------------------------------------
+# --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def _blocks(rows: list[_Row]) -> tuple[Block, ...]:
-    """Joint families and mean-field normals with one pathwise estimator become one flat block each."""
-    flat: dict[Any, list[_Row]] = {}
-    blocks: list[Block] = []
-    for row in rows:
-        family = row.family
-        joint = family is not None and (family.joint or family.name == "normal") and not row.alone
-        if joint:
-            flat.setdefault((family, row.estimator), []).append(row)
-        else:
-            flat_alone = family is not None and family.joint
-            blocks.append(Block(row.site, (row.site,), family, row.estimator, flat=flat_alone))
-    for (family, estimator), members in flat.items():
-        names = tuple(r.site for r in members)
-        name = names[0] if len(names) == 1 else (JOINT if len(flat) == 1 else f"{JOINT}_{family.name}")
-        taken = {b.name for b in blocks} | ({r.site for r in rows} if len(names) > 1 else set())
-        blocks.append(Block(_untaken(name, taken), names, family, estimator, flat=True))
-    return tuple(blocks)
-
-
-def _untaken(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
-def _choice(site: Site, row: _Row, block: str) -> Choice:
+def _choice(site: Site, row: Row, block: str, parents: tuple[str, ...]) -> Choice:
     family = row.family.name if row.family is not None else "guide"
     shape = site.full(site.batch_shape) + site.event_shape
     estimator = row.estimator
@@ -337,7 +301,7 @@ def _choice(site: Site, row: _Row, block: str) -> Choice:
         family,
         estimator.name,
         estimator.baseline_name,
-        row.why,
+        f"{row.why}; drawn given {', '.join(map(repr, parents))}" if parents else row.why,
         block,
     )
 

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution, TransformedDistribution
-from numpyro.distributions.transforms import LowerCholeskyAffine, biject_to
+from numpyro.distributions import Distribution
+from numpyro.distributions.transforms import biject_to
 
 from autovi.families.base import Family, Layout
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
+from autovi.program.nodes import Conditional
 from autovi.program.rows import gather
 
 
@@ -45,8 +46,13 @@ class BlockGuide:
     def layout(self, block: Block) -> Layout:
         """The array that a block's family is asked for, plates at full size."""
         site = self.sites.samples[block.sites[0]]
+        parents = sum(self.layout(self.plan.block(p)).event_shape[0] for p in block.parents)
         if block.flat:
-            return Layout((), (sum(self.sites.samples[s].size for s in block.sites),))
+            return Layout((), (sum(self.sites.samples[s].size for s in block.sites),), num_parents=parents)
+        if block.by_element:
+            batch_shape = site.full(site.batch_shape)
+            size = sum(self.site_size(s) for s in block.sites) // max(1, prod(batch_shape))
+            return Layout(batch_shape, (size,), num_parents=parents)
         if family_of(block).unconstrained:
             shape, ndim = site.full(site.unconstrained_shape or ()), len(site.batch_shape)
             return Layout(shape[:ndim], shape[ndim:])
@@ -85,21 +91,26 @@ class BlockGuide:
 
     # --- draws --------------------------------------------------------------------------------------------------------
 
-    def distributions(self, params: Mapping[str, Any], constants: Mapping[str, Any]) -> dict[str, Distribution]:
-        """The distribution of every block. Of tables, `params` hold the rows that are wanted."""
-        distributions = {}
+    def distributions(
+        self, params: Mapping[str, Any], constants: Mapping[str, Any]
+    ) -> dict[str, Distribution | Conditional]:
+        """The distribution of every block, `Conditional` where it has parents. Of tables, `params` hold the rows that
+        are wanted."""
+        distributions: dict[str, Distribution | Conditional] = {}
         for block in self.plan.blocks:
-            q = family_of(block).distribution(params[block.name], len(self.layout(block).event_shape))
-            if block.map:
-                q = TransformedDistribution(q, [LowerCholeskyAffine(**constants[block.name])])
-            distributions[block.name] = q
+            event_ndim = len(self.layout(block).event_shape)
+            fixed = constants[block.name] if block.map else None
+            q = Conditional(params[block.name], fixed, family_of(block), event_ndim)
+            distributions[block.name] = q if block.parents else q.given()
         return distributions
 
     def draw_shape(self, block: Block) -> tuple[int, ...]:
         """The shape of one draw of a block, at this step's elements of the plates."""
         if block.flat:
             return self.layout(block).event_shape
-        site = self.sites.samples[block.name]
+        site = self.sites.samples[block.sites[0]]
+        if block.by_element:
+            return site.batch_shape + self.layout(block).event_shape
         return (site.unconstrained_shape or ()) if family_of(block).unconstrained else site.shape
 
     def unconstrained(self) -> frozenset[str]:
@@ -108,11 +119,13 @@ class BlockGuide:
 
     def site_values(self, block: Block, drawn: jax.Array) -> dict[str, Any]:
         """The values of a block's sites: unconstrained where its family is."""
-        if not block.flat:
+        if not (block.flat or block.by_element):
             return {block.name: site_value(self.sites, block.name, drawn)}
         sites = [self.sites.samples[name] for name in block.sites]
+        elements = max(1, prod(sites[0].batch_shape)) if block.by_element else 1
+        sizes = [prod(site.unconstrained_shape or ()) // elements for site in sites]
         # One split: the derivative of as many slices would be as many padded vectors to add up.
-        parts = jax.lax.split(drawn, [site.size for site in sites])
+        parts = jax.lax.split(drawn, sizes, axis=drawn.ndim - 1)
         return {s.name: part.reshape(s.unconstrained_shape) for s, part in zip(sites, parts, strict=True)}
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, TransformedDistribution
+from numpyro.distributions.transforms import LowerCholeskyAffine
 
 from autovi.distributions.densities import log_density, relaxed_log_density
 from autovi.estimators.base import Draw
+from autovi.families.base import Family
 
 
 class Node(NamedTuple):
@@ -20,6 +23,23 @@ class Node(NamedTuple):
     q: Any
     draw: Draw
     log_q: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Conditional:
+    """The distribution of a block of the engine's own guide, once its parents' values are known."""
+
+    params: Any
+    constants: Any  # of a fixed map before the block: None without one
+    family: Family = field(metadata={"static": True})
+    event_ndim: int = field(metadata={"static": True})
+
+    def given(self, parents: jax.Array | None = None) -> Distribution:
+        """The distribution given a vector of the parents' values; None where the block has no parents."""
+        params = self.params if parents is None else self.family.given(self.params, parents)
+        q = self.family.distribution(params, self.event_ndim)
+        return q if self.constants is None else TransformedDistribution(q, [LowerCholeskyAffine(**self.constants)])
 
 
 @contextmanager

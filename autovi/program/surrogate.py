@@ -183,7 +183,7 @@ def counterfactual_cost(program: Program, world: World, node: str, value: Any, l
     nodes = [
         n
         for n in program.integrating
-        if not program.structure.below(node, n) and any(t in wanted for t in program.owned(n)[0])
+        if not program.is_below(node, n) and any(t in wanted for t in program.owned(n)[0])
     ]
     replaced = {t for n in nodes for t in program.owned(n)[0]}
     raw = there.terms([t for t in wanted if t not in replaced])
@@ -202,7 +202,7 @@ def downstream_cost(
         mine = [t for t in term.sources if t in aligned]
         if not mine:
             continue
-        if term.by is not None and program.structure.below(node, term.by):
+        if term.by is not None and program.is_below(node, term.by):
             total = total + sum(to_site(raw[t], aligned[t], lead) for t in mine)
         else:
             onto = aligned[mine[0]] if term.owned is None else _through(program, aligned, term, mine)

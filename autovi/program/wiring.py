@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from autovi.analysis.costs import Aligned
+from autovi.analysis.costs import Aligned, agreed
 from autovi.analysis.counted import masked_sites
 from autovi.analysis.structure import Structure
 from autovi.families.base import Layout
@@ -72,12 +72,29 @@ class Wiring:
         """Is the node one distribution over the concatenated values of its sites?"""
         return self.own and node not in self.plan.marginal and self.plan.block(node).flat
 
+    def is_below(self, node: str, other: str) -> bool:
+        """Is a node drawn from a distribution that depends on the value of another?"""
+        if self.own and node in self._parents:
+            parents = self._parents[node]
+            return other in parents or any(self.is_below(parent, other) for parent in parents)
+        return self.structure.below(node, other)
+
+    @cached_property
+    def _parents(self) -> dict[str, tuple[str, ...]]:
+        return {b.name: b.parents for b in self.plan.blocks}
+
+    def scale(self, node: str) -> float:
+        """The plate scale of a node's sites, where it is known before the program runs."""
+        return self.traced.scales.get(self.plan.block(node).sites[0], 1.0)
+
     def keeps_entropy(self, node: str) -> bool:
         """Does log q of the node's draw carry a gradient?"""
         return self.plan.estimator_of(node).pathwise or not self.objective.local_costs
 
     def node_site(self, node: str) -> Site:
-        """The site of a node that is not flat, as it is drawn."""
+        """The site of a node that is not flat, as it is drawn; the first where several are drawn by element."""
+        if self.own and node not in self.plan.marginal:
+            return self.sites.samples[self.plan.block(node).sites[0]]
         sites = self.guide_sites if self.guide_sites is not None and node in self.guide_sites.samples else self.sites
         return sites.samples[node]
 
@@ -92,11 +109,15 @@ class Wiring:
         """The cost terms below a node, and how their dimensions belong to its own. Those of a flat node, whose elements
         have one density between them, count together."""
         if node not in self._downstream:
-            below: dict[str, Aligned]
-            if self.is_flat(node):
-                sites = self.plan.block(node).sites
-                below = {t: () for s in sites for t in self.structure.downstream[s] if t != f"q:{s}"}
-                below[f"q:{node}"] = ()
+            below: dict[str, Aligned] = {}
+            if self.own and node not in self.plan.marginal:
+                for site in self.plan.block(node).sites:
+                    for term, aligned in self.structure.downstream[site].items():
+                        own = f"q:{node}" if term == f"q:{site}" else term
+                        onto: Aligned = () if self.is_flat(node) else aligned
+                        below[own] = agreed(below[own], onto) if own in below else onto
+                for child in self.below(node):  # a parent is flat
+                    below |= dict.fromkeys(self.downstream(child), ())
             else:
                 below = dict(self.structure.downstream[node])
             # A site that is summed out has no log q, though the guide function may draw it.
@@ -115,7 +136,7 @@ class Wiring:
             return self._as_inputs({node: value})
         block = self.plan.block(node)
         values = self.blocks.site_values(block, value)
-        if node in self.unconstrained or block.flat or sites.samples[node].discrete:
+        if node in self.unconstrained or block.flat or block.by_element or sites.samples[node].discrete:
             return self._as_inputs(values)
         return {graph.outputs[f"value:{node}"]: values[node]}
 
@@ -136,8 +157,8 @@ class Wiring:
         inputs = self.traced.graph.inputs
         if self.own and node not in (*self.plan.marginal, *self.plan.ancestral):
             block = self.plan.block(node)
-            own_scale = not (block.flat or node in self.unconstrained or self.sites.samples[node].discrete)
-            if own_scale:
+            together = block.flat or block.by_element
+            if not (together or node in self.unconstrained or self.sites.samples[node].discrete):
                 return [self.traced.graph.outputs[f"value:{node}"]]
             return [inputs[f"node:{s}"] for s in block.sites]
         return [inputs[f"node:{node}"]]
@@ -151,7 +172,7 @@ class Wiring:
 
     def below(self, node: str) -> list[str]:
         """The nodes whose distribution depends on a node."""
-        return [n for n in self.order if self.structure.below(n, node)]
+        return [n for n in self.order if n != node and self.is_below(n, node)]
 
     @cached_property
     def _affected(self) -> dict[str, frozenset[Any]]:

@@ -13,7 +13,7 @@ from autovi.analysis.counted import counts_of, masked_sites
 from autovi.estimators.base import Draw, Estimator
 from autovi.model.graph import Values, like_traced
 from autovi.model.traced import weighted
-from autovi.program.nodes import Node, log_q_of, naming
+from autovi.program.nodes import Conditional, Node, log_q_of, naming
 from autovi.program.wiring import Wiring
 
 stop = jax.lax.stop_gradient
@@ -91,10 +91,20 @@ class World:
     def distribution(self, node: str) -> Any:
         """The distribution that a node is drawn from, given what is above it."""
         if node in self.distributions:
-            return self.distributions[node]
+            q = self.distributions[node]
+            return q.given(self._parents(node)) if isinstance(q, Conditional) else q
         made = self.program.traced.distributions[node]
         leaves = self.outputs([f"distribution:{node}:{i}" for i in range(made.num_leaves)])
         return jax.tree.unflatten(made, leaves.values())
+
+    def _parents(self, node: str) -> jax.Array:
+        """The values of a block's parents, one after the other."""
+        values = []
+        for parent in self.program.plan.block(node).parents:
+            value = self.nodes[parent].draw.value
+            elsewhere = self.under is not None and self.nodes[parent] is self.under.nodes.get(parent)
+            values.append(stop(value) if self.frozen and elsewhere else value)
+        return jnp.concatenate(values)
 
     def draw(self, forced: Mapping[str, Any]) -> World:
         """Draws every node in order, those apart that are `forced` to a value."""
@@ -157,7 +167,7 @@ class World:
         for node in program.order:
             if node in changes:
                 world._set(node, changes[node])
-            elif any(program.structure.below(node, other) for other in changes):
+            elif any(program.is_below(node, other) for other in changes):
                 world._set(node, None)
         return world
 
@@ -215,4 +225,4 @@ class World:
         if self.program.is_flat(name):
             return -log_q
         mask = out[f"weight:{name}"] if f"weight:{name}" in out else self.counts(name)
-        return weighted(-log_q, out.get(f"scale:{name}", self.program.traced.scales.get(name, 1.0)), mask)
+        return weighted(-log_q, out.get(f"scale:{name}", self.program.scale(name)), mask)

@@ -83,7 +83,8 @@ def faulty_sites(engine: Engine, state: State) -> list[str]:
             name = path[1].key
             sites = engine.program.plan.block(name).sites if path[0].key == "guide" else (name,)
             counts.update({s: counts.get(s, 0) + int(part.max(initial=0)) for s in sites if part.any()})
-        counts.update({n: int(c) for n, c in state.bad_params.rows.items() if int(c)})
+        of_rows = {n: int(c) for n, c in state.bad_params.rows.items() if int(c)}
+        counts.update({s: c for n, c in of_rows.items() for s in engine.program.plan.block(n).sites})
     return sorted(counts, key=lambda n: -counts[n])
 
 

@@ -51,7 +51,7 @@ def _made(
 ) -> Any:
     sources = [b for b in old.plan.blocks if set(b.sites) & set(block.sites)]
     parts = [p for b in sources for p in _parts(b, old, guide[b.name], before.get(b.name), block.sites)]
-    whole = _ordered(block, parts, old)
+    whole = _by_element(block, parts, new) if block.by_element else _ordered(block, parts, old)
     if whole is None:
         raise ValueError(f"block {block.name!r}: its sites {list(block.sites)} are tied to others that are not in it")
     loc, scale = whole
@@ -69,7 +69,7 @@ def _made(
 
 def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: Collection[str]) -> list[Part]:
     normal = family_of(block).as_normal(params)
-    if normal is None:
+    if normal is None or normal[0].ndim > 1:
         raise ValueError(f"block {block.name!r}: family {family_of(block).name!r} is no normal that another could hold")
     loc, scale = normal
     if block.map:
@@ -81,6 +81,17 @@ def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: 
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     places = {s: slice(e - n, e) for s, n, e in zip(block.sites, sizes, ends, strict=True)}
     return [Part((s,), loc[p], scale[p]) for s, p in places.items() if s in wanted]
+
+
+def _by_element(block: Block, parts: list[Part], new: Program) -> tuple[jax.Array, jax.Array] | None:
+    """Independent normals over the values of each element of the plates, None where they are tied to others."""
+    by_site = {p.sites[0]: p for p in parts if len(p.sites) == 1 and p.scale.ndim == 1}
+    if set(by_site) != set(block.sites):
+        return None
+    batch_shape = new.blocks.layout(block).batch_shape
+    of_element = lambda x: x.reshape(*batch_shape, -1)  # noqa: E731
+    loc, scale = (jnp.concatenate([of_element(by_site[s][i]) for s in block.sites], -1) for i in (1, 2))
+    return loc, scale
 
 
 def _ordered(block: Block, parts: list[Part], program: Program) -> tuple[jax.Array, jax.Array] | None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from autovi.plan.plan import Block
 from autovi.program.program import Program
 from autovi.run.moving import moved_blocks
 from autovi.run.optimizer import MANY, Optimizer, joined, split
@@ -106,8 +107,15 @@ class State(NamedTuple):
 def same_blocks(old: Program, new: Program, before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
     """The blocks of the new plan whose parameters mean the same as in the old one, whatever their estimators."""
     theirs = {b.name: b for b in old.plan.blocks}
-    same = lambda b: theirs.get(b.name) is not None and theirs[b.name].distribution == b.distribution  # noqa: E731
-    return frozenset(b.name for b in new.plan.blocks if same(b) and before.get(b.name) is after.get(b.name))
+    given = lambda program, b: [program.plan.block(p).sites for p in b.parents]  # noqa: E731
+
+    def same(b: Block) -> bool:
+        other = theirs.get(b.name)
+        if other is None or other.distribution != b.distribution or given(old, other) != given(new, b):
+            return False
+        return before.get(b.name) is after.get(b.name)
+
+    return frozenset(b.name for b in new.plan.blocks if same(b))
 
 
 def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax.Array, num_terms: int) -> State:

@@ -14,7 +14,8 @@ from autovi.families.base import Layout
 from autovi.preparation import Options, prepare
 
 JOINT = [n for n, f in FAMILIES.items() if f.joint]
-LOCAL = [n for n, f in FAMILIES.items() if not f.joint]
+WITHOUT_PARENTS = [n for n, f in FAMILIES.items() if not f.conditional]  # the others: `program/test_parents.py`
+PARENTS = jnp.array([0.3, -0.2])
 
 # A value to start from, and a prior that the family is right for.
 STARTS = {
@@ -22,6 +23,7 @@ STARTS = {
     "delta": [-1.5, 0.3, 2.0],
     "full_rank": [-1.5, 0.3, 2.0],
     "low_rank": [-1.5, 0.3, 2.0],
+    "conditional_normal": [-1.5, 0.3, 2.0],
     "gamma": [0.05, 1.0, 30.0],
     "beta": [0.1, 0.5, 0.8],
     "dirichlet": [0.1, 0.3, 0.6],
@@ -32,6 +34,7 @@ PRIORS = {
     "delta": dist.LogNormal(0.0, 1.0),
     "full_rank": dist.LogNormal(0.0, 1.0),
     "low_rank": dist.LogNormal(0.0, 1.0),
+    "conditional_normal": dist.LogNormal(0.0, 1.0),
     "gamma": dist.Gamma(2.0, 1.0),
     "beta": dist.Beta(2.0, 3.0),
     "dirichlet": dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])),
@@ -45,7 +48,7 @@ PRIORS = {
 def layout_of(name, batch_shape=(2,)):
     """A block of three values per batch element, events where the family has them."""
     if FAMILIES[name].joint:
-        return Layout((), (3,))
+        return Layout((), (3,), num_parents=len(PARENTS))
     if name == "dirichlet":
         return Layout(batch_shape, (3,))
     return Layout((*batch_shape, 3), (), 4 if name == "categorical" else None)
@@ -64,6 +67,10 @@ def made(name):
     return family, layout, start, params
 
 
+def member(family, layout, params):
+    return family.distribution(family.given(params, PARENTS), len(layout.event_shape))
+
+
 def test_every_family_is_tested():
     assert set(PRIORS) == set(FAMILIES)
 
@@ -74,7 +81,7 @@ def test_shapes_and_support(name):
 
     @jax.jit
     def draw(params):
-        q = family.distribution(params, len(layout.event_shape))
+        q = member(family, layout, params)
         draws = q.sample(jax.random.key(0), (100,))
         support = family.support if family.support is not None else q.support
         return q, draws, q.log_prob(draws), jnp.all(support(draws))
@@ -92,7 +99,7 @@ def test_shapes_and_support(name):
 def test_starts_concentrated_around_the_start(name):
     """The mean is the start; the spread is a tenth on the unconstrained scale, that of ten counts on the site's own."""
     family, layout, start, params = made(name)
-    q = family.distribution(params, len(layout.event_shape))
+    q = member(family, layout, params)
     np.testing.assert_allclose(q.mean, start, rtol=1e-5)
     if name == "delta":
         return
@@ -108,7 +115,7 @@ def test_starts_concentrated_around_the_start(name):
 @pytest.mark.parametrize("name", ["bernoulli", "categorical"])
 def test_finite_supports_start_uniform(name):
     family, layout, _, params = made(name)
-    log_prob = family.distribution(params, 0).log_prob(jnp.ones(layout.batch_shape, int))
+    log_prob = member(family, layout, params).log_prob(jnp.ones(layout.batch_shape, int))
     np.testing.assert_allclose(jnp.exp(log_prob), 0.5 if name == "bernoulli" else 0.25, rtol=1e-6)
 
 
@@ -123,7 +130,7 @@ def test_gradients_at_extreme_parameters_are_right(name):
     moved = jax.tree.map(lambda p: jnp.stack([p - shift, p + shift]), params)
 
     def total(params, value):
-        return jnp.sum(family.distribution(params, len(layout.event_shape)).log_prob(value))
+        return jnp.sum(member(family, layout, params).log_prob(value))
 
     if name == "delta":
         values = moved["loc"]
@@ -195,17 +202,11 @@ def test_in_a_plate(name):
     check_sum_of_terms(model_of(name), name)
 
 
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize("name", [n for n in JOINT if n in WITHOUT_PARENTS])
 def test_in_a_plate_under_to_event(name):
     check_sum_of_terms(model_of(name, to_event=True), name)
 
 
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", WITHOUT_PARENTS)
 def test_in_a_subsampled_plate_under_to_event(name):
     check_sum_of_terms(model_of(name, subsample_size=2, to_event=name not in NO_TO_EVENT), name, subsample_size=2)
-
-
-@pytest.mark.parametrize("name", JOINT)
-def test_joint_families_refuse_a_subsampled_plate(name):
-    with pytest.raises(ValueError, match="site 'z'.*subsampled plate.*valid: .*normal"):
-        prepare(model_of(name, subsample_size=2), {"y": np.zeros((2, 4))}, Options(families={"z": name}))

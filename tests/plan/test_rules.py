@@ -181,8 +181,8 @@ def test_sites_in_a_subsampled_plate_are_in_no_joint_block():
     assert "subsampled" in plan["u"].why and plan["u"].block == "u"
     assert plan["u"].shape == (4,)
     assert row(plan, "loc") == ("full_rank", "explicit", None)
-    with pytest.raises(ValueError, match="site 'u'.*'full_rank' does not fit.*subsampled plate.*'normal'"):
-        autovi.plan(mixture, {"y": Y, "subsample_size": 2}, families={"u": "full_rank"})
+    asked = autovi.plan(mixture, {"y": Y, "subsample_size": 2}, families={"u": "full_rank"})
+    assert asked.block("u").by_element and not asked.block("u").flat
 
 
 def test_batch_size_subsamples_by_number_or_by_name():
