@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from autovi.analysis.costs import Aligned, to_site
 from autovi.estimators.base import Cost, Density
@@ -22,7 +23,7 @@ stop = jax.lax.stop_gradient
 
 class Estimate(NamedTuple):
     """The objective's estimate of one step in nats, and each cost term's mean over the particles, in the order of the
-    step's `names`."""
+    program's `term_names`; where terms were integrated together, the mean of what took their place."""
 
     elbo: jax.Array
     terms: jax.Array
@@ -60,7 +61,7 @@ def estimate(
             surrogate, losses = surrogate + extra, losses + loss
     value = program.objective.value(step.log_weights)
     loss = -(value + surrogate - stop(surrogate)) + losses - stop(losses)
-    return loss, Estimate(stop(value), stop(jnp.mean(step.sums, axis=1)))
+    return loss, Estimate(stop(value), stop(jnp.mean(step.sums, axis=1))[step.places])
 
 
 class Step:
@@ -92,16 +93,19 @@ class Step:
 
     @cached_property
     def sums(self) -> jax.Array:
-        """Each cost term of every particle `[terms, particles]`, in the order of `names`, integrated terms in place of
-        raw ones."""
+        """Each cost term of every particle `[terms, particles]`, integrated terms in place of raw ones. First those on
+        their own, and then those that are computed together."""
         values = [t.value for _, t in sorted(self.terms.items())]
         alone = jnp.stack([v if v.ndim == 1 else jnp.sum(v, axis=tuple(range(1, v.ndim))) for v in values])
         return jnp.concatenate([alone, *(jnp.transpose(group) for group in self._together)])
 
     @property
-    def names(self) -> list[str]:
-        """The names of the cost terms: those on their own, sorted, and then those that are computed together."""
-        return [*sorted(self.terms), *(name for group in self.program.alike for name in group.names)]
+    def places(self) -> np.ndarray:
+        """Where each of the program's cost terms stands in `sums`: in one place those that were integrated together."""
+        alone = [term.sources for _, term in sorted(self.terms.items())]
+        sources = [*alone, *((name,) for group in self.program.alike for name in group.names)]
+        at = {name: place for place, names in enumerate(sources) for name in names}
+        return np.array([at[name] for name in self.program.term_names], int)
 
     @property
     def log_weights(self) -> jax.Array:

@@ -73,7 +73,7 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
 
 def faulty_sites(engine: Engine, state: State) -> list[str]:
     """The sites whose terms, or else whose parameters' gradients, were not finite in most of the skipped steps."""
-    bad_terms = zip(engine.term_names, np.asarray(state.bad_terms), strict=True)
+    bad_terms = zip(engine.program.term_names, np.asarray(state.bad_terms), strict=True)
     counts = {n.split(":", 1)[1]: int(c) for n, c in bad_terms if int(c)}
     if not counts:
         counted = jax.tree.leaves(state.bad_params.whole)

@@ -66,7 +66,6 @@ class Engine:
     optimizer: Optimizer
     fingerprint: Fingerprint
     lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
-    term_names: tuple[str, ...] = ()  # known once the start has been traced
     _starts: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)  # with the chunk, by the kind of key
     _jitted: dict[Any, Callable] = field(default_factory=dict)
 
@@ -196,21 +195,17 @@ class Engine:
         _, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), run_key)
         also = program.outputs_for(["inside"])
 
-        names: list[str] = []
-
         def attempt(point: jax.Array, key: jax.Array) -> Any:
             params = program.seen(program.init(run_key, arrays, point), indices)
             at_start = program.start_values(point, indices)
             step = Step(program, params, arrays, indices, key, 1, at_start, lanes=NUM_STARTS, also=also)
-            names.extend(step.names)
             inside = {n.split(":", 1)[1]: v[0] for n, v in step.outputs.items()}
-            return step.log_weights[0], jnp.isfinite(step.sums[:, 0]), inside
+            return step.log_weights[0], jnp.isfinite(step.sums[:, 0])[step.places], inside
 
         totals, finite, inside = jax.vmap(attempt)(points, jax.random.split(run_key, NUM_STARTS))
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
-        self.term_names = tuple(names)
-        state = init_state(program, params, self.optimizer, state_key, len(names))
+        state = init_state(program, params, self.optimizer, state_key)
         return state, Start(totals, finite, inside), result_key
 
     def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:

@@ -43,7 +43,7 @@ class State(NamedTuple):
     rng_key: jax.Array
     step: jax.Array
     skipped: jax.Array
-    bad_terms: jax.Array  # in the order of the terms' names
+    bad_terms: jax.Array  # in the order of the program's cost terms
     bad_params: Bad
 
     @property
@@ -87,6 +87,7 @@ class State(NamedTuple):
         params, params_of = split(new, {**before, "guide": move(before["guide"])})
         average, mean_of = split(new, {**means, "guide": move(means["guide"])})
         tables = {n: optimizer.init_table(new.node_site(n), p, mean_of[n]) for n, p in params_of.items()}
+        counted = dict(zip(old.term_names, self.bad_terms.tolist(), strict=True))
         estimators, states = init_estimators(new, rng_key)
         for block in new.plan.blocks:
             if block in old.plan.blocks and block.name in self.estimators:
@@ -100,6 +101,7 @@ class State(NamedTuple):
             tables={n: self.tables[n] if n in kept and n in self.tables else t for n, t in tables.items()},
             estimators=estimators,
             estimator_optimizers=states,
+            bad_terms=jnp.array([counted.get(t, 0) for t in new.term_names], jnp.int32),
             bad_params=init_bad(params, tables),
         )
 
@@ -118,7 +120,7 @@ def same_blocks(old: Program, new: Program, before: Mapping[str, Any], after: Ma
     return frozenset(b.name for b in new.plan.blocks if same(b))
 
 
-def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax.Array, num_terms: int) -> State:
+def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax.Array) -> State:
     """The state before the first step."""
     estimators, states = init_estimators(program, jax.random.fold_in(rng_key, 0))
     whole, tables = split(program, params)
@@ -134,7 +136,7 @@ def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax
         rng_key=rng_key,
         step=zero,
         skipped=zero,
-        bad_terms=jnp.zeros(num_terms, jnp.int32),
+        bad_terms=jnp.zeros(len(program.term_names), jnp.int32),
         bad_params=init_bad(whole, tables),
     )
 

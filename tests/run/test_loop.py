@@ -217,7 +217,7 @@ def test_a_bad_step_changes_nothing_but_the_counts(baseline):
     assert bool(jax.tree.leaves(after.estimators)) == baseline
     assert np.isnan(losses).all()
     assert int(after.skipped) == int(after.step) == CHUNK
-    counts = dict(zip(engine.term_names, after.bad_terms.tolist(), strict=True))
+    counts = dict(zip(engine.program.term_names, after.bad_terms.tolist(), strict=True))
     assert counts["p:loss"] == CHUNK and counts["p:e"] == 0
     assert (after.bad_params.whole["param"]["p"] == CHUNK).all()
 
