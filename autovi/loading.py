@@ -9,17 +9,20 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
-import numpy as np
+import optax
 
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES
 from autovi.model.inputs import Inputs, bind
+from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
 from autovi.result import storage
 from autovi.result.fit import Fit
-from autovi.result.saving import FIELDS, KIND, decode_data, model_of, named_leaves, unpack_labels
+from autovi.result.saving import FIELDS, KIND, decode_data, model_of, unpack_labels
 from autovi.run.engine import Engine
+from autovi.run.stopping import Progress
+from autovi.run.stored import restored
 
 
 def load(
@@ -29,6 +32,8 @@ def load(
     guide: Any = None,
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
+    objective: Objective | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Fit:
     """Reads a fit that `Fit.save` wrote, for the same model function, which a file does not hold.
 
@@ -40,6 +45,9 @@ def load(
         model: the model that was fitted.
         guide: the guide function or AutoGuide that was fitted, if one was.
         families, estimators: instances of the user's own classes, for sites that had them, by name or glob.
+        objective: an instance of the user's own class, if the fit had one.
+        optimizer: the Optax transformation, if the fit had one. It is not needed to look at the fit: what it remembers
+            is left out without it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,31 +63,27 @@ def load(
     if meta.get("kind") != KIND:
         raise ValueError(f"{name!r} was written by autovi, but is no fit; give the path of a file from `fit.save`.")
     try:
-        return _restore(arrays, meta, model, guide, families or {}, estimators or {})
+        asked = _options(meta, guide, families or {}, estimators or {}, objective)
+        return _restore(arrays, meta, model, replace(asked, optimizer=optimizer))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name!r}: {error}") from error
 
 
-def _restore(
-    arrays: Mapping[str, Any],
-    meta: Mapping[str, Any],
-    model: Callable,
-    guide: Any,
-    families: Mapping[str, Any],
-    estimators: Mapping[str, Any],
-) -> Fit:
-    engine, inputs = _prepared(arrays, meta, model, _options(meta, guide, families, estimators))
+def _restore(arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable, options: Options) -> Fit:
+    if options.optimizer is not None and meta["optimizer"] == "autovi":
+        raise ValueError("this fit had autovi's own optimizer; leave out optimizer=")
+    engine, inputs = _prepared(arrays, meta, model, options)
     saved = _saved_plan(engine.program.plan, meta["plan"])
     _check_same(meta, saved, engine)
-    own = jax.eval_shape(lambda: engine.estimator_params())
+    like = jax.eval_shape(engine.initial_state, inputs.traced(), jax.random.key(0))
+    with_memory = meta["optimizer"] == ("autovi" if options.optimizer is None else "given")
     return Fit(
         model=model,
         guide=engine.guide,
         engine=engine,
         inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
-        raw_params=_filled(jax.eval_shape(engine.initial_params, inputs.traced()), _under("param", arrays)),
-        estimator_params=_filled(own, _under("estimator", arrays)),
-        losses=arrays["losses"],
+        state=restored(like, engine.program, _under("state", arrays), with_memory),
+        progress=Progress(**{**meta["progress"], "rates": tuple(meta["progress"]["rates"])}, losses=[arrays["losses"]]),
         rng_key=arrays["rng_key"],
         saved_plan=saved,
         **{field: meta[field] for field in FIELDS},
@@ -101,7 +105,11 @@ def _prepared(
 
 
 def _options(
-    meta: Mapping[str, Any], guide: Any, families: Mapping[str, Any], estimators: Mapping[str, Any]
+    meta: Mapping[str, Any],
+    guide: Any,
+    families: Mapping[str, Any],
+    estimators: Mapping[str, Any],
+    objective: Objective | None,
 ) -> Options:
     """The options that give the saved plan again: every choice of it asked for by name."""
     name = meta["plan"]["guide"]
@@ -116,7 +124,17 @@ def _options(
         estimators=_instances({s: c["estimator"] for s, c in choices}, estimators, ESTIMATORS, "estimators"),
         num_particles=meta["plan"]["num_particles"],
         batch_size=meta["lengths"] or None,
+        objective=_objective(meta["objective"], objective),
     )
+
+
+def _objective(saved: list[Any], given: Objective | None) -> Objective:
+    name, settings = saved
+    if settings is not None and given is not None:
+        raise ValueError(f"this fit had objective={name!r}, which the file holds; leave out objective=")
+    if settings is None and given is None:
+        raise ValueError(f"this fit had the objective {name!r}, a class that is not autovi's own; pass objective=")
+    return OBJECTIVES[name](**settings) if given is None else given
 
 
 def _instances(
@@ -163,16 +181,3 @@ def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
 def _told(site: list[Any]) -> str:
     name, distribution, shape, observed = site
     return f"{name!r} ({'observed ' if observed else ''}{distribution} of shape {tuple(shape)})"
-
-
-def _filled(template: Any, arrays: Mapping[str, Any]) -> Any:
-    """A tree of the template's structure and dtypes with the saved leaves in it."""
-    expected = named_leaves(template)
-    for name, leaf in expected.items():
-        if name not in arrays or np.shape(arrays[name]) != leaf.shape:
-            got = np.shape(arrays[name]) if name in arrays else "nothing"
-            raise ValueError(f"this fit belongs to another model: parameter {name} has shape {leaf.shape}, got {got}")
-    if more := sorted(set(arrays) - set(expected)):
-        raise ValueError(f"this fit belongs to another model, which has the parameters {more}")
-    leaves = [np.asarray(arrays[name], leaf.dtype) for name, leaf in expected.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)

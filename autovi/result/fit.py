@@ -21,6 +21,8 @@ from autovi.result import export
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.saving import write_fit
 from autovi.run.engine import Draws, Engine
+from autovi.run.state import State
+from autovi.run.stopping import Progress
 
 GRADIENT_REPEATS = 64
 
@@ -38,12 +40,8 @@ class Fit:
     guide: Callable | None
     engine: Engine
     inputs: Inputs
-    raw_params: Any
-    estimator_params: Any
-    losses: np.ndarray
-    status: str
-    message: str
-    skipped_steps: int
+    state: State
+    progress: Progress
     rng_key: jax.Array
     num_draws: int
     seconds: float
@@ -54,8 +52,33 @@ class Fit:
 
     def __dir__(self) -> list[str]:
         """What is public: how a fit is held inside is not."""
-        inside = {"engine", "inputs", "raw_params", "estimator_params", "saved_plan"}
+        inside = {"engine", "inputs", "state", "progress", "raw_params", "saved_plan"}
         return [name for name in super().__dir__() if not name.startswith("_") and name not in inside]
+
+    @property
+    def status(self) -> str:
+        """How the fit ended, in a word."""
+        return self.progress.status
+
+    @property
+    def message(self) -> str:
+        """How the fit ended, in a sentence."""
+        return self.progress.message
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """The negative ELBO of every step, `(num_steps,)` in nats."""
+        return self.progress.all_losses()
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps had a non-finite ELBO or gradient and changed nothing."""
+        return int(self.state.skipped)
+
+    @cached_property
+    def raw_params(self) -> Any:
+        """The parameters to be used, by block, on the scale that they were trained on."""
+        return self.state.fitted
 
     @property
     def plan(self) -> Plan:
@@ -120,7 +143,7 @@ class Fit:
         """
         key = jax.random.fold_in(self.rng_key, 1)
         self._check_unchanged()
-        sampled = self.engine.gradients(self.raw_params, self.estimator_params, self._arrays, key, GRADIENT_REPEATS)
+        sampled = self.engine.gradients(self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS)
         of_block = gradient_summary(sampled["guide"])
         blocks = self.engine.program.plan.blocks
         of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}

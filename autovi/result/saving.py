@@ -16,24 +16,25 @@ from autovi.families import FAMILIES, Family
 from autovi.model.inputs import Inputs
 from autovi.model.labels import Labels
 from autovi.model.sites import Sites
+from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Plan
 from autovi.result import storage
+from autovi.run.stored import stored
 
 KIND = "fit"  # checkpoints are files of the same format
 # What is kept as it is.
-FIELDS = ("status", "message", "skipped_steps", "num_draws", "seconds")
+FIELDS = ("num_draws", "seconds")
 
 
 def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
-    """Writes a `Fit`: parameters, data with their labels, losses and the plan.
+    """Writes a `Fit`: its state, data with their labels, losses and the plan.
 
     Raises:
         ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
     """
     label_arrays, label_dims = pack_labels(fit.inputs.labels)
     arrays = {
-        **_prefixed("param", named_leaves(fit.raw_params)),
-        **_prefixed("estimator", named_leaves(fit.estimator_params)),
+        **_prefixed("state", stored(fit.state)),
         **_prefixed("data", fit.inputs.arrays),
         **_prefixed("label", label_arrays),
         "losses": fit.losses,
@@ -43,6 +44,9 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         "kind": KIND,
         "plan": fit.plan.to_dict(),
         "choices": choices_of(fit.plan),
+        "progress": {n: v for n, v in vars(fit.progress).items() if n != "losses"},
+        "objective": _instance(fit.engine.program.objective, OBJECTIVES),
+        "optimizer": _optimizer(fit),
         "model": model_of(fit.engine.full.sites),
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
         "data": data_template(fit.inputs),
@@ -52,13 +56,15 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
     storage.write(path, arrays, meta)
 
 
+def _optimizer(fit: Any) -> str:
+    """Whose memory the state holds."""
+    if fit.state.optimizer is None:
+        return "forgotten"
+    return "autovi" if fit.engine.optimizer.transform is None else "given"
+
+
 def _prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}/{name}": value for name, value in arrays.items()}
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of any tree by their paths, such as "['guide']['mu']['loc']"."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def model_of(sites: Sites) -> list[list[Any]]:
@@ -76,7 +82,7 @@ def choices_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _instance(chosen: Family | Estimator | None, table: Mapping[str, type]) -> list[Any] | None:
+def _instance(chosen: Family | Estimator | Objective | None, table: Mapping[str, type]) -> list[Any] | None:
     """Name and settings; of a class that is not autovi's own no settings, since a file cannot bring it back."""
     if chosen is None:
         return None

@@ -185,6 +185,10 @@ class Engine:
         """Parameters at the origin: their structure and shapes are those of every fit."""
         return self.program.init(jax.random.key(0), arrays, jnp.zeros(self.program.start_size))
 
+    def initial_state(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> State:
+        """The state at the origin, of the structure and shapes of every state."""
+        return init_state(self.program, self.initial_params(arrays), self.optimizer, rng_key)
+
     def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[State, Start, jax.Array]:
         """State before the first step at the best of the tried starting points; the last key is for the result."""
         rng_key = jax.random.key(rng_key) if jnp.issubdtype(jnp.result_type(rng_key), jnp.integer) else rng_key

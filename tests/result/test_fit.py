@@ -127,21 +127,22 @@ def test_khat_of_an_exact_fit_and_of_a_poor_one():
     evidence = stats.multivariate_normal(np.zeros(4), np.eye(4) + 1.0).logpdf(y)
     assert good.khat < 0.3
     assert good.elbo == pytest.approx(evidence, abs=5 * good.elbo_se + 1e-3)
-    exact = replace(good, raw_params={"guide": {"mu": exact_normal(good, 6.0 / 5.0, 0.2**0.5)}, "param": {}})
+    exact = replace(good, state=good.state._replace(average=exact_normal(good, 6.0 / 5.0, 0.2**0.5)))
     assert exact.khat == -np.inf and exact.elbo == pytest.approx(evidence, abs=1e-4)
-    narrow = replace(good, raw_params={"guide": {"mu": exact_normal(good, 6.0 / 5.0, 0.1)}, "param": {}})
+    narrow = replace(good, state=good.state._replace(average=exact_normal(good, 6.0 / 5.0, 0.1)))
     assert narrow.khat > 0.5  # the weights' tail has the shape 0.95, which a thousand draws understate
 
 
 def exact_normal(fit, mean, sd):
     """The only block's parameters set to a normal, whichever of the normal families it is."""
-    (leaves,) = fit.raw_params["guide"].values()
+    ((block, leaves),) = fit.raw_params["guide"].items()
     scale = next(name for name in leaves if name.startswith("log_"))
-    return {
+    params = {
         **{name: np.zeros_like(leaf) for name, leaf in leaves.items()},
         "loc": np.full_like(leaves["loc"], mean),
         scale: np.full_like(leaves[scale], np.log(sd)),
     }
+    return {"guide": {block: params}, "param": {}}
 
 
 def test_gradients_are_by_site(fit):

@@ -78,7 +78,6 @@ def assert_same(a, b):
 def test_everything_comes_back(fit, loaded):
     assert_same(loaded.params, fit.params)
     assert_same(loaded.raw_params, fit.raw_params)
-    assert_same(loaded.estimator_params, fit.estimator_params)
     assert loaded.plan.to_dict() == fit.plan.to_dict() and str(loaded.plan) == str(fit.plan)
     assert_same(loaded.losses, fit.losses)
     for field in ("status", "message", "skipped_steps", "num_draws", "seconds"):
@@ -373,11 +372,11 @@ def rewrite(path, to, **changes):
 
 def test_wrong_shapes(path, tmp_path):
     arrays, _ = storage.read(path)
-    name = next(n for n in arrays if n.startswith("param/") and "logits" in n)
+    name = next(n for n in arrays if n.startswith("state/.params") and "logits" in n)
     rewrite(path, tmp_path / "odd.fit", **{name: np.zeros(5)})
     with pytest.raises(ValueError, match=r"odd.fit.*logits.*\(5,\)"):
         autovi.load(tmp_path / "odd.fit", model)
-    rewrite(path, tmp_path / "more.fit", **{"param/['guide']['more']": np.zeros(5)})
+    rewrite(path, tmp_path / "more.fit", **{"state/.params['guide']['more']": np.zeros(5)})
     with pytest.raises(ValueError, match=r"more.fit.*'more'"):
         autovi.load(tmp_path / "more.fit", model)
 
@@ -386,7 +385,7 @@ def test_a_crash_while_writing_leaves_the_old_file(fit, tmp_path, monkeypatch):
     path = tmp_path / "fit"
     fit.save(path)
     before = path.read_bytes()
-    longer = replace(fit, losses=np.zeros(1000, np.float32))
+    longer = replace(fit, progress=replace(fit.progress, losses=[np.zeros(1000, np.float32)]))
 
     def crash(descriptor):
         raise OSError("no space left")
