@@ -13,7 +13,7 @@ from typing import Any
 
 from jax import Array
 
-from autovi.distributions import formulas
+from autovi.distributions import formulas, gammas
 
 Density = Callable[[Any, Array], Array]
 
@@ -67,10 +67,15 @@ def _explicit(*moving: str, note: str = "", **more: Any) -> Known:
 
 
 def _implicit(
-    *moving: str, missing: tuple[str, ...] = (), note: str = "", own_family: str | None = None, **routes: str
+    *moving: str,
+    missing: tuple[str, ...] = (),
+    note: str = "",
+    own_family: str | None = None,
+    density: Density | None = None,
+    **routes: str,
 ) -> Known:
     known = Known("implicit", moving_support=moving, not_pathwise=missing, note=note, own_family=own_family)
-    return replace(known, implicit=routes)
+    return replace(known, density=density, implicit=routes)
 
 
 def _circular(own_family: str | None = None, **routes: str) -> Known:
@@ -107,21 +112,23 @@ TABLE: dict[str, Known] = {
     "AsymmetricLaplaceQuantile": _implicit(quantile="analytic"),
     "BernoulliLogits": _finite(density=formulas.bernoulli_logits, relaxed_density=formulas.relaxed_bernoulli_logits),
     "BernoulliProbs": _finite(density=formulas.bernoulli_probs, relaxed_density=formulas.bernoulli_probs),
-    "Beta": _implicit(own_family="beta", concentration1="quadrature", concentration0="quadrature"),
+    "Beta": _implicit(own_family="beta", density=gammas.beta, concentration1="quadrature", concentration0="quadrature"),
     "BetaBinomial": _finite(_TOTAL),
     "BetaNegativeBinomial": _discrete(_INFINITE),
-    "BetaProportion": _implicit(own_family="beta", mean="quadrature", concentration="quadrature"),
+    "BetaProportion": _implicit(own_family="beta", density=gammas.beta, mean="quadrature", concentration="quadrature"),
     "BinomialLogits": _finite(_TOTAL, density=formulas.binomial_logits, relaxed_density=formulas.binomial_logits),
     "BinomialProbs": _finite(_TOTAL),
     "CAR": _explicit(),
     "CategoricalLogits": _finite(density=formulas.categorical_logits),
     "CategoricalProbs": _finite(),
     "Cauchy": _explicit(note=_HEAVY),
-    "Chi2": _implicit(own_family="gamma", df="quadrature"),
+    "Chi2": _implicit(own_family="gamma", density=gammas.gamma, df="quadrature"),
     "CirculantNormal": _explicit(),
     "Dagum": _explicit(),
     "Delta": _explicit("v", note="a draw is the parameter itself"),
-    "Dirichlet": _implicit(own_family="dirichlet", concentration="quadrature", note="normalized gammas"),
+    "Dirichlet": _implicit(
+        own_family="dirichlet", density=gammas.dirichlet, concentration="quadrature", note="normalized gammas"
+    ),
     "DirichletMultinomial": _discrete(_COUNTS),
     "DiscreteUniform": _finite("if the bounds are concrete and the same throughout"),
     "Distribution": _no_path("unknown distribution: only what its support tells"),
@@ -130,7 +137,7 @@ TABLE: dict[str, Known] = {
     "ExpandedDistribution": _no_path(_PER_INSTANCE),
     "Exponential": _explicit(own_family="gamma"),
     "FoldedDistribution": _no_path(_PER_INSTANCE),
-    "Gamma": _implicit(own_family="gamma", concentration="quadrature"),
+    "Gamma": _implicit(own_family="gamma", density=gammas.gamma, concentration="quadrature"),
     "GammaPoisson": _discrete(_INFINITE),
     "GaussianCopula": _no_path(_PER_INSTANCE),
     "GaussianCopulaBeta": _implicit(concentration1="analytic", concentration0="analytic"),
@@ -150,7 +157,7 @@ TABLE: dict[str, Known] = {
     "ImproperUniform": _observed("no sampler: may be a prior, never a guide"),
     "Independent": _no_path(_PER_INSTANCE),
     "IntervalCensoredDistribution": _observed(_CENSORED),
-    "InverseGamma": _implicit(concentration="quadrature"),
+    "InverseGamma": _implicit(density=gammas.inverse_gamma, concentration="quadrature"),
     "InverseWishart": _implicit(concentration="triangular"),
     "InverseWishartCholesky": _implicit(concentration="triangular"),
     "Kumaraswamy": _explicit(),

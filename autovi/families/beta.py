@@ -15,8 +15,9 @@ from autovi.model.sites import Site
 
 @dataclass(frozen=True)
 class Beta(Family):
-    """q(x) = Beta(x; exp(log_concentration1), exp(log_concentration0)) for x in the unit interval.
+    """q(x) = Beta(x; c m, c (1 - m)) for x in the unit interval, m = sigmoid(logit_mean), c = exp(log_concentration).
 
+    Mean and concentration are nearly orthogonal: steps in one leave the other right, also where c is large.
     Exact for the probability of a Bernoulli or binomial likelihood.
 
     Example:
@@ -32,11 +33,10 @@ class Beta(Family):
         return None if site.support == "unit interval" else f"its support is {site.support}, not the unit interval"
 
     def init(self, start: jax.Array, layout: Layout) -> Params:
-        return {
-            "log_concentration1": jnp.log(10.0 * start),
-            "log_concentration0": jnp.log(10.0 * (1.0 - start)),
-        }
+        logit = jnp.log(start) - jnp.log1p(-start)
+        return {"logit_mean": logit, "log_concentration": jnp.full_like(start, jnp.log(10.0))}
 
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
-        one, zero = jnp.exp(params["log_concentration1"]), jnp.exp(params["log_concentration0"])
+        concentration = jnp.exp(params["log_concentration"])
+        one, zero = (concentration * jax.nn.sigmoid(sign * params["logit_mean"]) for sign in (1, -1))
         return to_event(dist.Beta(one, zero, validate_args=False), event_ndim)

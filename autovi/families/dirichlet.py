@@ -15,8 +15,9 @@ from autovi.model.sites import Site
 
 @dataclass(frozen=True)
 class Dirichlet(Family):
-    """q(x) = Dirichlet(x; exp(log_concentration)) for x on the simplex.
+    """q(x) = Dirichlet(x; c m) for x on the simplex, m = softmax(logits), c = exp(log_concentration).
 
+    Mean and total are nearly orthogonal: steps in one leave the other right, also where c is large.
     Exact for the probabilities of a categorical or multinomial likelihood.
 
     Example:
@@ -32,7 +33,8 @@ class Dirichlet(Family):
         return None if site.support == "simplex" else f"its support is {site.support}, not the simplex"
 
     def init(self, start: jax.Array, layout: Layout) -> Params:
-        return {"log_concentration": jnp.log(10.0 * start)}
+        return {"logits": jnp.log(start), "log_concentration": jnp.full(start.shape[:-1], jnp.log(10.0), start.dtype)}
 
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
-        return to_event(dist.Dirichlet(jnp.exp(params["log_concentration"]), validate_args=False), event_ndim)
+        concentration = jnp.exp(params["log_concentration"])[..., None] * jax.nn.softmax(params["logits"])
+        return to_event(dist.Dirichlet(concentration, validate_args=False), event_ndim)

@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.scipy.special import ndtr, ndtri
 
+from autovi.distributions.special import log_quotient
 from autovi.implicit.log_concave.base import FAR, LogConcave
-from autovi.implicit.numerics.special import log_quotient
 
 
 def log_concave_of(fn: Any) -> LogConcave | None:

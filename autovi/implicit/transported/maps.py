@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from autovi.implicit.numerics.special import digamma_gap, log1p_minus, trigamma
+from autovi.distributions.special import digamma_gap, log1p_minus, trigamma
 from autovi.implicit.transported.transport import Transport, stirling
 from autovi.implicit.univariate.gamma import draw_log_ratio
 

@@ -12,9 +12,9 @@ from jax import Array
 from jax.scipy.special import gammaln
 
 from autovi.distributions import registry
+from autovi.distributions.special import digamma_gap
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.sampling import fraction, positive_below_one, scaled_exp
-from autovi.implicit.numerics.special import digamma_gap
 
 TRANSPORTED = ("Gamma", "Beta", "Dirichlet")
 

@@ -8,10 +8,10 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
+from autovi.distributions.special import digamma_difference
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
 from autovi.implicit.numerics.sampling import fraction, smallest
-from autovi.implicit.numerics.special import digamma_difference
 from autovi.implicit.univariate.gamma import draw_log_ratio
 
 RAISED_BELOW = 3.0  # shapes that a recurrence raises by one, so that the integrand falls fast enough

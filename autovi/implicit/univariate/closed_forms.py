@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
+from autovi.distributions.special import log1p_ratio, log_quotient
 from autovi.implicit.numerics.sampling import positive_below_one, scaled_exp
-from autovi.implicit.numerics.special import log1p_ratio, log_quotient
 
 
 def location_scale_velocity(fn: Any, value: Array, moving: Any) -> Array:

@@ -8,11 +8,11 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
+from autovi.distributions.special import digamma_gap, log_quotient
 from autovi.implicit.attach import attach
 from autovi.implicit.log_concave.families import gamma_reach
 from autovi.implicit.numerics.quadrature import cutoff, integrate, num_nodes
 from autovi.implicit.numerics.sampling import scaled_exp, until_accepted
-from autovi.implicit.numerics.special import digamma_gap, log_quotient
 from autovi.keys import as_key
 
 SHIFTED_BELOW = 3.0  # shapes that the recurrence raises by one, so that the integrand falls fast enough

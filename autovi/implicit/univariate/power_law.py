@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
+from autovi.distributions.special import log1p_ratio, log_quotient
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.quadrature import integrate
-from autovi.implicit.numerics.special import log1p_ratio, log_quotient
 
 FURTHEST = 1e8  # log(z / low) where low is 0
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 
+from autovi.distributions.special import digamma_excess, log1p_minus
 from autovi.implicit.attach import attach
 from autovi.implicit.numerics.matrices import inverse_lower, matvec
 from autovi.implicit.numerics.quadrature import cutoff, integrate, reach
-from autovi.implicit.numerics.special import digamma_excess, log1p_minus
 from autovi.implicit.univariate.gamma import draw_log_ratio
 
 RAISED_BELOW = 3.0  # half degrees of freedom that the recurrence raises by one, so that the tail falls fast enough
