@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, lax
@@ -17,11 +18,12 @@ from autovi.distributions.table import TABLE, Density, Known
 
 
 def log_density(fn: dist.Distribution, value: ArrayLike) -> Array:
-    """`fn.log_prob(value)` for a value known to be finite and inside the support of `fn`.
+    """`fn.log_prob(value)` for a finite value, known to be inside the support of `fn` unless that moves.
 
     `ExpandedDistribution`, `Independent` and `MaskedDistribution` are read through; a class without a `density` in
     the table falls back to `fn.log_prob(value)`. Values may be integers, booleans or floats. A value outside the
-    support is not detected: check data first, or use `fn.log_prob`.
+    support is not detected, as data are checked first, unless `fn` validates its arguments and its bounds are traced:
+    there the density is minus infinity.
 
     Args:
         fn: the distribution, batch shape `B` and event shape `E`.
@@ -49,8 +51,21 @@ def _by_table(formula: Callable[[Known], Density | None], fn: dist.Distribution,
         if name in _WRAPPERS:
             return _WRAPPERS[name](partial(_by_table, formula), fn, jnp.asarray(value))
         if (density := formula(TABLE[name])) is not None:
-            return density(fn, jnp.asarray(value))
+            return _checked(density, fn, jnp.asarray(value)) if _moves(fn) else density(fn, jnp.asarray(value))
     return jnp.asarray(fn.log_prob(value))
+
+
+def _moves(fn: dist.Distribution) -> bool:
+    """Must values be checked against bounds that are not known before the program runs?"""
+    return bool(fn._validate_args) and any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(fn.support))
+
+
+def _checked(density: Density, fn: dist.Distribution, value: Array) -> Array:
+    inside = fn.support(value)
+    within = inside.reshape(inside.shape + (1,) * fn.event_dim)
+    # Outside, the derivative might be NaN, also where the density is not taken.
+    densities = density(fn, jnp.where(within, value, fn.support.feasible_like(value)))
+    return jnp.where(inside, densities, -jnp.inf)
 
 
 def unvalidated(fn: dist.Distribution) -> dist.Distribution:

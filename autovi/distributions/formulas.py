@@ -65,7 +65,9 @@ def _count_log_rate(count: Array, rate: Array) -> Array:
 
 _count_log_rate.defjvps(
     lambda tangent, _, count, rate: tangent * jnp.log(rate),
-    lambda tangent, _, count, rate: tangent * count / jnp.where(count == 0, 1.0, rate),
+    # At a rate of 0 a count is impossible, so that nothing moves with it: an infinite derivative would make NaN of a
+    # branch that has no weight.
+    lambda tangent, _, count, rate: tangent * count / jnp.where((count == 0) | (rate == 0), jnp.inf, rate),
 )
 
 

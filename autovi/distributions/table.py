@@ -14,6 +14,7 @@ from typing import Any
 from jax import Array
 
 from autovi.distributions import formulas, gammas
+from autovi.distributions.truncated import truncated
 
 Density = Callable[[Any, Array], Array]
 
@@ -165,7 +166,7 @@ TABLE: dict[str, Known] = {
     "LKJCholesky": _implicit(concentration="triangular"),
     "Laplace": _explicit(note="the log density has a kink at loc"),
     "LeftCensoredDistribution": _observed(_CENSORED),
-    "LeftTruncatedDistribution": _explicit("low"),
+    "LeftTruncatedDistribution": _explicit("low", density=truncated),
     "LeftTruncatedGamma": _implicit("low", low="analytic", base_dist="analytic"),
     "Levy": _explicit(note=_HEAVY + "; loc moves the support, but the density vanishes at its edge"),
     "LogNormal": _explicit(),
@@ -191,7 +192,7 @@ TABLE: dict[str, Known] = {
     "ProjectedNormal": _explicit(),
     "RelaxedBernoulliLogits": _explicit(),
     "RightCensoredDistribution": _observed(_CENSORED),
-    "RightTruncatedDistribution": _explicit("high"),
+    "RightTruncatedDistribution": _explicit("high", density=truncated),
     "RightTruncatedGamma": _implicit("high", high="analytic", base_dist="analytic"),
     "SineBivariateVonMises": _circular(**_SINE_BIVARIATE),
     "SineSkewed": _circular(skewness="triangular", base_dist="triangular"),
@@ -199,7 +200,7 @@ TABLE: dict[str, Known] = {
     "StudentT": _implicit(df="quadrature"),
     "TransformedDistribution": _no_path(_PER_INSTANCE),
     "TruncatedPolyaGamma": _explicit(note="no parameters"),
-    "TwoSidedTruncatedDistribution": _explicit("low", "high"),
+    "TwoSidedTruncatedDistribution": _explicit("low", "high", density=truncated),
     "TwoSidedTruncatedGamma": _implicit("low", "high", low="analytic", high="analytic", base_dist="analytic"),
     "Uniform": _explicit("low", "high"),
     "Unit": _observed("a factor: it has no value"),

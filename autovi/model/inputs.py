@@ -89,7 +89,7 @@ def bind(model: Callable, data: Any) -> Inputs:
         name = _path_name(path, names)
         value, label = split(leaf, name)
         # A copy: draws and predictions are computed when asked for, when the user may have changed the array in place.
-        value = value.copy() if isinstance(value, np.ndarray) else value
+        value = _widened(value.copy()) if isinstance(value, np.ndarray) else value
         paths.append(name)
         leaves.append(value)
         _check_finite(name, value)
@@ -158,6 +158,12 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | jax.Array)
 
 
+def _widened(value: np.ndarray) -> np.ndarray:
+    """Integers of at least 32 bits: with less, 255 + 1 is 0 in a density."""
+    small = np.issubdtype(value.dtype, np.integer) and value.dtype.itemsize < 4
+    return value.astype(np.int32) if small else value
+
+
 def _check_precision(name: str, value: Any) -> None:
     """JAX computes with 32 bits unless told otherwise: numbers that do not fit are refused, and a warning says where
     the differences between numbers would be lost."""
@@ -175,6 +181,7 @@ def _check_precision(name: str, value: Any) -> None:
         largest = float(np.abs(array).max())
         if largest > float(np.finfo(np.float32).max):
             raise ValueError(f"data[{name!r}] has numbers that do not fit 32 bits, up to {largest:.3g}; {remedy}")
+        _check_underflow(name, array, remedy)
         spread = float(array.max() - array.min())
         if 0 < spread < 1e3 * np.finfo(np.float32).eps * largest:
             warnings.warn(
@@ -183,6 +190,17 @@ def _check_precision(name: str, value: Any) -> None:
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _check_underflow(name: str, array: np.ndarray, remedy: str) -> None:
+    tiny = (array != 0) & (np.abs(array) < np.finfo(np.float32).tiny)
+    if tiny.any():
+        warnings.warn(
+            f"data[{name!r}] has {int(tiny.sum())} numbers that 32 bits do not hold, such as "
+            f"{float(array[tiny].flat[0]):.3g}, which becomes 0; {remedy}",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _check_finite(name: str, value: Any) -> None:

@@ -26,8 +26,6 @@ from autovi.model.masked import masked_outputs
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
 from autovi.model.traced import Param, Traced, weighted
 
-# Supports that do not depend on parameters: data are checked against them once.
-FAST_SUPPORTS = ("real", "boolean", "integer nonnegative")
 CONCRETE_ERRORS = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -297,12 +295,15 @@ class NumPyroRun:
     def _model_outputs(self, r: Record) -> dict[str, Any]:
         assert r.fn is not None
         name, site = r.name, self.sites.samples[r.name]
-        fast = site.support in FAST_SUPPORTS and (r.observed or self._drawn_inside(site))
         # Blocks never leave a support, and values between those of a discrete site are in none.
         checked = (self.tracing.guide is not None or r.observed) and not self.tracing.relaxed
         fn = r.fn if checked else unvalidated(r.fn)
-        fast_density = relaxed_log_density if name in self.tracing.relaxed else log_density if fast else None
-        density = fn.log_prob(r.value) if fast_density is None else fast_density(fn, r.value)
+        if name in self.tracing.relaxed:
+            density = relaxed_log_density(fn, r.value)
+        elif r.observed or self._drawn_inside(site):
+            density = log_density(fn, r.value)
+        else:
+            density = fn.log_prob(r.value)
         out = {f"p:{name}": density if r.scale is None else r.scale * density}
         if site.observed and not site.auxiliary:
             out[f"likelihood:{name}"] = density

@@ -154,6 +154,7 @@ def test_a_rule_holds_under_jit_and_vmap():
 
 def test_every_row_names_a_numpyro_class_and_is_tried():
     tried = {name.split(",")[0] for name in CASES} - {"no rule"} | {"Dirichlet"}  # in `test_gammas.py`
+    tried |= {f"{side}TruncatedDistribution" for side in ("Left", "Right", "TwoSided")}  # in `test_truncated.py`
     assert tried == {name for name, row in TABLE.items() if row.density}
 
 
