@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from jax.flatten_util import ravel_pytree
 from scipy.special import i0e, i1e
 from scipy.stats import kstest
@@ -77,7 +78,7 @@ def exact(density, size, params):
             weights = jax.nn.softmax(log_density.ravel()).reshape(factor.shape) * factor
             return jnp.sum(weights[..., None] * costs(grid), range(size)) / jnp.sum(weights)
 
-        return np.asarray(expected(flat)), np.asarray(jax.jit(jax.jacfwd(expected))(flat))
+        return np.asarray(expected(flat)), np.asarray(jit(jax.jacfwd(expected))(flat))
 
 
 def assert_mean(found, right):
@@ -95,7 +96,7 @@ def test_expected_costs_and_their_gradients(name):
     mean, gradient = exact(density, size, params)
     flat, unravel = ravel_pytree(jax.tree.map(jnp.float32, params))
 
-    @jax.jit
+    @jit
     def estimate(direction):
         draw = lambda flat: costs(implicit.sample(jax.random.key(1), make(**unravel(flat)), (NUM,)))  # noqa: E731
         return jax.jvp(draw, (flat,), (direction,))
@@ -151,7 +152,7 @@ def phi_slopes(t, *params):
 def phis():
     """20,000 float64 draws of phi for each row of `SINES`."""
     with jax.enable_x64(True):
-        draw = jax.jit(lambda sine: draw_pair(jax.random.key(0), sine, (20_000, len(SINES)))[0])
+        draw = jit(lambda sine: draw_pair(jax.random.key(0), sine, (20_000, len(SINES)))[0])
         return np.asarray(draw(Sine(*jnp.asarray(SINES.T))))
 
 
@@ -201,7 +202,7 @@ def test_skewness_of_uniform_angles():
     """E sin z_i = skewness_i / 2, at the edge of what skewness may be too."""
     skewness = jnp.array([[0.6, -0.4], [0.1, 0.2]])
 
-    @jax.jit
+    @jit
     def estimate(skewness):
         def draw(skewness):
             base = dist.Uniform(-np.pi, np.pi).expand([2, 2]).to_event(1)
@@ -237,8 +238,8 @@ def test_a_circle_of_another_length_has_no_draws():
         base = dist.Uniform(-half * jnp.ones(1), half * jnp.ones(1)).to_event(1)
         return implicit.sample(0, dist.SineSkewed(base, jnp.array([0.2])), (3,))
 
-    assert np.isnan(jax.jit(draws)(1.0)).all()
-    assert np.isfinite(jax.jit(draws)(np.pi)).all()
+    assert np.isnan(jit(draws)(1.0)).all()
+    assert np.isfinite(jit(draws)(np.pi)).all()
 
 
 def test_given_uniform_angles_move_with_the_skewness():
@@ -262,7 +263,7 @@ def test_batches_wrappers_and_given_values(name):
     def fn(flat):
         return make(**unravel(flat)).expand([4, 3]).to_event(1)
 
-    @jax.jit
+    @jit
     def gradients(flat, weights):
         draw = lambda flat: implicit.sample(jax.random.key(3), fn(flat), (5,))  # noqa: E731
         drawn, pull = jax.vjp(draw, flat)
@@ -292,7 +293,7 @@ def test_second_derivatives_under_vmap():
     def first(kappa, skewness):
         return jax.jvp(lambda kappa: draw(kappa, skewness), (kappa,), (1.0,))[1]
 
-    @jax.jit
+    @jit
     @jax.vmap
     def second(kappa, skewness):
         return [jax.jvp(first, (kappa, skewness), along)[1] for along in ((1.0, 0.0), (0.0, 1.0))]

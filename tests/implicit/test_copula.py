@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from scipy import special, stats
 
 from autovi import implicit
@@ -42,7 +43,7 @@ def test_quantiles_and_scores_of_marginals(name):
     law = scipy_law(point)
     exact = at_scores(law, scores)
     for x64, tolerance in ((True, 1e-9), (False, 2e-5)):
-        both = jax.jit(lambda x, z: (quantile(make(point), x), normal_scores(make(point), z)))
+        both = jit(lambda x, z: (quantile(make(point), x), normal_scores(make(point), z)))
         with jax.enable_x64(x64):
             got, back = both(jnp.asarray(scores), jnp.asarray(exact))
         if name != "Gumbel" or x64:  # whose own inverse loses the upper tail in single precision
@@ -90,7 +91,7 @@ def test_copula_draws_move_as_at_fixed_noise(name):
         (8 * (at(i, j) - at(-i, -j)) - (at(2 * i, 2 * j) - at(-2 * i, -2 * j))) / (12 * h) for i, j in ((1, 0), (0, 1))
     ]
 
-    @jax.jit
+    @jit
     def slopes(a, rho, value):
         return jax.jacfwd(lambda a, rho: implicit.reparameterize(make(a, rho), value), (0, 1))(a, rho)
 
@@ -115,7 +116,7 @@ def test_copula_draws_have_the_law_and_the_gradient_of_their_product(name):
 
     exact = np.array([mean(*point), slope(1, 0), slope(0, 1)])
 
-    @jax.jit
+    @jit
     def draws(a, rho):
         draw = lambda a, rho: implicit.sample(jax.random.key(0), make(a, rho), (num,))  # noqa: E731
         product = lambda a, rho: draw(a, rho).prod(-1)  # noqa: E731
@@ -136,7 +137,7 @@ def test_copula_second_derivatives_and_batches():
     values = [by_noise(marginals, noise, *(np.array([1.7, 0.6]) + k * h * direction)) for k in range(-3, 4)]
     exact = np.array([2, -27, 270, -490, 270, -27, 2]) / (180 * h * h) @ values
 
-    @jax.jit
+    @jit
     def second(point, direction, value):
         moved = lambda p: implicit.reparameterize(make(p[0], p[1]), value)  # noqa: E731
         return jax.jvp(lambda p: jax.jvp(moved, (p,), (direction,))[1], (point,), (direction,))[1]
@@ -170,5 +171,5 @@ def test_inversion_of_a_distribution_function():
     for x64, tolerance in ((True, 1e-11), (False, 2e-5)):
         with jax.enable_x64(x64):
             for exact, cdf, low, high in cases:
-                got = jax.jit(lambda u, cdf=cdf, low=low, high=high: invert(cdf, u, low, high))(jnp.asarray(u))
+                got = jit(lambda u, cdf=cdf, low=low, high=high: invert(cdf, u, low, high))(jnp.asarray(u))
                 np.testing.assert_allclose(got, exact, rtol=tolerance, atol=tolerance * 1e-3)

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from numpyro.distributions import constraints, transforms
 
 import autovi
@@ -151,7 +152,7 @@ def test_a_model_is_planned_only_where_a_density_is_that_of_its_draws(name, chec
     with numpyro.validation_enabled(checked):
         fn = make()
         grid = np.linspace(-24.0, 24.0, 48_001).reshape((-1, *shape))
-        density = np.exp(np.asarray(jax.jit(fn.log_prob)(grid), np.float64))
+        density = np.exp(np.asarray(jit(fn.log_prob)(grid), np.float64))
         inside = (grid > 0) | (name not in ("equal supports", "fold", "fold of one side", "fold of transforms"))
         by_density = np.sum((grid * density)[inside & np.isfinite(density)]) * 1e-3
         error = abs(by_density - np.mean(np.asarray(fn.sample(jax.random.key(0), (100_000,)), np.float64)))
@@ -310,7 +311,7 @@ def test_draws_do_not_know_of_masks(around):
 def test_weights_that_do_not_add_up_to_one_inside_another_mixture():
     """NumPyro takes them in proportion where it does not check them, as under jit."""
 
-    @jax.jit
+    @jit
     def slopes(probs):
         def draws(w):
             inner = dist.MixtureSameFamily(dist.Categorical(probs=probs), dist.Normal(jnp.array([0.0, 1.0]), 1.0))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from jax.scipy.special import ndtr
 from jax.scipy.stats import norm
 from scipy import integrate, stats
@@ -59,7 +60,7 @@ def test_each_draw_against_closed_forms(make, bits, tolerance):
     z = np.linspace(-6, 14, 41)
     with jax.enable_x64(bits == 64):
         p = three(float)
-        got = jax.jit(jax.jacobian(given(make, jnp.asarray(z, float))))(p)
+        got = jit(jax.jacobian(given(make, jnp.asarray(z, float))))(p)
     w, loc, scale = np.array([0.2, 0.5, 0.3]), np.array([-2.0, 0.5, 3.0]), np.array([0.5, 1.0, 2.0])
     each = stats.norm.pdf(z[:, None], loc, scale)
     density = (each @ w)[:, None]
@@ -83,14 +84,14 @@ def test_components_without_a_differentiable_cdf_against_scipy():
             return dist.MixtureSameFamily(dist.Categorical(probs=p["w"]), components)
 
         z = np.array([0.003, 0.2, 0.5, 0.97])
-        got = jax.jit(jax.jacobian(given(betas, jnp.array(z))))({"a": jnp.array(a), "w": jnp.array(w)})
+        got = jit(jax.jacobian(given(betas, jnp.array(z))))({"a": jnp.array(a), "w": jnp.array(w)})
 
         def halves(p):
             components = [dist.Normal(0.3, p["scale"]), dist.Gumbel(0.0, 2.0)]
             return dist.MixtureGeneral(dist.Categorical(probs=p["w"]), components)
 
         x = np.array([-3.0, -0.1, 0.2, 4.0])
-        other = jax.jit(jax.jacobian(given(halves, jnp.array(x))))({"scale": jnp.array(1.5), "w": jnp.array(w)})
+        other = jit(jax.jacobian(given(halves, jnp.array(x))))({"scale": jnp.array(1.5), "w": jnp.array(w)})
     density = stats.beta.pdf(z[:, None], a, b) @ w
     for i, at in enumerate(z):
         for k in range(2):
@@ -120,7 +121,7 @@ def test_several_coordinates_against_the_standardization():
             second = jnp.sum(w * ndtr((z[1] - p["loc"][:, 1]) / p["scale"][:, 1])) / jnp.sum(w)
             return jnp.stack([first, second])
 
-        got = jax.jit(jax.jacobian(given(rows, z)))(p)
+        got = jit(jax.jacobian(given(rows, z)))(p)
         by_value = jax.vmap(jax.jacobian(standardization, 1), (None, 0))(p, z)
         by_parameters = jax.vmap(jax.jacobian(standardization), (None, 0))(p, z)
         for name in p:
@@ -144,7 +145,7 @@ def test_gradients_of_mean_variance_and_products(bits):
     def costs(x):
         return jnp.stack([x, x**2]) if x.ndim == 1 else jnp.stack([x[:, 0] * x[:, 1], (x[:, 0] * x[:, 1]) ** 2])
 
-    @partial(jax.jit, static_argnums=1)
+    @partial(jit, static_argnums=1)
     def along(key, make, p, direction):
         return jax.jvp(lambda p: costs(draw_mixture(key, make(p), (num,))), (p,), (direction,))[1]
 
@@ -185,7 +186,7 @@ def test_the_variance_grows_with_the_distance_as_published(distance, published):
     assert abs(exact - published) < 0.06 * published + 5e-5
     num = 100_000
 
-    @jax.jit
+    @jit
     def gradient(key):
         def draws(logit):
             logits = jnp.stack([jnp.zeros(()), logit])
@@ -223,8 +224,8 @@ def test_second_derivatives():
         }
         for make in (normals, different):
             once = lambda p, make=make: jax.jvp(given(make, z), (p,), (first,))[1]  # noqa: E731
-            got = jax.jit(lambda p, once=once: jax.jvp(once, (p,), (second,))[1])(p)
-            reverse = jax.jit(jax.grad(lambda p, once=once: jnp.sum(once(p))))(p)
+            got = jit(lambda p, once=once: jax.jvp(once, (p,), (second,))[1])(p)
+            reverse = jit(jax.grad(lambda p, once=once: jnp.sum(once(p))))(p)
             exact = jax.vmap(
                 lambda z: jax.jvp(lambda p, z: velocity(p, z, first), (p, z), (second, velocity(p, z, second)))[1]
             )(z)
@@ -241,7 +242,7 @@ def test_draws_follow_the_mixture_with_its_shapes():
     num = 40_000
     law = lambda x: stats.norm.cdf(np.asarray(x)[..., None], p["loc"][0], p["scale"]) @ jax.nn.softmax(p["logits"][0])  # noqa: E731
     for make in (normals, different):
-        draws = jax.jit(lambda p, make=make: draw_mixture(jax.random.key(2), make(p), (num, 2)))(p)
+        draws = jit(lambda p, make=make: draw_mixture(jax.random.key(2), make(p), (num, 2)))(p)
         assert draws.shape == (num, 2)
         for column in np.asarray(draws, np.float64).T:
             assert stats.kstest(column, law).pvalue > 1e-7
@@ -259,7 +260,7 @@ def test_far_components_give_large_but_finite_gradients(make, bits, representabl
     """Halfway between, x moves by (1/4) / p, as long as that is a number; at the modes by its ordinary value."""
     with jax.enable_x64(bits == 64):
 
-        @jax.jit
+        @jit
         def moved(distance):
             z = jnp.stack([0.0 * distance, distance, -distance, distance + 4])
             p = {"logits": jnp.zeros(2), "loc": jnp.stack([-distance, distance]), "scale": jnp.ones(2)}
@@ -277,7 +278,7 @@ def test_a_weight_of_zero():
     """Its derivative is there: the first step of the component into the mixture."""
     z = jnp.array([-1.0, 0.4, 2.0])
     make = lambda p: dist.MixtureSameFamily(dist.Categorical(probs=p), dist.Normal(jnp.array([0.0, 1.0]), 1.0))  # noqa: E731
-    got = jax.jit(jax.jacobian(given(make, z)))(jnp.array([1.0, 0.0]))
+    got = jit(jax.jacobian(given(make, z)))(jnp.array([1.0, 0.0]))
     exact = -(stats.norm.cdf(z, 1.0) - stats.norm.cdf(z)) / stats.norm.pdf(z)
     np.testing.assert_allclose(got[:, 1], exact, rtol=1e-4)
     np.testing.assert_allclose(got[:, 0], 0.0, atol=1e-5)
