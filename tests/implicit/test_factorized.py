@@ -53,7 +53,7 @@ def test_first_and_second_derivatives_of_each_draw(way):
             return factorized(z, standardize, p) if way == "factorized" else sequential(z, conditional_of(p))
 
         for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
-            got, exact = jit(derivative(attached))(p), derivative(lambda p: explicit(p, noise))(p)
+            got, exact = jit(derivative(attached))(p), jit(derivative(lambda p: explicit(p, noise)))(p)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), got, exact)
         np.testing.assert_array_equal(attached(p), z)
         alone = jit(jax.vmap(lambda row: factorized(row, standardize, p)))(z)

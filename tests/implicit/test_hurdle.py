@@ -93,7 +93,7 @@ def test_values_that_are_zero_disturb_no_second_derivative():
         )
 
     def second(make, value):
-        return jax.jacfwd(jax.jacrev(lambda a: implicit.reparameterize(make(a), value)))(1.5)
+        return jit(jax.jacfwd(jax.jacrev(lambda a: implicit.reparameterize(make(a), value))))(1.5)
 
     found = second(lambda a: dist.HurdleProbs(shifted(a), 0.3), value)
     np.testing.assert_allclose(found[1:], second(shifted, value[1:]), rtol=1e-5)

@@ -193,7 +193,7 @@ def test_second_derivatives_of_a_power_law_at_its_logarithmic_case():
     with jax.enable_x64(True):
         value = jnp.array([0.6, 2.0, 3.9])
         # At a given draw; a draw's own derivative moves with it too.
-        partial = lambda alpha: jax.jacfwd(slope)(alpha)  # noqa: E731
+        partial = jit(jax.jacfwd(slope))
         around = [partial(alpha) for alpha in (-1 - 1e-4, -1.0, -1 + 1e-4)]
         np.testing.assert_allclose(around[1], (around[0] + around[2]) / 2, rtol=1e-6)
 

@@ -262,9 +262,11 @@ def test_wrappers_are_read_through():
         wrapped = plain.expand([4, 3]).mask(jnp.ones((4, 3), bool)).to_event(1)
         return implicit.sample(jax.random.key(0), wrapped, (2,))
 
-    draws, slopes = jax.jvp(total, (jnp.array([0.5, 1.5, 4.0]),), (jnp.array([1.0, 1.0, 1.0]),))
+    def both(a):
+        draws, slopes = jax.jvp(total, (a,), (jnp.ones(3),))
+        again = jax.jvp(lambda a: implicit.reparameterize(dist.Gamma(a, 2.0), draws), (a,), (jnp.ones(3),))[1]
+        return draws, slopes, again
+
+    draws, slopes, again = quickly(both, jnp.array([0.5, 1.5, 4.0]))
     assert draws.shape == (2, 4, 3) and np.unique(draws).size == 24
-    again = jax.jvp(
-        lambda a: implicit.reparameterize(dist.Gamma(a, 2.0), draws), (jnp.array([0.5, 1.5, 4.0]),), (jnp.ones(3),)
-    )[1]
     np.testing.assert_allclose(slopes, again, rtol=1e-4)
