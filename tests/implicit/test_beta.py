@@ -71,7 +71,7 @@ def per_draw(function, rng_key, a, b, num=NUM):
     """The gradient of `function(log-odds)` in both shapes for each draw: every draw has shapes of its own."""
     copies = [jnp.broadcast_to(x, (num, *jnp.shape(x))) for x in (a, b)]
     total = lambda a, b: jnp.sum(function(log_odds(rng_key, a, b, copies[0].shape)))  # noqa: E731
-    return jit(jax.grad(total, (0, 1)))(*copies)
+    return jax.jit(jax.grad(total, (0, 1)))(*copies)  # millions of draws: worth compiling well
 
 
 def test_expected_logarithms_for_all_shapes():

@@ -117,14 +117,16 @@ def test_copula_draws_have_the_law_and_the_gradient_of_their_product(name):
     exact = np.array([mean(*point), slope(1, 0), slope(0, 1)])
 
     @jit
-    def draws(a, rho):
-        draw = lambda a, rho: implicit.sample(jax.random.key(0), make(a, rho), (num,))  # noqa: E731
-        product = lambda a, rho: draw(a, rho).prod(-1)  # noqa: E731
-        one, zero = jnp.ones_like(a), jnp.zeros_like(a)
-        slopes = [jax.jvp(product, (a, rho), d)[1] for d in ((one, zero), (zero, one))]
-        return draw(a, rho), jnp.stack([product(a, rho), *slopes])
+    def draws(point):
+        def product(point):
+            value = implicit.sample(jax.random.key(0), make(*point), (num,))
+            return value.prod(-1), value
 
-    value, terms = (np.asarray(x, np.float64) for x in draws(*point))
+        along = lambda direction: jax.jvp(product, (point,), (direction,), has_aux=True)  # noqa: E731
+        return jax.vmap(along, out_axes=(None, 0, None))(jnp.eye(2))  # draws once
+
+    products, slopes, value = (np.asarray(x, np.float64) for x in draws(jnp.array(point)))
+    terms = np.stack([products, *slopes])
     error = np.abs(terms.mean(1) - exact) / (terms.std(1) / np.sqrt(num))
     assert error.max() < 5.5
     for law, z in zip(marginals(point[0]), value[:20_000].T, strict=True):

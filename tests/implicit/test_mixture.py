@@ -145,20 +145,24 @@ def test_gradients_of_mean_variance_and_products(bits):
         return jnp.stack([x, x**2]) if x.ndim == 1 else jnp.stack([x[:, 0] * x[:, 1], (x[:, 0] * x[:, 1]) ** 2])
 
     @partial(jit, static_argnums=1)
-    def along(key, make, p, direction):
-        return jax.jvp(lambda p: costs(draw_mixture(key, make(p), (num,))), (p,), (direction,))[1]
+    def along(key, make, p, directions):
+        def each(direction):
+            drawn = lambda p: costs(draw_mixture(key, make(p), (num,)))  # noqa: E731
+            return [jax.jvp(of, (p,), (direction,))[1] for of in (drawn, moments)]
+
+        return jax.vmap(each)(directions)  # draws once
 
     with jax.enable_x64(bits == 64):
         near = {"logits": jnp.array([0.3, -0.2]), "loc": jnp.array([-0.6, 0.8]), "scale": jnp.array([1.0, 0.7])}
         for make, p in ((normals, near), (different, near), (rows, rows_of_three())):
             rng = np.random.default_rng(0)
+            directions = []  # one for each parameter
             for name in p:
-                direction = jax.tree.map(jnp.zeros_like, p)
-                direction[name] = jnp.asarray(
-                    rng.uniform(0.5, 1.5, p[name].shape) * rng.choice([-1, 1], p[name].shape), float
-                )
-                exact = jax.jvp(moments, (p,), (direction,))[1]
-                found = np.asarray(along(jax.random.key(3), make, p, direction), np.float64)
+                speed = rng.uniform(0.5, 1.5, p[name].shape) * rng.choice([-1, 1], p[name].shape)
+                directions.append({**jax.tree.map(np.zeros_like, p), name: speed})
+            stacked = jax.tree.map(lambda *speeds: jnp.asarray(np.stack(speeds), float), *directions)
+            for name, found, exact in zip(p, *along(jax.random.key(3), make, p, stacked), strict=True):
+                found = np.asarray(found, np.float64)
                 assert np.isfinite(found).all()
                 error = found.std(axis=1) / num**0.5
                 assert (np.abs(found.mean(axis=1) - exact) < BOUND * error).all(), (make, name)

@@ -1,7 +1,5 @@
 """Truncated distributions against SciPy quadrature of their definition, their laws, and how far into a tail they go."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,7 +158,6 @@ def exact_slopes(name, theta, low, high, z):
     return np.array([-(da * above - below * db) / (below + above) for da, db in changes])
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def slopes(name, bounded, parameters, values):
     """The library's dz/dtheta at given draws, [parameters, draws]; the parameters are the base's and the bounds'."""
 
@@ -174,13 +171,17 @@ def slopes(name, bounded, parameters, values):
     return jax.vmap(lambda d: jax.jvp(moved, parameters, list(d))[1])(directions)
 
 
+# One program for all cases of a base and its bounds; in single precision as users compile it, for its rounding.
+COMPILED = {np.float32: jax.jit(slopes, static_argnums=(0, 1)), np.float64: jit(slopes, static_argnums=(0, 1))}
+
+
 def relative_error(case, dtype):
     """Of every slope at some draws, relative to the largest of that parameter; a parameter may hardly move any draw."""
     name, theta, low, high = case
     values = draws_inside(*case).astype(dtype)
     exact = np.array([exact_slopes(*case, float(z)) for z in values]).T
     parameters = [jnp.asarray(x, dtype) for x in (*theta, low, high) if x is not None]
-    ours = slopes(name, (low is not None, high is not None), parameters, jnp.asarray(values))
+    ours = COMPILED[dtype](name, (low is not None, high is not None), parameters, jnp.asarray(values))
     largest = np.maximum(np.abs(exact).max(1, keepdims=True), 1e-3)
     return (np.abs(np.asarray(ours, np.float64) - exact) / largest).max()
 
