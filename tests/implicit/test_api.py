@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from numpyro.distributions import constraints
 
 import autovi
@@ -17,13 +18,14 @@ from autovi.distributions.registry import lookup
 
 
 def test_shapes_are_those_of_numpyro():
+    shapes = (), (5,), (2, 3)
     for fn in (
         dist.Gamma(jnp.ones(3), 2.0),
         dist.Dirichlet(jnp.ones((2, 4))),
         dist.Normal(jnp.zeros((3, 1)), jnp.ones(2)),
     ):
-        for sample_shape in ((), (5,), (2, 3)):
-            drawn = implicit.sample(0, fn, sample_shape)
+        each = jit(lambda fn: [implicit.sample(0, fn, sample_shape) for sample_shape in shapes])(fn)
+        for sample_shape, drawn in zip(shapes, each, strict=True):
             assert drawn.shape == fn.shape(sample_shape)
             assert np.unique(drawn).size == drawn.size
 
@@ -37,22 +39,23 @@ def test_integers_among_the_parameters_are_numbers():
 
 
 def test_values_and_parameters_have_one_number_type():
+    def moved(scale, value):
+        made = lambda scale: implicit.reparameterize(dist.StudentT(jnp.array(5), 1, scale), value)  # noqa: E731
+        return jax.jvp(made, (scale,), (jnp.ones_like(scale),))
+
     with jax.enable_x64(True):
-        for value in (jnp.float32(2.5), 2.5, jnp.float64(2.5), np.float32([2.5])):
-            for scale in (jnp.float64(2.0), jnp.float32(2.0), 2.0):
-                made = lambda s, value=value: implicit.reparameterize(dist.StudentT(jnp.array(5), 1, s), value)  # noqa: E731
-                moved, along = jax.jvp(made, (scale,), (jnp.ones_like(scale),))
-                assert moved.dtype == along.dtype
-                np.testing.assert_allclose(along, 0.75)
+        values = jnp.float32(2.5), 2.5, jnp.float64(2.5), np.float32([2.5])
+        scales = jnp.float64(2.0), jnp.float32(2.0), 2.0
+        for made, along in jit(lambda: [moved(scale, value) for value in values for scale in scales])():
+            assert made.dtype == along.dtype
+            np.testing.assert_allclose(along, 0.75)
     whole = jax.grad(lambda s: implicit.reparameterize(dist.Normal(0.0, s), 3))(2.0)
     assert whole == 1.5
 
 
 def test_keys_of_every_kind():
-    drawn = [
-        implicit.sample(key, dist.Gamma(2.0), (4,))
-        for key in (3, np.int64(3), jax.random.key(3), jax.random.PRNGKey(3), np.asarray(jax.random.PRNGKey(3)))
-    ]
+    keys = (3, np.int64(3), jax.random.key(3), jax.random.PRNGKey(3), np.asarray(jax.random.PRNGKey(3)))
+    drawn = jit(lambda: [implicit.sample(key, dist.Gamma(2.0), (4,)) for key in keys])()
     for other in drawn[1:]:
         np.testing.assert_array_equal(other, drawn[0])
     for wrong in (3.0, "3", True, jax.random.split(jax.random.key(3), 2)):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from one_sided import ACCURACY, assert_accurate, assert_mean, beta_slope, digamma_difference, log_gamma_draws
 from scipy.special import betainc, polygamma
 from scipy.stats import kstest
@@ -61,7 +62,7 @@ def test_each_draw_against_quadrature(cases, dtype):
 def test_law_of_the_draws():
     shapes = np.array([(0.01, 0.3), (0.5, 0.5), (2.0, 3.0), (40.0, 0.7), (300.0, 1e4)]).T
     with jax.enable_x64(True):
-        drawn = np.asarray(jax.jit(lambda k: draw_beta(k, dist.Beta(*shapes), (NUM, 5)))(jax.random.key(0)))
+        drawn = np.asarray(jit(lambda k: draw_beta(k, dist.Beta(*shapes), (NUM, 5)))(jax.random.key(0)))
     for a, b, x in zip(*shapes, drawn.T, strict=True):
         assert kstest(x, lambda x, a=a, b=b: betainc(a, b, x)).pvalue > 1e-6
 
@@ -70,7 +71,7 @@ def per_draw(function, rng_key, a, b, num=NUM):
     """The gradient of `function(log-odds)` in both shapes for each draw: every draw has shapes of its own."""
     copies = [jnp.broadcast_to(x, (num, *jnp.shape(x))) for x in (a, b)]
     total = lambda a, b: jnp.sum(function(log_odds(rng_key, a, b, copies[0].shape)))  # noqa: E731
-    return jax.jit(jax.grad(total, (0, 1)))(*copies)
+    return jax.jit(jax.grad(total, (0, 1)))(*copies)  # millions of draws: worth compiling well
 
 
 def test_expected_logarithms_for_all_shapes():
@@ -91,7 +92,7 @@ def test_expected_logarithms_of_values_that_leave_the_number_type():
         second = draw_beta(jax.random.key(3), dist.Beta(other, b), (NUM, 3))
         return jnp.sum(jnp.log(first)) + jnp.sum(jnp.log1p(-second)), (first, second)
 
-    (by_a, by_b), (first, second) = jax.jit(jax.grad(logs, (0, 1), has_aux=True))(small, small)
+    (by_a, by_b), (first, second) = jit(jax.grad(logs, (0, 1), has_aux=True))(small, small)
     assert np.mean(np.asarray(first)[:, 2] < 2 * smallest(first.dtype)) > 0.3
     assert np.mean(np.asarray(second)[:, 2] > 1 - 2e-7) > 0.7
     exact = polygamma(1, 0.01) - polygamma(1, 0.01 + np.array([0.01, 1.0, 100.0]))
@@ -104,7 +105,7 @@ def test_draws_are_inside_and_their_gradient_finite(dtype):
     with jax.enable_x64(dtype == "float64"):
         a, b = (jnp.broadcast_to(jnp.asarray(x, dtype), (200, len(PAIRS))) for x in PAIRS.T)
 
-        @jax.jit
+        @jit
         def draws(a, b):
             drawn, back = jax.vjp(lambda a, b: draw_beta(jax.random.key(3), dist.Beta(a, b), a.shape), a, b)
             return drawn, *back(1 / drawn)
@@ -119,7 +120,7 @@ def test_draws_are_inside_and_their_gradient_finite(dtype):
 def test_variance_is_half_of_that_of_a_gamma_ratio():
     copies = jnp.full(NUM, 2.0), jnp.full(NUM, 3.0)
     ours = per_draw(jax.nn.sigmoid, jax.random.key(4), 2.0, 3.0)
-    theirs = jax.jit(jax.grad(lambda ab: jnp.sum(dist.Beta(*ab).sample(jax.random.key(5)))))(copies)
+    theirs = jit(jax.grad(lambda ab: jnp.sum(dist.Beta(*ab).sample(jax.random.key(5)))))(copies)
     ratios = [np.var(mine) / np.var(yours) for mine, yours in zip(ours, theirs, strict=True)]
     # By quadrature 0.42 in a and 0.67 in b; the standard error of a ratio is 0.01.
     assert ratios[0] < 0.55
@@ -137,7 +138,7 @@ def test_second_derivatives():
     """Of E x^2 = a (a + 1) / ((a + b) (a + b + 1)), both shapes moving, small and large ones."""
     a, b = jnp.array([0.4, 2.0, 30.0]), jnp.array([0.7, 3.0, 8.0])
     square = lambda a, b: draw_beta(jax.random.key(6), dist.Beta(a, b), (NUM, 3)) ** 2  # noqa: E731
-    sampled = jax.jit(lambda a, b: second_along(square, a, b))(*(jnp.broadcast_to(x, (NUM, 3)) for x in (a, b)))
+    sampled = jit(lambda a, b: second_along(square, a, b))(*(jnp.broadcast_to(x, (NUM, 3)) for x in (a, b)))
     exact = second_along(lambda a, b: a * (a + 1) / ((a + b) * (a + b + 1)), a, b)
     assert_mean(sampled, np.asarray(exact, np.float64), 1e-4)
 
@@ -145,8 +146,8 @@ def test_second_derivatives():
 def test_given_draws_move_as_our_own_do():
     shapes, speeds = (2.0, 3.0), (1.0, 0.3)
     own = lambda a, b: draw_beta(jax.random.key(7), dist.Beta(a, b), (500,))  # noqa: E731
-    value, ours = jax.jit(lambda: jax.jvp(own, shapes, speeds))()
-    theirs = jax.jit(beta_velocity)(dist.Beta(*shapes), value, dist.Beta(*speeds))
+    value, ours = jit(lambda: jax.jvp(own, shapes, speeds))()
+    theirs = jit(beta_velocity)(dist.Beta(*shapes), value, dist.Beta(*speeds))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -154,7 +155,7 @@ def test_mean_and_concentration():
     """A `BetaProportion` of mean m and concentration c: E log x = digamma(m c) - digamma(c)."""
     m, c = 0.3, 4.0
     logs = lambda m, c: jnp.log(draw_beta(jax.random.key(8), dist.BetaProportion(m, c), (NUM,)))  # noqa: E731
-    by_mean, by_concentration = jax.jit(jax.jacfwd(logs, (0, 1)))(m, c)
+    by_mean, by_concentration = jit(jax.jacfwd(logs, (0, 1)))(m, c)
     assert_mean(by_mean, c * polygamma(1, m * c))
     assert_mean(by_concentration, m * polygamma(1, m * c) - polygamma(1, c))
 
@@ -163,16 +164,18 @@ def test_compiled_and_vectorized_draws_are_the_same():
     keys = jax.random.split(jax.random.key(9), 3)
     shapes = jnp.array([0.4, 2.0, 50.0])
     draws = lambda k, a: jnp.sum(jnp.log(draw_beta(k, dist.Beta(a, 2.0), (4,))))  # noqa: E731
-    one_by_one = jax.jit(lambda: jax.lax.map(lambda args: jax.grad(draws, 1)(*args), (keys, shapes)))()
-    together = jax.jit(jax.grad(lambda a: jnp.sum(jax.vmap(draws)(keys, a))))(shapes)
+    one_by_one = jit(lambda: jax.lax.map(lambda args: jax.grad(draws, 1)(*args), (keys, shapes)))()
+    together = jit(jax.grad(lambda a: jnp.sum(jax.vmap(draws)(keys, a))))(shapes)
     np.testing.assert_allclose(one_by_one, together, rtol=1e-4)
 
 
 def test_no_pair_of_shapes_needs_more_nodes():
     """Each corner of the shapes at eight places: with 12 nodes Beta(100, 0.1) at 0.99 misses by 3e-4."""
     x = np.float32([1e-6, 0.01, 0.1, 0.3, 0.5, 0.9, 0.97, 0.99])
+    moved = lambda a, b: implicit.reparameterize(dist.Beta(a, b), jnp.asarray(x))  # noqa: E731
+    along = jit(lambda a, b: jax.jvp(lambda a: moved(a, b), (a,), (np.float32(1),)))
     for a, b in itertools.product(np.float32([0.01, 0.1, 1.0, 10.0, 100.0]), repeat=2):
-        got = jax.jvp(lambda a, b=b: implicit.reparameterize(dist.Beta(a, b), jnp.asarray(x)), (a,), (np.float32(1),))
+        got = along(a, b)
         logit = np.log(x.astype(float)) - np.log1p(-x.astype(float))
         exact = x * (1.0 - x.astype(float)) * [beta_slope(at, float(a), float(b)) for at in logit]
         np.testing.assert_allclose(got[1], exact, rtol=3e-5)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from scipy import special, stats
 
 from autovi import implicit
@@ -42,7 +43,7 @@ def test_quantiles_and_scores_of_marginals(name):
     law = scipy_law(point)
     exact = at_scores(law, scores)
     for x64, tolerance in ((True, 1e-9), (False, 2e-5)):
-        both = jax.jit(lambda x, z: (quantile(make(point), x), normal_scores(make(point), z)))
+        both = jit(lambda x, z: (quantile(make(point), x), normal_scores(make(point), z)))
         with jax.enable_x64(x64):
             got, back = both(jnp.asarray(scores), jnp.asarray(exact))
         if name != "Gumbel" or x64:  # whose own inverse loses the upper tail in single precision
@@ -90,7 +91,7 @@ def test_copula_draws_move_as_at_fixed_noise(name):
         (8 * (at(i, j) - at(-i, -j)) - (at(2 * i, 2 * j) - at(-2 * i, -2 * j))) / (12 * h) for i, j in ((1, 0), (0, 1))
     ]
 
-    @jax.jit
+    @jit
     def slopes(a, rho, value):
         return jax.jacfwd(lambda a, rho: implicit.reparameterize(make(a, rho), value), (0, 1))(a, rho)
 
@@ -115,15 +116,17 @@ def test_copula_draws_have_the_law_and_the_gradient_of_their_product(name):
 
     exact = np.array([mean(*point), slope(1, 0), slope(0, 1)])
 
-    @jax.jit
-    def draws(a, rho):
-        draw = lambda a, rho: implicit.sample(jax.random.key(0), make(a, rho), (num,))  # noqa: E731
-        product = lambda a, rho: draw(a, rho).prod(-1)  # noqa: E731
-        one, zero = jnp.ones_like(a), jnp.zeros_like(a)
-        slopes = [jax.jvp(product, (a, rho), d)[1] for d in ((one, zero), (zero, one))]
-        return draw(a, rho), jnp.stack([product(a, rho), *slopes])
+    @jit
+    def draws(point):
+        def product(point):
+            value = implicit.sample(jax.random.key(0), make(*point), (num,))
+            return value.prod(-1), value
 
-    value, terms = (np.asarray(x, np.float64) for x in draws(*point))
+        along = lambda direction: jax.jvp(product, (point,), (direction,), has_aux=True)  # noqa: E731
+        return jax.vmap(along, out_axes=(None, 0, None))(jnp.eye(2))  # draws once
+
+    products, slopes, value = (np.asarray(x, np.float64) for x in draws(jnp.array(point)))
+    terms = np.stack([products, *slopes])
     error = np.abs(terms.mean(1) - exact) / (terms.std(1) / np.sqrt(num))
     assert error.max() < 5.5
     for law, z in zip(marginals(point[0]), value[:20_000].T, strict=True):
@@ -136,7 +139,7 @@ def test_copula_second_derivatives_and_batches():
     values = [by_noise(marginals, noise, *(np.array([1.7, 0.6]) + k * h * direction)) for k in range(-3, 4)]
     exact = np.array([2, -27, 270, -490, 270, -27, 2]) / (180 * h * h) @ values
 
-    @jax.jit
+    @jit
     def second(point, direction, value):
         moved = lambda p: implicit.reparameterize(make(p[0], p[1]), value)  # noqa: E731
         return jax.jvp(lambda p: jax.jvp(moved, (p,), (direction,))[1], (point,), (direction,))[1]
@@ -146,8 +149,8 @@ def test_copula_second_derivatives_and_batches():
 
     marginal = dist.Weibull(jnp.ones((4, 2)), 1.5)
     fn = dist.GaussianCopula(marginal, correlation_cholesky=jnp.stack([factor(r) for r in (0.1, 0.2, 0.3, 0.4)]))
-    assert implicit.sample(jax.random.key(0), fn, (5,)).shape == (5, 4, 2)
-    assert implicit.sample(jax.random.key(0), fn.expand([3, 4]), (5,)).shape == (5, 3, 4, 2)
+    both = jit(lambda key: [implicit.sample(key, fn, (5,)) for fn in (fn, fn.expand([3, 4]))])(jax.random.key(0))
+    assert [drawn.shape for drawn in both] == [(5, 4, 2), (5, 3, 4, 2)]
 
 
 def test_angles_have_no_copula_that_can_be_differentiated():
@@ -170,5 +173,5 @@ def test_inversion_of_a_distribution_function():
     for x64, tolerance in ((True, 1e-11), (False, 2e-5)):
         with jax.enable_x64(x64):
             for exact, cdf, low, high in cases:
-                got = jax.jit(lambda u, cdf=cdf, low=low, high=high: invert(cdf, u, low, high))(jnp.asarray(u))
+                got = jit(lambda u, cdf=cdf, low=low, high=high: invert(cdf, u, low, high))(jnp.asarray(u))
                 np.testing.assert_allclose(got, exact, rtol=tolerance, atol=tolerance * 1e-3)

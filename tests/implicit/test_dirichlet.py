@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from one_sided import assert_mean
 from scipy.special import betainc, polygamma
 from scipy.stats import kstest
@@ -23,7 +24,7 @@ def assert_logarithms(draws, concentrations):
     `draws(concentration)` makes `NUM` draws, each of which has a concentration of its own.
     """
 
-    @jax.jit
+    @jit
     def gradient(index, concentration):
         return jax.grad(lambda c: jnp.sum(jnp.log(draws(c)[..., index])))(concentration)
 
@@ -45,7 +46,7 @@ def test_law_of_the_draws():
     concentration = np.array([0.2, 1.0, 7.0])
     with jax.enable_x64(True):
         fn = dist.Dirichlet(concentration)
-        drawn = np.asarray(jax.jit(lambda k: draw_dirichlet(k, fn, (NUM,)))(jax.random.key(0)))
+        drawn = np.asarray(jit(lambda k: draw_dirichlet(k, fn, (NUM,)))(jax.random.key(0)))
     np.testing.assert_allclose(drawn.sum(-1), 1.0, rtol=1e-12)
     marginals = [*zip(drawn.T, concentration, strict=True), (drawn[:, 0] + drawn[:, 1], 1.2)]
     for x, a in marginals:
@@ -64,7 +65,7 @@ def test_draws_are_inside_and_their_gradient_finite(dtype):
         copies = jnp.broadcast_to(jnp.asarray(WIDE, dtype), (NUM, 5))
         weights = jnp.arange(1.0, 6.0, dtype=dtype)
 
-        @jax.jit
+        @jit
         def draws(c):
             drawn, back = jax.vjp(lambda c: draw_dirichlet(jax.random.key(2), dist.Dirichlet(c), (NUM,)), c)
             return drawn, *back(weights / drawn)
@@ -86,7 +87,7 @@ def test_given_draws():
 def test_given_draws_stay_on_the_simplex():
     concentration = jnp.array([[0.3, 2.0, 5.0], [4.0, 0.5, 1.0]])
     values = dist.Dirichlet(concentration).sample(jax.random.key(4), (50,))
-    moved = jax.jit(dirichlet_velocity)(dist.Dirichlet(concentration), values, dist.Dirichlet(concentration**2))
+    moved = jit(dirichlet_velocity)(dist.Dirichlet(concentration), values, dist.Dirichlet(concentration**2))
     assert moved.shape == (50, 2, 3)
     np.testing.assert_allclose(moved.sum(-1), 0.0, atol=1e-6 * float(jnp.max(jnp.abs(moved))))
 
@@ -94,9 +95,9 @@ def test_given_draws_stay_on_the_simplex():
 def test_two_elements_given_are_a_beta():
     shapes, speeds = jnp.array([0.6, 1.7]), jnp.array([1.0, 0.4])
     own = lambda c: draw_beta(jax.random.key(5), dist.Beta(c[0], c[1]), (300,))  # noqa: E731
-    value, ours = jax.jit(lambda: jax.jvp(own, (shapes,), (speeds,)))()
+    value, ours = jit(lambda: jax.jvp(own, (shapes,), (speeds,)))()
     both = jnp.stack([value, 1 - value], -1)
-    theirs = jax.jit(dirichlet_velocity)(dist.Dirichlet(shapes), both, dist.Dirichlet(speeds))
+    theirs = jit(dirichlet_velocity)(dist.Dirichlet(shapes), both, dist.Dirichlet(speeds))
     np.testing.assert_allclose(theirs[..., 0], ours, rtol=2e-3, atol=1e-5)
 
 
@@ -112,12 +113,12 @@ def test_second_derivatives():
         drawn = draw_dirichlet(jax.random.key(6), dist.Dirichlet(c), (NUM,))
         return drawn[..., 0] * drawn[..., 1]
 
-    sampled = jax.jit(lambda: second(product))()
+    sampled = jit(lambda: second(product))()
     assert_mean(sampled, second(lambda c: c[0] * c[1] / (c.sum() * (c.sum() + 1))), rounding=1e-3, floor=0.1)
 
 
 def test_concentrations_broadcast_as_those_of_the_distribution():
     fn = dist.Dirichlet(jnp.array([[[1.0, 2.0, 3.0]], [[4.0, 0.5, 9.0]]]))
-    drawn = jax.jit(lambda k: draw_dirichlet(k, fn, (5, 2, 4)))(jax.random.key(7))
+    drawn = jit(lambda k: draw_dirichlet(k, fn, (5, 2, 4)))(jax.random.key(7))
     assert drawn.shape == (5, 2, 4, 3)
     assert len(np.unique(drawn)) == 120

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 
 from autovi.implicit.multivariate.factorized import draw_sequential, factorized, sequential
 
@@ -52,10 +53,10 @@ def test_first_and_second_derivatives_of_each_draw(way):
             return factorized(z, standardize, p) if way == "factorized" else sequential(z, conditional_of(p))
 
         for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
-            got, exact = jax.jit(derivative(attached))(p), derivative(lambda p: explicit(p, noise))(p)
+            got, exact = jit(derivative(attached))(p), jit(derivative(lambda p: explicit(p, noise)))(p)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), got, exact)
         np.testing.assert_array_equal(attached(p), z)
-        alone = jax.jit(jax.vmap(lambda row: factorized(row, standardize, p)))(z)
+        alone = jit(jax.vmap(lambda row: factorized(row, standardize, p)))(z)
         np.testing.assert_array_equal(alone, z)
 
 
@@ -109,7 +110,7 @@ def test_draws_one_after_the_other():
     def second_moment(a, rate):
         return (1 + 1 / a) * a * (a + 1) / rate**2
 
-    @jax.jit
+    @jit
     def both(key):
         def cost(a, rate):
             def conditional(i, prefix):

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from numpyro.distributions import constraints, transforms
 
 import autovi
@@ -97,7 +98,7 @@ def test_what_can_be_a_part(around):
         except AssertionError as refused:
             assert "support that does not depend on their parameters" in str(refused)
             continue
-        assert np.isfinite(implicit.sample(0, fn, (3,))).all()
+        assert np.isfinite(jit(lambda fn=fn: implicit.sample(0, fn, (3,)))()).all()
 
 
 def test_a_fold_of_a_transformed_distribution_is_refused():
@@ -107,14 +108,13 @@ def test_a_fold_of_a_transformed_distribution_is_refused():
 
 def test_a_copula_of_folds():
     """E |x| of a normal moves with its location by 1 - 2 Phi(-loc)."""
-    num = 20_000
+    num = 10_000
 
-    @jax.jit
     def draws(loc):
         fn = dist.GaussianCopula(dist.FoldedDistribution(dist.Normal(loc)).expand([2]), correlation_cholesky=jnp.eye(2))
         return implicit.sample(jax.random.key(0), fn, (num,))
 
-    value, slope = (np.asarray(x, np.float64) for x in jax.jvp(draws, (0.5,), (1.0,)))
+    value, slope = (np.asarray(x, np.float64) for x in jax.jit(lambda loc: jax.jvp(draws, (loc,), (1.0,)))(0.5))
     exact = 1 - 2 * 0.3085375387
     assert (value >= 0).all()
     error = slope.std(0) / num**0.5
@@ -151,7 +151,7 @@ def test_a_model_is_planned_only_where_a_density_is_that_of_its_draws(name, chec
     with numpyro.validation_enabled(checked):
         fn = make()
         grid = np.linspace(-24.0, 24.0, 48_001).reshape((-1, *shape))
-        density = np.exp(np.asarray(jax.jit(fn.log_prob)(grid), np.float64))
+        density = np.exp(np.asarray(jit(fn.log_prob)(grid), np.float64))
         inside = (grid > 0) | (name not in ("equal supports", "fold", "fold of one side", "fold of transforms"))
         by_density = np.sum((grid * density)[inside & np.isfinite(density)]) * 1e-3
         error = abs(by_density - np.mean(np.asarray(fn.sample(jax.random.key(0), (100_000,)), np.float64)))
@@ -299,18 +299,17 @@ def test_draws_do_not_know_of_masks(around):
 
         return implicit.sample(0, MASKED[around](fn), (50,))
 
-    bare, *masked = (
-        jax.jvp(lambda scale, mask=mask: drawn(scale, mask), (1.3,), (1.0,))
-        for mask in (None, False, jnp.array(False), jnp.array(True))
-    )
-    for found in masked:
-        np.testing.assert_allclose(found, bare, rtol=1e-5, atol=1e-6)
+    def each(scale):
+        return [drawn(scale, mask) for mask in (None, False, jnp.array(False), jnp.array(True))]
+
+    for found in jit(lambda scale: jax.jvp(each, (scale,), (1.0,)))(1.3):
+        np.testing.assert_allclose(found[1:], [found[0]] * 3, rtol=1e-5, atol=1e-6)
 
 
 def test_weights_that_do_not_add_up_to_one_inside_another_mixture():
     """NumPyro takes them in proportion where it does not check them, as under jit."""
 
-    @jax.jit
+    @jit
     def slopes(probs):
         def draws(w):
             inner = dist.MixtureSameFamily(dist.Categorical(probs=probs), dist.Normal(jnp.array([0.0, 1.0]), 1.0))
@@ -346,10 +345,19 @@ def test_single_precision_parameters_where_double_is_enabled(name, dtype):
     """One parameter of either type, the others single: draws have the type that all have in common."""
     with jax.enable_x64(True):
         p, make = jnp.asarray(0.3, dtype), NARROW[name]
-        drawn, slope = jax.jvp(lambda p: implicit.sample(0, make(p)), (p,), (jnp.ones((), dtype),))
-        given = jax.jvp(lambda p: implicit.reparameterize(make(p), drawn), (p,), (jnp.ones((), dtype),))[1]
+
+        @jit
+        def slopes(p):
+            drawn, slope = jax.jvp(lambda p: implicit.sample(0, make(p)), (p,), (jnp.ones((), dtype),))
+            return (
+                drawn,
+                slope,
+                jax.jvp(lambda p: implicit.reparameterize(make(p), drawn), (p,), (jnp.ones_like(p),))[1],
+            )
+
+        drawn, slope, given = slopes(p)
         # NumPyro makes some parameters itself, in double precision.
-        leaves = jax.tree.leaves(make(p))
+        leaves = jax.tree.leaves(jax.eval_shape(make, p))
         common = jnp.result_type(*(x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)))
         assert drawn.dtype == slope.dtype == given.dtype == common
         assert np.isfinite(slope).all()

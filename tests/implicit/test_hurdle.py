@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from implicit_checks import exact_velocity
+from implicit_checks import exact_velocity, jit
 from scipy import stats
 
 from autovi import implicit
@@ -32,7 +32,7 @@ HURDLES = {
 def test_hurdles_draw_zeros_and_move_the_rest(name):
     make, base = HURDLES[name]
 
-    @jax.jit
+    @jit
     def draws(a):
         fn = lambda a: make(jnp.full(3, 0.3), a)  # noqa: E731
         value, slope = jax.jvp(lambda a: implicit.sample(jax.random.key(0), fn(a), (20_000,)), (a,), (1.0,))
@@ -93,7 +93,7 @@ def test_values_that_are_zero_disturb_no_second_derivative():
         )
 
     def second(make, value):
-        return jax.jacfwd(jax.jacrev(lambda a: implicit.reparameterize(make(a), value)))(1.5)
+        return jit(jax.jacfwd(jax.jacrev(lambda a: implicit.reparameterize(make(a), value))))(1.5)
 
     found = second(lambda a: dist.HurdleProbs(shifted(a), 0.3), value)
     np.testing.assert_allclose(found[1:], second(shifted, value[1:]), rtol=1e-5)
@@ -129,7 +129,7 @@ def test_a_discrete_base_is_refused():
     ],
 )
 def test_censored_draws_are_draws_of_the_base(make):
-    @jax.jit
+    @jit
     def both(a):
         fn = lambda a: dist.Gamma(a, 2.0)  # noqa: E731
         value, slope = jax.jvp(lambda a: implicit.sample(jax.random.key(0), make(fn(a)), (9,)), (a,), (1.0,))
@@ -153,7 +153,7 @@ def test_folded_draws_move_as_their_distribution_function_says(name):
     make, params = FOLDED[name]
     names, point = list(params), list(params.values())
 
-    @jax.jit
+    @jit
     def slopes(point, values):
         moved = lambda point: implicit.reparameterize(make(**dict(zip(names, point, strict=True))), values)  # noqa: E731
         return jnp.stack(jax.jacfwd(moved)(point), 0)

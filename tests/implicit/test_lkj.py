@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from implicit_checks import assert_mean
+from implicit_checks import assert_mean, jit
 from scipy import special, stats
 
 from autovi.implicit import reparameterize, sample
@@ -79,7 +79,7 @@ def test_law(method: str, dimension: int) -> None:
     n, concentration = 20000, np.array([0.4, 1.0, 6.0])
     fn = dist.LKJ(dimension, jnp.asarray(concentration, jnp.float32), method)
 
-    @jax.jit
+    @jit
     def draws(key: Any) -> Any:
         return sample(key, fn, (n,)), sample(key, fn.base_dist, (n,))
 
@@ -117,7 +117,7 @@ def test_gradient_per_draw(method: str, oracle: Any, x64: bool, median: float, w
 
     with jax.enable_x64(x64):
         c = jnp.asarray(concentrations, jnp.result_type(float))
-        value, drawn, given = (np.asarray(x, np.float64) for x in jax.jit(tangents)(c, jnp.ones_like(c)))
+        value, drawn, given = (np.asarray(x, np.float64) for x in jit(tangents)(c, jnp.ones_like(c)))
     for k, concentration in enumerate(np.asarray(c, np.float64)):
         exact = oracle(value[:, k], concentration)
         for tangent in (drawn, given):
@@ -133,7 +133,7 @@ def test_expected_derivatives(method: str) -> None:
 
     def derivatives(entries: Any) -> Any:
         along = lambda c: jax.jvp(entries, (c,), (1.0,))  # noqa: E731
-        (value, first), (_, second) = jax.jit(lambda c: jax.jvp(along, (c,), (1.0,)))(concentration)
+        (value, first), (_, second) = jit(lambda c: jax.jvp(along, (c,), (1.0,)))(concentration)
         return np.asarray(value), np.asarray(first), np.asarray(second)
 
     with jax.enable_x64(True):
@@ -162,7 +162,7 @@ def test_float32_edges(method: str, dimension: int) -> None:
         drawn = sample(jax.random.key(3), dist.LKJCholesky(dimension, c, method), (n,))
         return 2 * jnp.sum(jnp.log(jnp.diagonal(drawn, 0, -2, -1)), -1), drawn
 
-    @jax.jit
+    @jit
     def gradients(c: Any) -> Any:
         (_, value), (log_det, tangent) = jax.jvp(each, (c,), (jnp.ones_like(c),))
         total = lambda c: jnp.sum(reparameterize(dist.LKJCholesky(dimension, c, method), value) ** 3)  # noqa: E731
@@ -182,12 +182,12 @@ def test_float32_edges(method: str, dimension: int) -> None:
 def test_batches_integers_and_transformations(method: str) -> None:
     """Batches broadcast and are independent, integer concentrations stand still, vmap and jit change nothing."""
     fn = dist.LKJ(3, jnp.array([[2.0], [5.0]]), method).expand((3, 2, 4))
-    drawn = jax.jit(lambda key: sample(key, fn, (6,)))(jax.random.key(4))
+    drawn = jit(lambda key: sample(key, fn, (6,)))(jax.random.key(4))
     assert drawn.shape == (6, 3, 2, 4, 3, 3)
     assert len(np.unique(np.asarray(drawn)[..., 1, 0])) == 6 * 3 * 2 * 4
     keys = jax.random.split(jax.random.key(5), 3)
     one = jax.jit(lambda key: sample(key, dist.LKJCholesky(3, 2, method)))
     alone = np.stack([one(key) for key in keys])
-    np.testing.assert_allclose(jax.jit(jax.vmap(one))(keys), alone, rtol=1e-4, atol=1e-5)
-    scaled = jax.jit(jax.grad(lambda t: jnp.sum(t * reparameterize(dist.LKJCholesky(3, 2, method), alone))))(1.0)
+    np.testing.assert_allclose(jit(jax.vmap(one))(keys), alone, rtol=1e-4, atol=1e-5)
+    scaled = jit(jax.grad(lambda t: jnp.sum(t * reparameterize(dist.LKJCholesky(3, 2, method), alone))))(1.0)
     np.testing.assert_allclose(scaled, np.sum(alone), rtol=1e-5)

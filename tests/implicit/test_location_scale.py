@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from implicit_checks import exact_velocity
+from implicit_checks import exact_velocity, jit
 from scipy import stats
 
 from autovi import implicit
@@ -49,7 +49,7 @@ def along(make, params, values):
     """The library's derivative of given draws in every parameter, [parameters, draws]."""
     names = list(params)  # a compiled function would sort them
 
-    @jax.jit
+    @jit
     def all_of_them(params, values):
         one = lambda name, p: implicit.reparameterize(make(**{**params, name: p}), values)  # noqa: E731
         return [jax.jvp(partial(one, name), (params[name],), (jnp.ones_like(params[name]),))[1] for name in names]
@@ -108,7 +108,7 @@ def test_first_and_second_derivatives_are_those_of_the_quantile(name):
     first = np.array([-1, 9, -45, 0, 45, -9, 1]) / (60 * h) @ values
     second = np.array([2, -27, 270, -490, 270, -27, 2]) / (180 * h * h) @ values
 
-    @jax.jit
+    @jit
     def ours(point, direction, value):
         moved = lambda p: implicit.reparameterize(cls(*p, validate_args=False), value)  # noqa: E731
         along = lambda p: jax.jvp(moved, (p,), (direction,))[1]  # noqa: E731
@@ -135,7 +135,7 @@ def test_sampler_and_velocity_agree_for_every_shape(name):
     """The one derivative that a one-dimensional draw can have, by the noise and by the value; finite throughout."""
     grid = np.stack(np.meshgrid(WIDE, WIDE), -1).reshape(-1, 2).T
 
-    @jax.jit
+    @jit
     def both(a, b):
         draw = lambda a, b: implicit.sample(jax.random.key(0), SHAPES[name](a, b), (200,))  # noqa: E731
         value, by_noise = jax.jvp(draw, (a, b), (a, b))
@@ -193,7 +193,7 @@ def test_second_derivatives_of_a_power_law_at_its_logarithmic_case():
     with jax.enable_x64(True):
         value = jnp.array([0.6, 2.0, 3.9])
         # At a given draw; a draw's own derivative moves with it too.
-        partial = lambda alpha: jax.jacfwd(slope)(alpha)  # noqa: E731
+        partial = jit(jax.jacfwd(slope))
         around = [partial(alpha) for alpha in (-1 - 1e-4, -1.0, -1 + 1e-4)]
         np.testing.assert_allclose(around[1], (around[0] + around[2]) / 2, rtol=1e-6)
 
@@ -205,7 +205,7 @@ def test_power_law_is_smooth_through_its_logarithmic_case():
         )
         return jnp.stack(jax.jacfwd(moved, (0, 1, 2))(alpha, 0.5, 4.0))
 
-    slopes = jax.jit(slopes)
+    slopes = jit(slopes)
     at = slopes(-1.0)
     np.testing.assert_allclose(slopes(-1 - 1e-5), at, rtol=1e-4)
     np.testing.assert_allclose(slopes(-1 + 1e-5), at, rtol=1e-4)
@@ -219,7 +219,7 @@ def test_power_law_is_smooth_through_its_logarithmic_case():
 def test_power_law_from_zero():
     z = jnp.array([0.1, 1.0, 2.9])
 
-    @jax.jit
+    @jit
     def slopes(alpha):
         moved = lambda alpha, low, high: implicit.reparameterize(  # noqa: E731
             dist.DoublyTruncatedPowerLaw(alpha, low, high), z
@@ -238,7 +238,7 @@ def test_asymmetric_laplace_has_one_noise(third):
     (name, point), num = next(iter(third.items())), 50_000
     cls = dist.AsymmetricLaplace if name == "asymmetry" else dist.AsymmetricLaplaceQuantile
 
-    @jax.jit
+    @jit
     def both(rng_key):
         ours = lambda p: implicit.sample(rng_key, cls(0.5, 2.0, p), (num,))  # noqa: E731
         theirs = lambda p: cls(0.5, 2.0, p).sample(rng_key, (num,))  # noqa: E731

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from one_sided import ACCURACY, assert_accurate, assert_mean, log_gamma_draws, student_slope
 from scipy.special import polygamma
 from scipy.stats import f as f_law
@@ -62,14 +63,14 @@ def test_law_of_the_draws():
     dfs = np.array([0.3, 1.0, 6.0, 500.0])
     with jax.enable_x64(True):
         fn = dist.StudentT(dfs, 0.5, 1.3)
-        drawn = np.asarray(jax.jit(lambda k: draw_student(k, fn, (NUM, 4)))(jax.random.key(0)))
+        drawn = np.asarray(jit(lambda k: draw_student(k, fn, (NUM, 4)))(jax.random.key(0)))
     for df, x in zip(dfs, drawn.T, strict=True):
         assert kstest((x - 0.5) / 1.3, t_law(df).cdf).pvalue > 1e-6
 
 
 def test_law_of_the_multivariate_draws():
     fn = dist.MultivariateStudentT(3.0, jnp.ones(3), LOWER)
-    drawn = np.asarray(jax.jit(lambda k: draw_multivariate_student(k, fn, (NUM,)))(jax.random.key(1)))
+    drawn = np.asarray(jit(lambda k: draw_multivariate_student(k, fn, (NUM,)))(jax.random.key(1)))
     standard = np.linalg.solve(np.asarray(LOWER), (drawn - 1).T).T
     square = np.sum(standard**2, 1)
     assert kstest(square / 3, f_law(3, 3.0).cdf).pvalue > 1e-6
@@ -82,7 +83,7 @@ def test_expected_logarithms_for_all_df():
     """E log|t| = (log df - digamma(df/2)) / 2 + constant, also where t leaves the number type."""
     copies = jnp.broadcast_to(jnp.asarray(DFS), (NUM, len(DFS)))
     logs = lambda df: jnp.log(jnp.abs(draw_student(jax.random.key(2), dist.StudentT(df), df.shape)))  # noqa: E731
-    value, moved = jax.jit(lambda df: (lambda v, back: (v, *back(jnp.ones_like(v))))(*jax.vjp(logs, df)))(copies)
+    value, moved = jit(lambda df: (lambda v, back: (v, *back(jnp.ones_like(v))))(*jax.vjp(logs, df)))(copies)
     assert np.isfinite(value).all()
     df = DFS.astype(np.float64)
     assert_mean(moved, (1 / df - polygamma(1, df / 2) / 2) / 2)
@@ -93,7 +94,7 @@ def test_all_gradients_are_finite(dtype):
     with jax.enable_x64(dtype == "float64"):
         copies = jnp.broadcast_to(jnp.asarray(DFS, dtype), (1000, len(DFS)))
 
-        @jax.jit
+        @jit
         def draws(df, loc, scale):
             drawn, back = jax.vjp(
                 lambda *p: draw_student(jax.random.key(3), dist.StudentT(*p), (1000, len(DFS))), df, loc, scale
@@ -111,7 +112,7 @@ def test_variance_against_two_noises():
     bounded = lambda draws: lambda df: jnp.sum(1 / (1 + draws(df) ** 2))  # noqa: E731
     ours = bounded(lambda df: draw_student(jax.random.key(4), dist.StudentT(df), (NUM,)))
     theirs = bounded(lambda df: dist.StudentT(df).sample(jax.random.key(5)))
-    mine, yours = (jax.jit(jax.grad(of))(jnp.full(NUM, 6.0)) for of in (ours, theirs))
+    mine, yours = (jit(jax.grad(of))(jnp.full(NUM, 6.0)) for of in (ours, theirs))
     assert np.var(mine) < 0.15 * np.var(yours)
 
 
@@ -123,7 +124,7 @@ def second_moment(rng_key, df, loc, scale):
 def test_second_moment():
     """E z^2 = loc^2 + scale^2 df / (df - 2), in all parameters."""
     params = jnp.array([12.0, 0.7, 1.5])
-    sampled = jax.jit(jax.jacfwd(lambda p: second_moment(jax.random.key(6), *p)))(params)
+    sampled = jit(jax.jacfwd(lambda p: second_moment(jax.random.key(6), *p)))(params)
     df, loc, scale = map(float, params)
     exact = np.array([-2 * scale**2 / (df - 2) ** 2, 2 * loc, 2 * scale * df / (df - 2)])
     assert_mean(sampled, exact)
@@ -145,7 +146,7 @@ def test_second_derivatives():
         return jnp.log(jnp.abs(draw_student(jax.random.key(8), dist.StudentT(df), (NUM, 2))))
 
     params = jnp.array([16.0, 0.0, 1.5])
-    moments, logarithms = jax.jit(
+    moments, logarithms = jit(
         lambda: (
             along(lambda p: second_moment(jax.random.key(7), *p), params, direction),
             along(logs, small, jnp.ones(2)),
@@ -167,15 +168,15 @@ def test_multivariate_second_moment():
     def exact(df, loc, lower):
         return jnp.outer(loc, loc) + lower @ lower.T * df / (df - 2)
 
-    sampled = jax.jit(lambda: jax.jvp(products, params, direction)[1])()
+    sampled = jit(lambda: jax.jvp(products, params, direction)[1])()
     assert_mean(sampled, jax.jvp(exact, params, direction)[1], floor=0.2)
 
 
 def test_given_draws_move_as_our_own_do():
     params, direction = (7.0, 0.3, 1.4), (1.0, 0.5, 0.2)
     own = lambda *p: draw_student(jax.random.key(10), dist.StudentT(*p), (200,))  # noqa: E731
-    value, ours = jax.jit(lambda: jax.jvp(own, params, direction))()
-    theirs = jax.jit(student_velocity)(dist.StudentT(*params), value, dist.StudentT(*direction))
+    value, ours = jit(lambda: jax.jvp(own, params, direction))()
+    theirs = jit(student_velocity)(dist.StudentT(*params), value, dist.StudentT(*direction))
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
@@ -184,23 +185,21 @@ def test_given_multivariate_draws_move_as_our_own_do():
     direction = (jnp.array([1.0, 0.5]), jnp.array([1.0, 0.3, 0.5]), jnp.tril(jnp.full((3, 3), 0.4)))
     make = dist.MultivariateStudentT
     own = lambda *p: draw_multivariate_student(jax.random.key(11), make(*p), (100, 2))  # noqa: E731
-    value, ours = jax.jit(lambda: jax.jvp(own, params, direction))()
-    theirs = jax.jit(multivariate_student_velocity)(make(*params), value, make(*direction))
+    value, ours = jit(lambda: jax.jvp(own, params, direction))()
+    theirs = jit(multivariate_student_velocity)(make(*params), value, make(*direction))
     assert value.shape == theirs.shape == (100, 2, 3)
     np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
 
 
 def test_a_draw_at_the_location_is_finite():
     fn = dist.StudentT(3.0, 0.5, 1.3)
-    moved = jax.jit(jax.jacfwd(lambda df: student_velocity(dist.StudentT(df, 0.5, 1.3), jnp.array([0.5, 0.6]), fn)))(
-        3.0
-    )
+    moved = jit(jax.jacfwd(lambda df: student_velocity(dist.StudentT(df, 0.5, 1.3), jnp.array([0.5, 0.6]), fn)))(3.0)
     assert np.isfinite(moved).all()
 
 
 def test_compiled_and_vectorized_draws_are_the_same():
     keys, dfs = jax.random.split(jax.random.key(12), 3), jnp.array([0.4, 3.0, 80.0])
     draws = lambda k, df: jnp.sum(jnp.tanh(draw_student(k, dist.StudentT(df), (4,))))  # noqa: E731
-    one_by_one = jax.jit(lambda: jax.lax.map(lambda args: jax.grad(draws, 1)(*args), (keys, dfs)))()
-    together = jax.jit(jax.grad(lambda df: jnp.sum(jax.vmap(draws)(keys, df))))(dfs)
+    one_by_one = jit(lambda: jax.lax.map(lambda args: jax.grad(draws, 1)(*args), (keys, dfs)))()
+    together = jit(jax.grad(lambda df: jnp.sum(jax.vmap(draws)(keys, df))))(dfs)
     np.testing.assert_allclose(one_by_one, together, rtol=1e-4)

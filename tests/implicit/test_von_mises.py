@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from implicit_checks import jit
 from scipy.integrate import quad
 from scipy.special import ive
 from scipy.stats import kstest, vonmises
@@ -64,7 +65,7 @@ def test_each_draw_against_quadrature(cases, dtype, median, worst):
 def test_resultant_keeps_its_digits():
     kappa = np.float32([0.0, *KAPPAS, 1e5])
     right = [float(1 - ive(1, k) / ive(0, k)) for k in kappa[:-1].astype(float)] + [0.5e-5 * (1 + 0.25e-5)]
-    np.testing.assert_allclose(jax.jit(resultant_gap)(kappa), right, rtol=2e-6)
+    np.testing.assert_allclose(jit(resultant_gap)(kappa), right, rtol=2e-6)
 
 
 def batch(function, num=NUM):
@@ -74,7 +75,7 @@ def batch(function, num=NUM):
         return function(draw_angle(jax.random.key(1), kappa, (num, *KAPPAS.shape)))
 
     kappa = jnp.broadcast_to(jnp.float32(KAPPAS), (num, *KAPPAS.shape))
-    return jax.jit(lambda k: jax.jvp(values, (k,), (jnp.ones_like(k),)))(kappa)
+    return jit(lambda k: jax.jvp(values, (k,), (jnp.ones_like(k),)))(kappa)
 
 
 def test_expected_gradient_at_every_concentration():
@@ -93,8 +94,8 @@ def test_expected_gradient_at_every_concentration():
 def test_no_gradient_is_infinite():
     kappa = jnp.array([0.0, 1e-30, 1e-6, 1e-3, 1.0, 1e4, 1e6], jnp.float32)
     t = jnp.array([-np.pi, -3.0, -1e-3, 0.0, 1e-20, 2.0, np.pi], jnp.float32)[:, None]
-    assert np.isfinite(jax.jit(angle_slope)(t, kappa)).all()
-    along = jax.jit(lambda k: jax.jvp(lambda k: draw_angle(jax.random.key(0), k, (1000, 7)), (k,), (jnp.ones(7),)))
+    assert np.isfinite(jit(angle_slope)(t, kappa)).all()
+    along = jit(lambda k: jax.jvp(lambda k: draw_angle(jax.random.key(0), k, (1000, 7)), (k,), (jnp.ones(7),)))
     drawn, slopes = along(kappa)
     assert np.isfinite(drawn).all() and np.isfinite(slopes).all()
     np.testing.assert_allclose(slopes[:, 0], -np.sin(drawn[:, 0]), rtol=1e-3, atol=1e-5)
@@ -112,7 +113,7 @@ def test_envelope_lies_above_the_density():
     with jax.enable_x64(True):
         kappa = jnp.concatenate([jnp.zeros(1), jnp.logspace(-6, 6, 400), jnp.linspace(0.01, 3.0, 300)])
         noise = jax.random.uniform(jax.random.key(0), (5000, 701), minval=-1.0)
-        _, exponent = jax.jit(propose)(noise, kappa, *envelope(kappa))
+        _, exponent = jit(propose)(noise, kappa, *envelope(kappa))
         exponent = np.asarray(exponent)
     assert exponent.max() < 1e-9
     assert np.exp(exponent).mean(0).min() > 0.78
@@ -127,7 +128,7 @@ def test_second_derivative():
         return jax.jvp(lambda k: jnp.cos(draw_angle(jax.random.key(2), k, k.shape)), (k,), (jnp.ones_like(k),))[1]
 
     each = jnp.broadcast_to(jnp.float32(kappa), (num, 3))
-    second = np.asarray(jax.jit(lambda k: jax.jvp(first, (k,), (jnp.ones_like(k),))[1])(each), np.float64)
+    second = np.asarray(jit(lambda k: jax.jvp(first, (k,), (jnp.ones_like(k),))[1])(each), np.float64)
     resultant = ive(1, kappa) / ive(0, kappa)
     slope = 1 - resultant / kappa - resultant**2
     exact = -slope / kappa + resultant / kappa**2 - 2 * resultant * slope
@@ -140,7 +141,7 @@ def test_location_is_explicit_and_the_circle_closes():
     loc = jnp.array([0.0, 3.1, -3.1, 50.0, -1e4])
     fn = dist.VonMises(loc, 0.7)
     draw = lambda m: implicit.sample(jax.random.key(3), dist.VonMises(m, 0.7), (5000,))  # noqa: E731
-    drawn, moved = jax.jit(lambda m: jax.jvp(draw, (m,), (m,)))(loc)
+    drawn, moved = jit(lambda m: jax.jvp(draw, (m,), (m,)))(loc)
     np.testing.assert_array_equal(moved, jnp.broadcast_to(loc, drawn.shape))
     assert fn.support(drawn).all()
     resultant = ive(1, 0.7) / ive(0, 0.7)
@@ -157,7 +158,7 @@ def test_reparameterized_values_have_the_gradient_of_draws():
     at = (jnp.array([2.9]), jnp.array([0.3, 1.0, 3.0, 40.0]))
     along = (jnp.array([0.5]), jnp.array([1.0, 2.0, -1.0, 3.0]))
 
-    @jax.jit
+    @jit
     def both(at, along):
         drawn, slopes = jax.jvp(lambda *p: implicit.sample(jax.random.key(4), made(*p), (200,)), at, along)
         return slopes, jax.jvp(lambda *p: implicit.reparameterize(made(*p), drawn), at, along)[1]
@@ -169,7 +170,7 @@ def test_reparameterized_values_have_the_gradient_of_draws():
 def test_vmap_and_reverse_mode():
     keys, kappa = jax.random.split(jax.random.key(5), 3), jnp.array([0.2, 2.0, 200.0])
     one = jax.jit(jax.value_and_grad(lambda k, key: jnp.sum(jnp.cos(draw_angle(key, k, (50,))))))
-    together = jax.jit(jax.vmap(one))(kappa, keys)
+    together = jit(jax.vmap(one))(kappa, keys)
     apart = [one(k, key) for k, key in zip(kappa, keys, strict=True)]
     np.testing.assert_allclose(together, np.transpose(apart), rtol=1e-4)
 

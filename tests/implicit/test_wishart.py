@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from implicit_checks import Z, assert_mean
+from implicit_checks import Z, assert_mean, jit
 from scipy import special, stats
 
 from autovi.implicit import reparameterize, sample
@@ -62,7 +62,7 @@ def test_triangular_inverse(size: int) -> None:
     rng = np.random.default_rng(size)
     lower, speed = np.tril(rng.normal(size=(2, 5, size, size))) + 2 * np.eye(size)
     with jax.enable_x64(True):
-        inverse, moved = jax.jit(lambda x, v: jax.jvp(inverse_lower, (x,), (v,)))(lower, speed)
+        inverse, moved = jit(lambda x, v: jax.jvp(inverse_lower, (x,), (v,)))(lower, speed)
     exact = np.linalg.inv(lower)
     np.testing.assert_allclose(inverse, exact, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(moved, -exact @ speed @ exact, rtol=1e-9, atol=1e-9)
@@ -74,7 +74,7 @@ def test_law(cls: type) -> None:
     n, concentration = 20000, np.array([2.3, 5.5, 60.0])
     with jax.enable_x64(True):
         fn = cls(concentration, scale_tril=jnp.asarray(SCALE_TRIL))
-        draws = np.asarray(jax.jit(lambda key: sample(key, fn, (n,)))(jax.random.key(0)))
+        draws = np.asarray(jit(lambda key: sample(key, fn, (n,)))(jax.random.key(0)))
     assert draws.shape == (n, 3, SIZE, SIZE)
     assert np.all(np.triu(draws, 1) == 0)
     rows, columns = np.tril_indices(SIZE, -1)
@@ -97,8 +97,8 @@ def test_moments(cls: type, oracle: Any) -> None:
     n, concentration = 40000, 14.0
     with jax.enable_x64(True):
         fn = cls(concentration, jnp.asarray(SCALE))
-        draws = np.asarray(jax.jit(lambda key: sample(key, fn, (n,)))(jax.random.key(1)))
-        library = np.asarray(jax.jit(lambda key: fn.sample(key, (n,)))(jax.random.key(2)))
+        draws = np.asarray(jit(lambda key: sample(key, fn, (n,)))(jax.random.key(1)))
+        library = np.asarray(jit(lambda key: fn.sample(key, (n,)))(jax.random.key(2)))
     law = oracle(concentration, SCALE)
     assert_mean(draws, law.mean())
     assert_mean((draws - law.mean()) ** 2, law.var())
@@ -127,7 +127,7 @@ def test_gradient_per_draw(cls: type, x64: bool, median: float, worst: float) ->
     with jax.enable_x64(x64):
         dtype = jnp.result_type(float)
         arguments = [jnp.asarray(x, dtype) for x in (concentrations, scales, np.ones(5), speeds)]
-        value, drawn, given = (np.asarray(x, np.float64) for x in jax.jit(tangents)(*arguments))
+        value, drawn, given = (np.asarray(x, np.float64) for x in jit(tangents)(*arguments))
     for k, df in enumerate(np.asarray(arguments[0], np.float64)):
         exact = exact_tangent(cls, value[:, k], df, speeds[k])
         size = np.linalg.norm(exact, axis=(1, 2))
@@ -151,7 +151,7 @@ def test_one_by_one_is_a_gamma() -> None:
             matrix = jnp.asarray(value)[:, None, None]
             start = (df, scale if cls is dist.Wishart else 1 / scale)
             along = lambda nu, v: reparameterize(cls(nu, v * jnp.eye(1)), matrix)  # noqa: B023, E731
-            in_df, in_scale = jax.jit(jax.jacfwd(along, (0, 1)))(*start)
+            in_df, in_scale = jit(jax.jacfwd(along, (0, 1)))(*start)
             np.testing.assert_allclose(in_df[:, 0, 0], expected, rtol=1e-8)
             np.testing.assert_allclose(in_scale[:, 0, 0], value / start[1], rtol=1e-12)
 
@@ -170,7 +170,7 @@ def test_expected_gradients() -> None:
     keys = jax.random.split(jax.random.key(4), n)
     with jax.enable_x64(True):
         scale = jnp.asarray(SCALE)
-        each = lambda f: jax.jit(jax.vmap(jax.jacrev(f, (0, 1)), (None, None, 0)))(df, scale, keys)  # noqa: E731
+        each = lambda f: jit(jax.vmap(jax.jacrev(f, (0, 1)), (None, None, 0)))(df, scale, keys)  # noqa: E731
         (log_det_df, log_det_scale), (mean_df, mean_scale) = each(wishart)
         inverse_df, inverse_scale = each(inverse)
     halves = (df - np.arange(SIZE)) / 2
@@ -195,7 +195,7 @@ def test_second_derivatives(cls: type, sign: int) -> None:
 
     def derivatives(entries: Any) -> Any:
         along = lambda t: jax.jvp(entries, (t,), (1.0,))  # noqa: E731
-        (value, first), (_, second) = jax.jit(lambda t: jax.jvp(along, (t,), (1.0,)))(0.0)
+        (value, first), (_, second) = jit(lambda t: jax.jvp(along, (t,), (1.0,)))(0.0)
         return np.asarray(value), np.asarray(first), np.asarray(second)
 
     with jax.enable_x64(True):
@@ -225,7 +225,7 @@ def test_float32_edges_are_finite(cls: type, size: int) -> None:
         log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(drawn, 0, -2, -1)))
         return log_det / n + jnp.sum(matrix / n), (drawn, matrix)
 
-    (df_gradient, scale_gradient), (drawn, matrix) = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(concentration, scale)
+    (df_gradient, scale_gradient), (drawn, matrix) = jit(jax.grad(loss, (0, 1), has_aux=True))(concentration, scale)
     for x in (df_gradient, scale_gradient, drawn, matrix):
         assert x.dtype == jnp.float32 and np.all(np.isfinite(x))
     assert np.all(np.diagonal(matrix, 0, -2, -1) > 0) and np.all(df_gradient != 0)
@@ -240,7 +240,7 @@ def test_float32_log_det_near_the_least_degrees() -> None:
         drawn = sample(key, dist.WishartCholesky(df, scale_tril=tril))
         return 2 * jnp.sum(jnp.log(jnp.diagonal(drawn)))
 
-    draws = jax.jit(jax.vmap(jax.grad(log_det), (None, 0)))(df, jax.random.split(jax.random.key(7), 20000))
+    draws = jit(jax.vmap(jax.grad(log_det), (None, 0)))(df, jax.random.split(jax.random.key(7), 20000))
     assert_mean(draws, np.sum(special.polygamma(1, (np.float64(df) - np.arange(SIZE)) / 2)) / 2)
 
 
@@ -249,13 +249,13 @@ def test_batches_integers_and_transformations(cls: type) -> None:
     """Batches of either parameter broadcast, are independent, and vmap and jit change nothing."""
     scales = jnp.stack([(k + 1.0) * jnp.asarray(SCALE_TRIL, jnp.float32) for k in range(4)])
     fn = cls(jnp.array([[5.0], [8.0]]), scale_tril=scales).expand((3, 2, 4))
-    drawn = jax.jit(lambda key: sample(key, fn, (6,)))(jax.random.key(8))
+    drawn = jit(lambda key: sample(key, fn, (6,)))(jax.random.key(8))
     assert drawn.shape == (6, 3, 2, 4, SIZE, SIZE)
     assert len(np.unique(np.asarray(drawn)[..., 0, 0])) == 6 * 3 * 2 * 4
-    gradient = jax.jit(jax.grad(lambda s: jnp.sum(reparameterize(cls(7, scale_tril=s), drawn))))(scales)
+    gradient = jit(jax.grad(lambda s: jnp.sum(reparameterize(cls(7, scale_tril=s), drawn))))(scales)
     # L is proportional to S.
     np.testing.assert_allclose(np.sum(gradient * scales), np.sum(np.asarray(drawn)), rtol=1e-4)
     keys = jax.random.split(jax.random.key(9), 3)
     one = lambda key: sample(key, cls(5, scale_tril=scales[0]))  # noqa: E731
-    alone = jax.jit(one)
-    np.testing.assert_allclose(jax.jit(jax.vmap(one))(keys), [alone(k) for k in keys], rtol=1e-4, atol=1e-5)
+    alone = jit(one)
+    np.testing.assert_allclose(jit(jax.vmap(one))(keys), [alone(k) for k in keys], rtol=1e-4, atol=1e-5)
