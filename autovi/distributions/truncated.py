@@ -92,11 +92,12 @@ def _mills(x: Array) -> Array:
     """The mass beyond x >= 0 of the standard normal over its density at x: 1/x - 1/x^3 + 3/x^5 - ... (DLMF 7.12.1)."""
     # JAX's erfcx is exp(x^2) erfc(x) until the first overflows; erfc underflows before that, and it is 0 in between.
     limit, terms = (8.0, 9) if x.dtype == jnp.float32 else (17.0, 16)
-    far = jnp.maximum(x, limit)
+    # Not `maximum`, which halves the derivative where the two are equal.
+    far, near = jnp.where(x > limit, x, limit), jnp.where(x > limit, limit, x)
     square, series = 1 / (far * far), jnp.ones_like(x)
     for k in reversed(range(1, terms)):
         series = 1 - (2 * k - 1) * square * series
-    return jnp.where(x > limit, series / far, math.sqrt(math.pi / 2) * erfcx(jnp.minimum(x, limit) / math.sqrt(2)))
+    return jnp.where(x > limit, series / far, math.sqrt(math.pi / 2) * erfcx(near / math.sqrt(2)))
 
 
 def _laplace(at: _Standard) -> Array:
