@@ -19,7 +19,7 @@ from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
 from autovi.result import storage
 from autovi.result.fit import Fit
-from autovi.result.saving import FIELDS, KIND, decode_data, model_of, unpack_labels
+from autovi.result.saving import FIELDS, KIND, decode_data, model_of, program_of, unpack_labels
 from autovi.run.engine import Engine
 from autovi.run.stopping import Progress
 from autovi.run.stored import restored
@@ -37,8 +37,8 @@ def load(
 ) -> Fit:
     """Reads a fit that `Fit.save` wrote, for the same model function, which a file does not hold.
 
-    That it is the same is tested by its sites: names, distributions, shapes. What else a model computes is not known to
-    the file.
+    That it is the same is tested by its sites (names, distributions, shapes) and, if autovi, NumPyro and JAX are of the
+    versions that wrote the file, by a digest of all that it computes.
 
     Args:
         path: the file.
@@ -170,6 +170,14 @@ def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
     if len(meta["model"]) != len(now):
         names = [site[0] for site in now], [site[0] for site in meta["model"]]
         raise ValueError(f"this fit belongs to another model: expected the sites {names[0]}, got {names[1]}")
+    program = program_of(engine)
+    # Other versions may write the same program in another way.
+    comparable = all(meta["program"][p] == program[p] for p in program if p != "digest")
+    if comparable and meta["program"]["digest"] != program["digest"]:
+        raise ValueError(
+            "this fit belongs to another model: its sites are the same, but what it computes is not (a constant, a "
+            "formula, or a value that it reads besides its arguments)"
+        )
     for old, new in zip(saved.choices, engine.program.plan.choices, strict=True):
         if replace(old, why="") != replace(new, why=""):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from autovi.analysis.batches import check_rows_factor
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.digest import digest
-from autovi.model.execution import check_keys
+from autovi.model.execution import ONE_AT_A_TIME, check_keys
 from autovi.model.fingerprint import fingerprint
 from autovi.model.guides import as_guide_function
 from autovi.model.inputs import Inputs, bind
@@ -49,6 +51,11 @@ class Options:
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     """Everything before the first step, nothing run: the engine (kept from an earlier fit of the same program) and the
     checked inputs."""
+    with ONE_AT_A_TIME:  # whether NumPyro validates is a setting of the process too
+        return _prepared(model, data, options)
+
+
+def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     check_arguments(options.families, options.estimators, options.num_particles)
     inputs = data if isinstance(data, Inputs) else bind(model, data)
     if isinstance(options.guide, str) and options.guide not in GUIDES:
@@ -62,6 +69,13 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
     sites = traced.sites
     if not sites.latents:
         raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
+    if not any(s.observed for s in sites.samples.values()):
+        warnings.warn(
+            "the model has no observed site on these data, so that it is its prior that is fitted; pass what was "
+            "observed, and give it to numpyro.sample by obs=",
+            UserWarning,
+            stacklevel=4,
+        )
     guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
     if guide is not None:
         check = lambda guide_sites: guide_nodes(sites, guide_sites)  # noqa: E731
@@ -83,6 +97,7 @@ def _make(
     lengths: Mapping[str, int],
     partly: Collection[str],
 ) -> Engine:
+    check_rows_factor(traced, inputs)
     objective = as_objective(options.objective)
     structure = analyse_structure(traced)
     chosen = make_plan(

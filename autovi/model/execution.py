@@ -6,6 +6,7 @@ looked up, and every site comes back as a `Record`.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
 from numpyro.primitives import CondIndepStackFrame, Messenger
+
+# NumPyro keeps the handlers that are at work in one list of the process: two models that run in two threads would see
+# each other's.
+ONE_AT_A_TIME = threading.RLock()
 
 Lookup = Callable[[dict[str, Any]], Any]
 Indices = Callable[[str, int, int], Any]  # a plate's name, its length in the model, its size -> indices or None
@@ -126,7 +131,8 @@ def execute(
     """
     of_plate = indices if callable(indices) else lambda name, length, size: (indices or {}).get(name)
     bind = _Bind(handlers.seed(fn, rng_key), latent, params or {}, of_plate)
-    bind(*args, **kwargs)
+    with ONE_AT_A_TIME:
+        bind(*args, **kwargs)
     return bind.records
 
 

@@ -11,6 +11,7 @@ import jax
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 
+from autovi.model.execution import ONE_AT_A_TIME
 from autovi.model.inputs import Inputs, check_signature
 
 _SET_UP: WeakSet[Any] = WeakSet()
@@ -32,7 +33,7 @@ def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
         args, kwargs = inputs.rebuild(inputs.arrays if inputs.concrete else jax.device_put(inputs.arrays))
         # What is wrong with a guide function is said when it is traced, with the site's name.
         with nullcontext() if isinstance(guide, AutoGuide) else suppress(Exception):
-            with handlers.seed(rng_seed=jax.random.key(0)):
+            with ONE_AT_A_TIME, handlers.seed(rng_seed=jax.random.key(0)):
                 guide(*args, **kwargs)
         _SET_UP.add(guide)
     return guide

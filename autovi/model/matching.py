@@ -49,6 +49,13 @@ def _check_same(drawn: Site, site: Site) -> None:
             f"guide: site {site.name!r} has shape {drawn.shape} there and {site.shape} in the model; "
             "a missing plate or to_event in one of them would explain it"
         )
+    forgotten = [p.name for p in site.plates if p.subsampled and p.name not in {q.name for q in drawn.plates}]
+    if forgotten:
+        raise ValueError(
+            f"guide: site {site.name!r} is drawn outside of the subsampled plate {forgotten[0]!r}, so that the numbers "
+            "of one batch would serve for all others; draw it inside of a plate of that name, size and dimension, from "
+            "parameters with a row for every element of the plate (indexed by what the plate yields) or from the batch"
+        )
     if _leaves_support(drawn, site):
         raise ValueError(
             f"guide: site {site.name!r} is drawn from {drawn.distribution} ({drawn.support}), which gives values "

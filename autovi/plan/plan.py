@@ -67,6 +67,9 @@ class Plan:
     num_particles: int = 1
     notes: tuple[str, ...] = ()
     ancestral: tuple[str, ...] = ()
+    coupled: Mapping[str, list[str]] = field(
+        default_factory=dict
+    )  # discrete site -> those it is independent of in q only
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:

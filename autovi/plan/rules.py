@@ -17,6 +17,7 @@ from autovi.model.matching import guide_nodes
 from autovi.model.sites import Site, Sites
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.blocks import Row, blocks_of
+from autovi.plan.coupling import coupled_sites, told
 from autovi.plan.facts import facts_of
 from autovi.plan.plan import Block, Choice, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
@@ -119,13 +120,16 @@ def make_plan(
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
     block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
+    discrete = {s for b in blocks for s in b.sites if nodes[s].discrete} if guide_sites is None else set()
+    coupled = coupled_sites(discrete, nodes, structure)
+    rows = [replace(r, why=f"{r.why}; {told(r.site, coupled[r.site])}") if r.site in coupled else r for r in rows]
     parents = {s: b.parents for b in blocks for s in b.sites}
     found = {r.site: _choice(nodes[r.site], r, block_of[r.site], parents.get(r.site, ())) for r in rows}
     found |= {n: _from_model(sites.samples[n]) for n in ancestral}
     choices = tuple(found[n] for n in ([n for n in sites.latents if n in found] if guide_sites is None else found))
     particles = _particles(blocks, num_particles, objective)
     named = guide if guide_sites is None else "function"
-    return Plan(choices, blocks, marginal, named, particles, ancestral=ancestral)
+    return Plan(choices, blocks, marginal, named, particles, ancestral=ancestral, coupled=coupled)
 
 
 def _ancestral(sites: Sites, structure: Structure, asked: Collection[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from autovi.model.sites import Sites
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Plan
 from autovi.result import storage
+from autovi.run.engine import Engine
 from autovi.run.stored import stored
 
 KIND = "fit"  # checkpoints are files of the same format
@@ -47,6 +49,7 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         "progress": {n: v for n, v in vars(fit.progress).items() if n != "losses"},
         "objective": _instance(fit.engine.program.objective, OBJECTIVES),
         "optimizer": _optimizer(fit),
+        "program": program_of(fit.engine),
         "model": model_of(fit.engine.full.sites),
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
         "data": data_template(fit.inputs),
@@ -70,6 +73,16 @@ def _prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
 def model_of(sites: Sites) -> list[list[Any]]:
     """What of a model a file can be held against: name, distribution, full shape and role of every sample site."""
     return [[s.name, s.distribution, list(s.shape), s.observed] for s in sites.samples.values()]
+
+
+def program_of(engine: Engine) -> dict[str, str | None]:
+    """The digest of what a model computes, and the versions and settings that write a program as this one is written.
+
+    None with a guide function: NumPyro takes its distributions apart in an order that is another in each process.
+    """
+    digest = engine.fingerprint.program if engine.guide is None else None
+    settings = {s: str(getattr(jax.config, s)) for s in ("jax_enable_x64", "jax_default_prng_impl")}
+    return {"digest": digest, **settings, **{p: version(p) for p in ("jax", "numpyro", "autovi")}}
 
 
 def choices_of(plan: Plan) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from autovi.model.sites import Sites
+from autovi.analysis.singular import singular_operations
+from autovi.plan.coupling import warning
+from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 
-def check_start(sites: Sites, term_names: Sequence[str], start: Start) -> None:
+def check_start(program: Program, start: Start) -> None:
     """Raises unless some starting point has a finite ELBO.
 
     Raises:
@@ -23,7 +25,7 @@ def check_start(sites: Sites, term_names: Sequence[str], start: Start) -> None:
     """
     for name, inside in start.inside.items():
         if not np.any(inside):
-            site = sites.samples[name]
+            site = program.sites.samples[name]
             where = f" at all {start.totals.size} starting points tried" if site.gradients.moving_support else ""
             raise ValueError(
                 f"site {name!r}: observations lie outside the support of {site.distribution} ({site.support}){where}; "
@@ -31,13 +33,29 @@ def check_start(sites: Sites, term_names: Sequence[str], start: Start) -> None:
             )
     if np.any(np.isfinite(start.totals)):
         return
-    times = dict(zip(term_names, np.sum(start.finite, axis=0).tolist(), strict=True))
+    times = dict(zip(program.term_names, np.sum(start.finite, axis=0).tolist(), strict=True))
     never = [n for n, finite in times.items() if not finite]
     often = sorted(times, key=lambda n: times[n])[:1]
     names = sorted({n.split(":", 1)[1] for n in never or often})
+    where = f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at "
+    if impossible := _impossible(program, never):
+        raise ValueError(f"{where}site(s) {names}{impossible}")
     raise ValueError(
-        f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at "
-        f"site(s) {names}: check their parameters (a scale of 0? a log of a negative number?) and the data's scale"
+        f"{where}site(s) {names}: check their parameters (a scale of 0? a log of a negative number?) and the data's "
+        "scale"
+    )
+
+
+def _impossible(program: Program, terms: Sequence[str]) -> str:
+    """What is said of terms that are not finite, where discrete sites meet that q has independent."""
+    above = [[n for n in program.structure.upstream.get(t, ()) if n in program.plan.coupled] for t in terms]
+    meets = next((sites for sites in above if len(sites) > 1), None)
+    if meets is None:
+        return ""
+    return (
+        f", where {' and '.join(map(repr, meets))} meet: if some of their values together have probability zero, the "
+        "ELBO is minus infinity, since q has them independent and gives weight to every combination; write them as one "
+        "Categorical site over the combinations that can be, or give the others a small probability"
     )
 
 
@@ -58,10 +76,12 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
                 f"; the support of {moving[0]!r} moves with its parameters, and where the guide lets it leave an "
                 "observation behind the ELBO is minus infinity: give the parameter a support that the data allow"
             )
+        said += _remedy(engine, state, where)
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":
             progress.status = "failed"
         progress.message = "; ".join(filter(None, [progress.message, said]))
+    coupled = warning(engine.program.plan.coupled)
     if progress.status == "max_steps" and not progress.message:
         asked = progress.num_steps is not None
         progress.message = (
@@ -69,6 +89,24 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
             if asked
             else f"the loss had not come to a stand after max_steps={progress.max_steps}"
         )
+    if coupled:
+        progress.message = "; ".join(filter(None, [progress.message, coupled]))
+        progress.status = "mean_field" if progress.status == "converged" else progress.status
+
+
+def _remedy(engine: Engine, state: State, where: Sequence[str]) -> str:
+    """What to do about a gradient that is not finite though the cost is."""
+    bad = [t for t, count in zip(engine.program.term_names, np.asarray(state.bad_terms), strict=True) if count]
+    if bad:
+        return _impossible(engine.program, bad)
+    latent = [n for n in where if n in engine.program.sites.latents and not engine.program.sites.latents[n].discrete]
+    operations = sorted({o for n in latent for o in singular_operations(engine.program.traced.graph, n)})
+    named = f" ({', '.join(operations)})" if operations else ""
+    score = f", or ask for estimators={{{latent[0]!r}: 'score'}}" if latent else ""
+    return (
+        f": the cost is finite there, its gradient is not. A `where` takes one branch and differentiates both{named}: "
+        f"make the argument safe inside of the branch too, as in where(z > 0, sqrt(where(z > 0, z, 1)), 0){score}"
+    )
 
 
 def faulty_sites(engine: Engine, state: State) -> list[str]:

@@ -21,7 +21,7 @@ from autovi.run.interruption import Interruption
 from autovi.run.optimizer import MANY, Optimizer, Pace, joined, split
 from autovi.run.sources import Source
 from autovi.run.state import Bad, State
-from autovi.run.stopping import CHUNK, HOPELESS, Progress, Schedule
+from autovi.run.stopping import CHUNK, HOPELESS, LOST, Progress, Schedule
 
 MAX_STEPS = 100_000
 
@@ -135,7 +135,7 @@ def optimize(chunk: Callable, state: State, arrays: Any, progress: Progress, *, 
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
         return state
     pending: list[tuple[Any, int]] = []
-    launched, ahead = 0, int(progress.num_steps is not None)
+    launched, ahead, skipped = 0, int(progress.num_steps is not None), 0
     bar = tqdm(total=progress.num_steps, disable=not progress_bar, unit="step")
     with Interruption() as interruption, bar:
         while launched < progress.limit and not interruption.requested:
@@ -144,12 +144,12 @@ def optimize(chunk: Callable, state: State, arrays: Any, progress: Progress, *, 
             launched += pending[-1][1]
             if len(pending) > ahead:
                 _collect(progress, *pending.pop(0), bar)
-            if ahead:
-                continue
-            if progress.stands_still():
+            if launched % (HOPELESS * CHUNK) == 0:
+                skipped, before = int(state.skipped), skipped
+                if skipped - before > LOST * HOPELESS * CHUNK:
+                    break
+            if not ahead and progress.stands_still():
                 progress.status = "converged"
-                break
-            if launched == HOPELESS * CHUNK and int(state.skipped) == launched:
                 break
         for losses, count in pending:
             _collect(progress, losses, count, bar)

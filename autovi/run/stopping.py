@@ -15,7 +15,8 @@ WINDOW = 8  # chunks that a verdict on the loss looks at
 TOLERANCE = 0.01  # a fall of less, in nats over a window, is none
 PRECISION = 0.1  # standard error, in nats, with which a fall must be known before it is said to be none
 LONGEST = 5000  # steps: a window of so many is judged whatever its noise
-HOPELESS = 10  # chunks from the start without one good step
+HOPELESS = 10  # chunks after which it is asked whether steps still change anything
+LOST = 0.9  # share of steps in them that changed nothing, beyond which the fit ends
 
 
 class Schedule(NamedTuple):
