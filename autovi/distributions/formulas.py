@@ -18,8 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array, lax
-from jax.scipy.special import gammaln, logsumexp
+from jax.scipy.special import gammaln, i0e, i1e, logsumexp, xlogy
 from jax.typing import ArrayLike
+
+from autovi.distributions.deviance import gamma_remainder
 
 
 @jax.custom_jvp
@@ -36,7 +38,7 @@ softplus.defjvps(lambda tangent, _, x: tangent * jax.nn.sigmoid(x))
 
 
 @jax.custom_jvp
-def _bernoulli_sum(successes: Array, trials: Array, logits: Array) -> Array:
+def bernoulli_sum(successes: Array, trials: Array, logits: Array) -> Array:
     """`successes * logits - trials * softplus(logits)`, without cancellation between the two terms."""
     slope = jnp.where(logits > 0, successes - trials, successes)
     return slope * logits - trials * jnp.log1p(jnp.exp(-jnp.abs(logits)))
@@ -49,25 +51,10 @@ def _bernoulli_sum_in_logits(tangent: Array, _: Array, successes: Array, trials:
     return tangent * jnp.where(logits > 0, successes - trials + expected, successes - expected)
 
 
-_bernoulli_sum.defjvps(
+bernoulli_sum.defjvps(
     lambda tangent, out, successes, trials, logits: jnp.broadcast_to(tangent * logits, out.shape),
     lambda tangent, out, successes, trials, logits: jnp.broadcast_to(-tangent * softplus(logits), out.shape),
     _bernoulli_sum_in_logits,
-)
-
-
-@jax.custom_jvp
-def _count_log_rate(count: Array, rate: Array) -> Array:
-    """`count * log(rate)`, 0 where the count is 0, whatever the rate."""
-    # No second `where` guards the logarithm, so that XLA can cancel it against the `exp` of a log link.
-    return jnp.where(count == 0, 0.0, count * jnp.log(rate))
-
-
-_count_log_rate.defjvps(
-    lambda tangent, _, count, rate: tangent * jnp.log(rate),
-    # At a rate of 0 a count is impossible, so that nothing moves with it: an infinite derivative would make NaN of a
-    # branch that has no weight.
-    lambda tangent, _, count, rate: tangent * count / jnp.where((count == 0) | (rate == 0), jnp.inf, rate),
 )
 
 
@@ -82,7 +69,7 @@ def relaxed_bernoulli_logits(fn: dist.BernoulliLogits, value: Array) -> Array:
     """`dist.BernoulliLogits`, linear between its values."""
     float_type = jnp.result_type(value, fn.logits, float)
     value, logits = (jnp.asarray(array, float_type) for array in same_rank(value, fn.logits))
-    return _bernoulli_sum(value, jnp.ones((), float_type), logits)
+    return bernoulli_sum(value, jnp.ones((), float_type), logits)
 
 
 def bernoulli_probs(fn: dist.BernoulliProbs, value: Array) -> Array:
@@ -94,15 +81,8 @@ def bernoulli_probs(fn: dist.BernoulliProbs, value: Array) -> Array:
     return value * jnp.log(probs) + (1 - value) * jnp.log1p(-probs)
 
 
-def binomial_logits(fn: dist.BinomialLogits, value: Array) -> Array:
-    """`dist.BinomialLogits`, also between its values."""
-    value, trials, logits = same_rank(value, fn.total_count, fn.logits)
-    float_type = jnp.result_type(value, logits, float)
-    value, trials, logits = (jnp.asarray(array, float_type) for array in (value, trials, logits))
-    return _bernoulli_sum(value, trials, logits) + _log_binomial_coefficient(trials, value)
-
-
-def _log_binomial_coefficient(trials: Array, value: Array) -> Array:
+def log_binomial_coefficient(trials: Array, value: Array) -> Array:
+    """log of trials! / (value! (trials - value)!)."""
     return gammaln(trials + 1) - gammaln(value + 1) - gammaln(trials - value + 1)
 
 
@@ -123,20 +103,55 @@ def categorical_logits(fn: dist.CategoricalLogits, value: Array) -> Array:
     return chosen[..., 0] - logsumexp(logits, axis=-1)
 
 
-def poisson(fn: dist.Poisson, value: Array) -> Array:
-    """`dist.Poisson`, also between its values."""
-    if fn.is_sparse:
-        return fn.log_prob(value)
-    float_type = jnp.result_type(float)
-    value, rate = same_rank(value.astype(float_type), jnp.asarray(fn.rate, float_type))
-    return _count_log_rate(value, rate) - rate - gammaln(value + 1)
-
-
 def normal(fn: dist.Normal, value: Array) -> Array:
     """`dist.Normal`."""
     value, loc, scale = same_rank(value, fn.loc, fn.scale)
     standard = (value - loc) / scale
     return -0.5 * standard**2 - (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
+
+
+def student_t(fn: dist.StudentT, value: Array) -> Array:
+    """`dist.StudentT`: its gamma functions, which agree for many degrees of freedom, by Stirling's formula."""
+    value, df, loc, scale = same_rank(value, fn.df, fn.loc, fn.scale)
+    half = 0.5 * jnp.asarray(df, jnp.result_type(value, df, loc, scale, float))
+    more = half + 0.5
+    # log Gamma(half + 1/2) - log Gamma(half) - log(half) / 2
+    normalizer = more * jnp.log1p(0.5 / half) - 0.5 + gamma_remainder(more) - gamma_remainder(half)
+    standard = (value - loc) / scale
+    return normalizer - 0.5 * math.log(2 * math.pi) - jnp.log(scale) - more * jnp.log1p(standard**2 / (2 * half))
+
+
+def von_mises(fn: dist.VonMises, value: Array) -> Array:
+    """`dist.VonMises`: of the cosine its distance from 1."""
+    value, loc, concentration = same_rank(value, fn.loc, fn.concentration)
+    concentration = jnp.asarray(concentration, jnp.result_type(value, loc, concentration, float))
+    fall = 2 * concentration * jnp.sin(0.5 * (value - loc)) ** 2
+    return -fall - math.log(2 * math.pi) - _log_i0e(concentration)
+
+
+@jax.custom_jvp
+def _log_i0e(x: Array) -> Array:
+    """log of I_0(x) exp(-x)."""
+    return jnp.log(i0e(x))
+
+
+@_log_i0e.defjvp
+def _log_i0e_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """I_1(x) / I_0(x) - 1, of large x by its series in 1/x, as the two agree there."""
+    (x,), (dx,) = primals, tangents
+    far = jnp.maximum(x, 50.0)
+    series = jnp.zeros_like(x)
+    for coefficient in (1073 / 1024, 13 / 32, 25 / 128, 1 / 8, 1 / 8, 1 / 2):
+        series = (series + coefficient) / far
+    near = jnp.minimum(x, 50.0)
+    return _log_i0e(x), dx * jnp.where(x > 50.0, -series, i1e(near) / i0e(near) - 1)
+
+
+def kumaraswamy(fn: dist.Kumaraswamy, value: Array) -> Array:
+    """`dist.Kumaraswamy`: 1 - x^a by its logarithm, near both ends."""
+    value, a, b = same_rank(value, fn.concentration1, fn.concentration0)
+    log_value = jnp.log(value)
+    return jnp.log(a) + jnp.log(b) + xlogy(a - 1, value) + (b - 1) * jnp.log(-jnp.expm1(a * log_value))
 
 
 def same_rank(*arrays: ArrayLike) -> tuple[Any, ...]:

@@ -243,3 +243,11 @@ def _element(support: constraints.Constraint) -> constraints.Constraint:
 
 def _is_whole_space(support: constraints.Constraint) -> bool:
     return _element(support) is constraints.real
+
+
+def parameters(item: Any) -> list[Any]:
+    """The arrays in a distribution, by the names of its attributes: NumPyro's own order is another in each process."""
+    if not isinstance(item, dist.Distribution):
+        return jax.tree.leaves(item)
+    names = sorted(type(item).gather_pytree_data_fields())
+    return [leaf for name in names for leaf in parameters(vars(item).get(name))]

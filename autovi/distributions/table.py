@@ -13,7 +13,7 @@ from typing import Any
 
 from jax import Array
 
-from autovi.distributions import formulas, gammas
+from autovi.distributions import counts, formulas, gammas
 from autovi.distributions.truncated import truncated
 
 Density = Callable[[Any, Array], Array]
@@ -79,8 +79,8 @@ def _implicit(
     return replace(known, density=density, implicit=routes)
 
 
-def _circular(own_family: str | None = None, **routes: str) -> Known:
-    return Known("implicit", implicit=routes, periodic=True, own_family=own_family)
+def _circular(own_family: str | None = None, density: Density | None = None, **routes: str) -> Known:
+    return Known("implicit", implicit=routes, periodic=True, own_family=own_family, density=density)
 
 
 def _finite(note: str = "", **densities: Any) -> Known:
@@ -104,7 +104,7 @@ _COUNTS = "finite but combinatorial support, which is not listed"
 _INFINITE = "infinite support"
 _TOTAL = "if the total count is concrete and the same throughout"
 _GATED = "mixed: an atom at zero and a density; the gate needs enumeration or the score function"
-_SINE_BIVARIATE = dict.fromkeys(("phi_concentration", "psi_concentration", "correlation"), "triangular")
+_SINE_BIVARIATE: dict[str, Any] = dict.fromkeys(("phi_concentration", "psi_concentration", "correlation"), "triangular")
 _CENSORED = "the log density is not that of a draw"
 _PER_INSTANCE = "read from the wrapped distribution"
 
@@ -117,8 +117,8 @@ TABLE: dict[str, Known] = {
     "BetaBinomial": _finite(_TOTAL),
     "BetaNegativeBinomial": _discrete(_INFINITE),
     "BetaProportion": _implicit(own_family="beta", density=gammas.beta, mean="quadrature", concentration="quadrature"),
-    "BinomialLogits": _finite(_TOTAL, density=formulas.binomial_logits, relaxed_density=formulas.binomial_logits),
-    "BinomialProbs": _finite(_TOTAL),
+    "BinomialLogits": _finite(_TOTAL, density=counts.binomial_logits, relaxed_density=counts.binomial_logits),
+    "BinomialProbs": _finite(_TOTAL, density=counts.binomial_probs, relaxed_density=counts.binomial_probs),
     "CAR": _explicit(),
     "CategoricalLogits": _finite(density=formulas.categorical_logits),
     "CategoricalProbs": _finite(),
@@ -139,7 +139,7 @@ TABLE: dict[str, Known] = {
     "Exponential": _explicit(own_family="gamma"),
     "FoldedDistribution": _no_path(_PER_INSTANCE),
     "Gamma": _implicit(own_family="gamma", density=gammas.gamma, concentration="quadrature"),
-    "GammaPoisson": _discrete(_INFINITE),
+    "GammaPoisson": _discrete(_INFINITE, density=counts.gamma_poisson),
     "GaussianCopula": _no_path(_PER_INSTANCE),
     "GaussianCopulaBeta": _implicit(concentration1="analytic", concentration0="analytic"),
     "GaussianRandomWalk": _explicit(),
@@ -161,7 +161,7 @@ TABLE: dict[str, Known] = {
     "InverseGamma": _implicit(density=gammas.inverse_gamma, concentration="quadrature"),
     "InverseWishart": _implicit(concentration="triangular"),
     "InverseWishartCholesky": _implicit(concentration="triangular"),
-    "Kumaraswamy": _explicit(),
+    "Kumaraswamy": _explicit(density=formulas.kumaraswamy),
     "LKJ": _implicit(concentration="triangular"),
     "LKJCholesky": _implicit(concentration="triangular"),
     "Laplace": _explicit(note="the log density has a kink at loc"),
@@ -182,13 +182,13 @@ TABLE: dict[str, Known] = {
     "MultinomialProbs": _discrete(_COUNTS),
     "MultivariateNormal": _explicit(),
     "MultivariateStudentT": _implicit(df="quadrature"),
-    "NegativeBinomial2": _discrete(_INFINITE),
+    "NegativeBinomial2": _discrete(_INFINITE, density=counts.gamma_poisson),
     "NegativeBinomialLogits": _discrete(_INFINITE),
-    "NegativeBinomialProbs": _discrete(_INFINITE),
+    "NegativeBinomialProbs": _discrete(_INFINITE, density=counts.gamma_poisson),
     "Normal": _explicit(density=formulas.normal),
     "OrderedLogistic": _finite(),
     "Pareto": _explicit("scale", note=_HEAVY),
-    "Poisson": _discrete(_INFINITE, density=formulas.poisson, relaxed_density=formulas.poisson),
+    "Poisson": _discrete(_INFINITE, density=counts.poisson, relaxed_density=counts.poisson),
     "ProjectedNormal": _explicit(),
     "RelaxedBernoulliLogits": _explicit(),
     "RightCensoredDistribution": _observed(_CENSORED),
@@ -197,14 +197,14 @@ TABLE: dict[str, Known] = {
     "SineBivariateVonMises": _circular(**_SINE_BIVARIATE),
     "SineSkewed": _circular(skewness="triangular", base_dist="triangular"),
     "SoftLaplace": _explicit(),
-    "StudentT": _implicit(df="quadrature"),
+    "StudentT": _implicit(df="quadrature", density=formulas.student_t),
     "TransformedDistribution": _no_path(_PER_INSTANCE),
     "TruncatedPolyaGamma": _explicit(note="no parameters"),
     "TwoSidedTruncatedDistribution": _explicit("low", "high", density=truncated),
     "TwoSidedTruncatedGamma": _implicit("low", "high", low="analytic", high="analytic", base_dist="analytic"),
     "Uniform": _explicit("low", "high"),
     "Unit": _observed("a factor: it has no value"),
-    "VonMises": _circular(own_family="von_mises", concentration="quadrature"),
+    "VonMises": _circular(own_family="von_mises", density=formulas.von_mises, concentration="quadrature"),
     "Weibull": _explicit(),
     "Wishart": _implicit(concentration="triangular"),
     "WishartCholesky": _implicit(concentration="triangular"),

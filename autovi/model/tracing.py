@@ -338,17 +338,9 @@ class NumPyroRun:
     def _parts(self, term: str, r: Record, density: jax.Array) -> dict[str, Any]:
         """The parameters of a site's distribution: NumPyro's own densities are continuous in them and in the value, so
         the term can only jump where they do. Of a class that NumPyro does not know, the density itself."""
-        leaves = _parameters(r.fn) if registry.is_listed(r.fn) else [density]
+        leaves = registry.parameters(r.fn) if registry.is_listed(r.fn) else [density]
         scale = [] if r.scale is None else [r.scale]
         return {f"part:{i}#{term}": _array(x) for i, x in enumerate([*leaves, *scale])}
-
-
-def _parameters(item: Any) -> list[Any]:
-    """The arrays in a distribution, by the names of its attributes: NumPyro's own order is another in each process."""
-    if not isinstance(item, Distribution):
-        return jax.tree.leaves(item)
-    names = sorted(type(item).gather_pytree_data_fields())
-    return [leaf for name in names for leaf in _parameters(vars(item).get(name))]
 
 
 def _array(value: Any) -> jax.Array:

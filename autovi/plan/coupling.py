@@ -42,7 +42,4 @@ def warning(coupled: Mapping[str, list[str]]) -> str:
     if not coupled:
         return ""
     names = ", ".join(map(repr, coupled))
-    return (
-        f"q has the discrete site(s) {names} independent of what they meet in the model (mean field): their "
-        "probabilities, and what depends on them, may be far off"
-    )
+    return f"discrete site(s) {names}: independent in q of what they meet (mean field), so probabilities may be far off"

@@ -31,9 +31,10 @@ GRADIENT_REPEATS = 64
 class Fit:
     """A fitted posterior. Draws and diagnostics are computed when first asked for, and kept.
 
-    `status` is "converged" (the loss stands still), "max_steps" (all steps were run), "stopped" (Ctrl-C) or "failed"
-    (non-finite steps); `message` says it in words. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of
-    which `skipped_steps` changed nothing.
+    `status` is "converged" (the loss stands still), "mean_field" (the same, with discrete sites that meet in the model
+    and are independent in q), "max_steps" (all steps were run), "stopped" (Ctrl-C) or "failed" (non-finite steps);
+    `message` says it in words. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of which `skipped_steps`
+    changed nothing.
     """
 
     model: Callable

@@ -52,7 +52,7 @@ def test_two_in_one_term():
     assert plan.coupled == {"a": ["b"], "b": ["a"]}
     assert "mean field, as it meets 'b' in a cost term and q has them independent" in plan["a"].why
     fit = autovi.fit(two, {"y": Y}, progress_bar=False)
-    assert fit.status == "mean_field" and "q has the discrete site(s) 'a', 'b' independent" in fit.message
+    assert fit.status == "mean_field" and "discrete site(s) 'a', 'b': independent in q of what they meet" in fit.message
     assert "may be far off" in fit.message
 
 

@@ -248,7 +248,8 @@ def test_parameter_sites_and_guide_functions():
 
 def test_one_draw_has_no_error():
     def model():
-        numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=0.3)
 
     fit = quick(model, num_draws=1)
     assert np.isfinite(fit.elbo) and np.isnan(fit.elbo_se) and np.isnan(fit.khat)

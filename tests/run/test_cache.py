@@ -112,7 +112,8 @@ def test_weak_types_and_constants_are_part_of_the_key():
 
 def test_keys_among_the_data_are_arguments_too():
     def keyed(key):
-        numpyro.sample("mu", dist.Normal(jax.random.normal(key), 1.0))
+        mu = numpyro.sample("mu", dist.Normal(jax.random.normal(key), 1.0))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=0.3)
 
     one, other = jax.random.key(0), jax.random.key(1)
     assert engine_of(keyed, {"key": one}) is engine_of(keyed, {"key": other})

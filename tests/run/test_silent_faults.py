@@ -1,6 +1,7 @@
 """Faults that show in no number: gradients that are not finite, no data at all, two fits at once."""
 
 import threading
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,14 +49,18 @@ def unobserved(y=None):
 def test_no_observed_site():
     with pytest.warns(UserWarning, match="no observed site on these data, so that it is its prior that is fitted"):
         autovi.plan(unobserved)
-    autovi.plan(unobserved, {"y": 0.3})  # warnings are errors
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        autovi.plan(unobserved, {"y": 0.3})
 
 
 def test_a_factor_is_an_observation():
     def model():
         numpyro.factor("f", -(numpyro.sample("mu", dist.Normal(0.0, 1.0)) ** 2))
 
-    autovi.plan(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        autovi.plan(model)
 
 
 def test_fits_in_threads():
