@@ -8,6 +8,7 @@ Every case runs in a process of its own, and prints seconds of CPU, peak memory 
 - `scalars`: 300 scalar sites; first fit of 500 steps and 200 draws.
 - `groups`: local latents of 1e3, 1e4, 1e5, 1e6 groups at batch 100; microseconds per step, and the ratio to 1e3.
 - `change_point`: one scalar site of 1,000 values over 1e6 rows; peak memory.
+- `draws`: three scalars over 1e6 rows; peak memory of 1,000 draws, the ELBO and the summary above that of the fit.
 - `gamma`, `beta`: one site; CPU seconds to compile the chunk.
 """
 
@@ -124,6 +125,35 @@ def change_point() -> dict:
     return {"cpu_s": cpu, "peak_gb": peak, "estimator": fit.plan["s"].estimator}
 
 
+def draws() -> dict:
+    """Three scalars, 1e6 rows: memory of the draws, the ELBO, k-hat and the summary, above that of the fit."""
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+
+    import autovi
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=1_000_000).astype(np.float32)
+    y = (1 + 2 * x + rng.normal(size=x.size)).astype(np.float32)
+
+    def model(x, y):
+        a, b = numpyro.sample("a", dist.Normal(0, 5)), numpyro.sample("b", dist.Normal(0, 5))
+        s = numpyro.sample("s", dist.HalfNormal(2))
+        with numpyro.plate("n", len(x), subsample_size=1000) as i:
+            numpyro.sample("y", dist.Normal(a + b * jnp.asarray(x)[i], s), obs=jnp.asarray(y)[i])
+
+    fit = autovi.fit(model, {"x": x, "y": y}, num_steps=500, progress_bar=False)
+    _, before = used()
+    start = time.perf_counter()
+    fit.sample(1000)
+    sampled = time.perf_counter() - start
+    _, after_sample = used()
+    assert np.isfinite(fit.elbo) and fit.khat > -np.inf
+    fit.summary()
+    return {"sample_s": sampled, "sample_gb": after_sample - before, "all_gb": used()[1] - before}
+
+
 def one_site(family: str) -> dict:
     """CPU seconds of lowering and compiling start and chunk of a model with one Gamma or Beta site."""
     import jax
@@ -152,6 +182,7 @@ CASES = {
     "scalars": scalars,
     **{f"groups_{n}": lambda n=n: groups(n) for n in (1_000, 10_000, 100_000, 1_000_000)},
     "change_point": change_point,
+    "draws": draws,
     "gamma": lambda: one_site("gamma"),
     "beta": lambda: one_site("beta"),
 }

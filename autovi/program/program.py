@@ -149,17 +149,17 @@ class Program(Wiring):
         shared = self.shared(self.seen(params, indices), arrays, indices, self.everything)
         noise = jax.tree.map(lambda x: x[0], self.noise(rng_key, 1))
         world = self.particle(shared, rng_key, noise, forced)
-        values, likelihoods = self.read_values(world)
+        values, likelihoods = self.read_values(world), self.read_likelihoods(world)
         values |= self.from_vectors({n: node.draw.value for n, node in world.nodes.items()})
         return Run(world.nodes, world.terms(self.term_names), values, likelihoods)
 
-    def read_values(self, world: World) -> tuple[dict[str, Any], dict[str, jax.Array]]:
-        """The values of all sites of a particle, those apart that stand in a vector of `places`, and the likelihoods of
-        the observed ones."""
-        values = world.outputs([o for o in self.outputs_for(["value"]) if self.place_of(o) is None])
-        likelihoods = world.outputs(self.outputs_for(["likelihood"]))
-        without = lambda out: {n.split(":", 1)[1]: v for n, v in out.items()}  # noqa: E731
-        return without(values), without(likelihoods)
+    def read_values(self, world: World) -> dict[str, Any]:
+        """The values of all sites of a particle, those apart that stand in a vector of `places`."""
+        return _by_site(world.outputs([o for o in self.outputs_for(["value"]) if self.place_of(o) is None]))
+
+    def read_likelihoods(self, world: World) -> dict[str, jax.Array]:
+        """The log likelihoods of the observed sites, unscaled."""
+        return _by_site(world.outputs(self.outputs_for(["likelihood"])))
 
     def from_vectors(self, vectors: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the sites that stand in a block's vector, from these, which may have axes in front."""
@@ -176,6 +176,10 @@ class Program(Wiring):
         values[graph.inputs[KEY]] = like_traced(jax.random.key(0), graph.inputs[KEY])
         world = World(self, values, {}, {})
         return {n.split(":", 1)[1]: v for n, v in world.outputs(self.outputs_for(["observed"])).items()}
+
+
+def _by_site(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {n.split(":", 1)[1]: v for n, v in outputs.items()}
 
 
 def _zeros(graph: Graph) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from autovi.plan.plan import Plan
 from autovi.result import export
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.saving import write_fit
-from autovi.run.engine import Draws, Engine
+from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
@@ -104,18 +104,47 @@ class Fit:
         """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
         self.engine.use_unchanged(self.model, self.guide, self.inputs, self._at_rest)
 
-    def _draw(self, num_draws: int, rng_key: jax.Array) -> Draws:
+    def _draw(self, num_draws: int, rng_key: jax.Array, *kinds: str) -> Draws:
         self._check_unchanged()
-        return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws)
+        return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws, kinds)
+
+    def _own_draws(self, *kinds: str) -> Draws:
+        """The draws of `draws`, of which these kinds are kept."""
+        return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0), *kinds)
+
+    @cached_property
+    def _light(self) -> bool:
+        """Is all that belongs to the draws small enough to be made and kept at once?"""
+        return self.num_draws * self.engine.kept_per_draw((VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
 
     @cached_property
     def draws(self) -> Draws:
-        """`num_draws` posterior draws with their log densities, the ones in `idata`."""
-        return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0))
+        """`num_draws` posterior draws with their log densities, the ones in `idata`; with the log likelihoods of the
+        observations where these are few enough to be held beside them (see `log_likelihoods`)."""
+        return self._own_draws(DENSITIES, VALUES, *([LIKELIHOODS] if self._light else []))
+
+    @cached_property
+    def _values(self) -> dict[str, np.ndarray]:
+        """The values of `draws`, without their densities where these take long."""
+        return (self.draws if self._light or "draws" in self.__dict__ else self._own_draws(VALUES)).values
+
+    @property
+    def log_likelihoods(self) -> dict[str, np.ndarray]:
+        """Observed site -> `(num_draws, *shape)`, the log likelihood of each observation under each of `draws`."""
+        return (self.draws if self._light else self._own_draws(LIKELIHOODS)).log_likelihoods
+
+    @cached_property
+    def _densities(self) -> Draws:
+        """`draws` with log p and log q, the values left out where they are large."""
+        return self.draws if self._light or "draws" in self.__dict__ else self._own_draws(DENSITIES)
+
+    @property
+    def _log_weights(self) -> np.ndarray:
+        return np.asarray(self._densities.log_p - self._densities.log_q)
 
     @cached_property
     def _elbo(self) -> Elbo:
-        return elbo_of(self.draws.log_p - self.draws.log_q)
+        return elbo_of(self._log_weights)
 
     @property
     def elbo(self) -> float:
@@ -133,7 +162,7 @@ class Fit:
 
         Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
         """
-        return export.pareto_k(self.draws.log_p - self.draws.log_q)
+        return export.pareto_k(self._log_weights)
 
     @cached_property
     def gradients(self) -> dict[str, SiteGradient]:
@@ -157,7 +186,7 @@ class Fit:
         """
         _check_count("num_draws", num_draws)
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
-        return dict(self._draw(int(num_draws), key).values)
+        return dict(self._draw(int(num_draws), key, VALUES).values)
 
     def predict(
         self, new_data: Any = None, *, num_draws: int | None = None, rng_key: int | jax.Array | None = None
@@ -175,7 +204,7 @@ class Fit:
         inputs = self.inputs if new_data is None else self._bind(new_data)
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
-        values = self.draws.values if num_draws is None else self.sample(num_draws, latent_key)
+        values = self._values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
         return self.engine.predict(self.model, inputs, latent, self._site_params, key)
 
@@ -188,30 +217,44 @@ class Fit:
         """The posterior as ArviZ opens it; the same object at every access. See `to_arviz`."""
         return self.to_arviz()
 
-    def to_arviz(self) -> Any:
+    def to_arviz(self, groups: Collection[str] | None = None) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
         Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
         observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
         dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
-        `sample_stats` holds the log densities of model (`lp`) and posterior (`log_q`) in the same variables, those in
-        which each site was fitted, and their difference `log_weight`.
+        `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
+        observations, and are made only where they are asked for. `sample_stats` holds the log densities of model (`lp`)
+        and posterior (`log_q`) in the same variables, those in which each site was fitted, and their difference
+        `log_weight`.
+
+        Raises:
+            ValueError: an unknown group.
         """
-        draws = self.draws
-        observed = self.engine.full.sites.observed
-        predictive = {n: v for n, v in self.predict().items() if n in observed} if observed else {}
-        stats = {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
-        groups = {
-            "posterior": _chain(draws.values),
-            "posterior_predictive": _chain(predictive),
-            "log_likelihood": _chain(draws.log_likelihoods),
-            "sample_stats": _chain(stats),
-            "observed_data": self._observed,
-            "constant_data": {self._variable(n): a for n, a in self._constant.items()},
+        made: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "posterior": lambda: _chain(self._values),
+            "posterior_predictive": lambda: _chain(self._predictive()),
+            "log_likelihood": lambda: _chain(self.log_likelihoods),
+            "sample_stats": lambda: _chain(self._stats()),
+            "observed_data": lambda: self._observed,
+            "constant_data": lambda: {self._variable(n): a for n, a in self._constant.items()},
         }
+        if unknown := sorted(set(groups or ()) - set(made)):
+            raise ValueError(f"groups: {unknown} are none of {list(made)}")
+        wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
+        return export.build(wanted, **self._axes(), attrs=self._attrs())
+
+    def _axes(self) -> dict[str, Any]:
         dims = self._dims()
-        coords = {**self._column_coords(dims), **self._coords}
-        return export.build(groups, dims=dims, coords=coords, attrs=self._attrs())
+        return {"dims": dims, "coords": {**self._column_coords(dims), **self._coords}}
+
+    def _predictive(self) -> dict[str, np.ndarray]:
+        observed = self.engine.full.sites.observed
+        return {n: v for n, v in self.predict().items() if n in observed} if observed else {}
+
+    def _stats(self) -> dict[str, np.ndarray]:
+        draws = self._densities
+        return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
 
     @cached_property
     def _observed(self) -> dict[str, np.ndarray]:
@@ -286,7 +329,9 @@ class Fit:
 
         Keyword arguments go to `az.summary`.
         """
-        return export.summary(self.idata, **kwargs)
+        if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
+            return export.summary(self.idata, **kwargs)
+        return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes()), **kwargs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property, partial
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from autovi.model.traced import weighted
 from autovi.program.branches import branches_of
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
+from autovi.program.world import World
 from autovi.run.cache import Latest
 from autovi.run.loop import make_chunk
 from autovi.run.optimizer import Optimizer
@@ -34,6 +36,7 @@ NUM_STARTS = 10
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 START_RADIUS = 2.0
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
+VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
 
 
 class Start(NamedTuple):
@@ -47,7 +50,7 @@ class Start(NamedTuple):
 
 class Draws(NamedTuple):
     """Posterior draws with a leading draw axis: values, log likelihoods per observation, and the log density of model
-    and guide on the unconstrained scale."""
+    and guide on the unconstrained scale. What was not asked for is empty or None."""
 
     values: dict[str, Any]
     log_likelihoods: dict[str, Any]
@@ -212,22 +215,43 @@ class Engine:
         state = init_state(program, params, self.optimizer, state_key)
         return state, Start(totals, finite, inside), result_key
 
-    def draws(self, params: Any, arrays: Mapping[str, Any], rng_key: jax.Array, num_draws: int) -> Draws:
-        """Posterior draws at full plates, marginalized sites drawn from their exact conditional."""
+    def draws(
+        self,
+        params: Any,
+        arrays: Mapping[str, Any],
+        rng_key: jax.Array,
+        num_draws: int,
+        kinds: tuple[str, ...],
+    ) -> Draws:
+        """Posterior draws at full plates, marginalized sites drawn from their exact conditional.
+
+        Of each draw the `kinds` asked for are computed and kept; the draws of a key are the same whatever is kept. They
+        are made in parts, so that no more is held than is kept.
+        """
         keys = jax.random.split(rng_key, num_draws)
-        batch = int(np.clip(DRAWS_BUDGET // self._numbers_per_draw, 1, num_draws))
-
-        def all_draws(params: Any, arrays: Any, keys: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
-            return jax.lax.map(partial(self._draw, params, arrays, batch), keys, batch_size=batch)
-
-        options = compiler_options(num_draws * self._numbers_per_draw)
-        run = self._kept(("draws", num_draws), lambda: jax.jit(all_draws, compiler_options=options))
-        draws, vectors = jax.tree.map(np.asarray, run(params, arrays, keys))
+        part = int(np.clip(DRAWS_BUDGET // max(1, self.kept_per_draw(kinds)), 1, num_draws))
+        run = self._kept(("draws", part, kinds), lambda: self._compile_draws(part, kinds))
+        # The last part is filled up with draws that are dropped: another length would be another program.
+        places = [np.arange(i, i + part) % num_draws for i in range(0, num_draws, part)]
+        parts = (jax.tree.map(np.asarray, run(params, arrays, keys[place])) for place in places)
+        draws, vectors = _joined(parts, part, num_draws)
         # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
-        values = {**draws.values, **self.full.from_vectors(vectors)}
+        values = {**draws.values, **(self.full.from_vectors(vectors) if VALUES in kinds else {})}
         sites = self.full.sites
         order = [n for n in (*sites.latents, *sites.deterministics) if n in values]
         return draws._replace(values={n: values[n] for n in order})
+
+    def _compile_draws(self, part: int, kinds: tuple[str, ...]) -> Callable:
+        batch = int(np.clip(DRAWS_BUDGET // self._numbers_per_draw, 1, part))
+
+        def all_draws(params: Any, arrays: Any, keys: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+            return jax.lax.map(partial(self._draw, params, arrays, batch, kinds), keys, batch_size=batch)
+
+        return jax.jit(all_draws, compiler_options=compiler_options(part * self._numbers_per_draw))
+
+    def kept_per_draw(self, kinds: tuple[str, ...]) -> int:
+        """How many numbers of each draw are kept."""
+        return sum(prod(self.full.traced.graph.shape(o)) for o in self.full.outputs_for(kinds))
 
     def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._jitted:
@@ -243,10 +267,12 @@ class Engine:
         inputs = set(graph.inputs.values())
         return max(1, graph.numbers([graph.outputs[o] for o in self.full.everything], inputs.__contains__))
 
-    def _draw(self, params: Any, arrays: Any, lanes: int, key: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+    def _draw(
+        self, params: Any, arrays: Any, lanes: int, kinds: tuple[str, ...], key: jax.Array
+    ) -> tuple[Draws, dict[str, jax.Array]]:
         program = self.full
         indices = {n: jnp.arange(p.size) for n, p in self.program.sites.subsampled.items()}
-        shared = program.shared(params, arrays, indices, program.everything)
+        shared = program.shared(params, arrays, indices, (*program.cost_outputs, *program.outputs_for(kinds)))
         noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
         world = program.particle(shared, key, noise)
         forced, log_q = {}, jnp.zeros(())
@@ -257,12 +283,12 @@ class Engine:
             chosen = jnp.take_along_axis(logits, forced[node][..., None], axis=-1)[..., 0]
             log_q += jnp.sum(weighted(chosen, 1.0, world.counts(node)))
         there = (world.forced(forced) if forced else world).with_priors()
-        terms, together = there.all_terms()
-        log_p = sum(jnp.sum(t) for t in [*together, *(t for n, t in terms.items() if n.startswith("p:"))])
-        log_q -= sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:"))
-        values, likelihoods = program.read_values(there)
-        vectors = {block: there.nodes[block].draw.value for block in {block for block, _ in program.places.values()}}
-        return Draws(values, likelihoods, jnp.asarray(log_p), jnp.asarray(log_q)), vectors
+        densities = _log_densities(there, log_q) if DENSITIES in kinds else (None, None)
+        values = program.read_values(there) if VALUES in kinds else {}
+        likelihoods = program.read_likelihoods(there) if LIKELIHOODS in kinds else {}
+        blocks = {block for block, _ in program.places.values()} if VALUES in kinds else set()
+        vectors = {block: there.nodes[block].draw.value for block in blocks}
+        return Draws(values, likelihoods, *densities), vectors
 
     def gradients(self, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
         """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
@@ -301,6 +327,26 @@ class Engine:
     def observed(self) -> Callable[[Any], dict[str, jax.Array]]:
         """`observed(arrays)`: the observed values at full plates."""
         return jax.jit(self.full.observed_values, compiler_options=compiler_options(1))
+
+
+def _log_densities(world: World, log_q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of a particle under model and guide; `log_q` is that of the sites that are summed out."""
+    terms, together = world.all_terms()
+    log_p = sum(jnp.sum(t) for t in [*together, *(t for n, t in terms.items() if n.startswith("p:"))])
+    return jnp.asarray(log_p), jnp.asarray(log_q - sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:")))
+
+
+def _joined(parts: Iterable[Any], part: int, count: int) -> Any:
+    """The first `count` rows of trees of arrays that have `part` rows each, put where they stay as they come."""
+    whole: Any = None
+    for number, tree in enumerate(parts):
+        if part == count:
+            return tree
+        if whole is None:
+            whole = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), tree)
+        start, end = number * part, min(count, (number + 1) * part)
+        jax.tree.map(lambda to, x, s=start, e=end: to.__setitem__(slice(s, e), x[: e - s]), whole, tree)
+    return whole
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
