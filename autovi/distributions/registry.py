@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -251,3 +251,30 @@ def parameters(item: Any) -> list[Any]:
         return jax.tree.leaves(item)
     names = sorted(type(item).gather_pytree_data_fields())
     return [leaf for name in names for leaf in parameters(vars(item).get(name))]
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a distribution is made of the arrays in it, in the order of `parameters`."""
+
+    structure: Any
+    places: tuple[int, ...]  # of each leaf that JAX finds
+
+    @property
+    def num_leaves(self) -> int:
+        """How many arrays there are."""
+        return len(self.places)
+
+    def of(self, arrays: Iterable[Any]) -> Any:
+        """The distribution made of these."""
+        arrays = list(arrays)
+        return jax.tree.unflatten(self.structure, [arrays[place] for place in self.places])
+
+
+def taken_apart(fn: dist.Distribution) -> tuple[list[Any], Made]:
+    """A distribution's arrays, in an order that is the same in every process, and how it is made of them."""
+    leaves, structure = jax.tree.flatten(fn)
+    order = {id(leaf): place for place, leaf in enumerate(parameters(fn))}
+    known = sorted(range(len(leaves)), key=lambda i: order.get(id(leaves[i]), len(order)))
+    places = tuple(known.index(i) for i in range(len(leaves)))
+    return [leaves[i] for i in known], Made(structure, places)

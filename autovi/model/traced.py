@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from autovi.distributions.registry import Made
 from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives
 from autovi.model.graph import Graph
 from autovi.model.sites import Sites
@@ -50,7 +51,7 @@ class Traced:
     graph: Graph
     starts: Graph  # where parameter sites start: the same graph, or one traced before all their shapes were known
     scales: Mapping[str, float]  # plate scale of every latent site
-    distributions: Mapping[str, Any]  # node of a guide function -> how its distribution is made of its leaves
+    distributions: Mapping[str, Made]  # node of a guide function -> how its distribution is made of its leaves
     sealed: Mapping[str, Any]  # node whose distribution cannot leave the graph -> how its draw is made of its leaves
     params: Mapping[str, Param]
     relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between

@@ -274,7 +274,7 @@ class NumPyroRun:
         if isinstance(base, Delta):
             density = base.log_density * jnp.ones(fn.batch_shape)
             return {f"q:{name}": weighted(-density, scale, mask)}
-        leaves, made = jax.tree.flatten(fn)
+        leaves, made = registry.taken_apart(fn)
         if _is_sealed(fn, r.value):
             key = placeholder(f"noise:{name}", (), key_type)
             value, intermediates = fn(rng_key=key, sample_intermediates=True)
@@ -284,7 +284,7 @@ class NumPyroRun:
             out |= {f"drawn:{name}": fn.log_prob(value, intermediates), f"density:{name}": density}
         else:
             self.distributions[name] = made
-            density = _log_prob(name, jax.tree.unflatten(made, leaves), r.value)
+            density = _log_prob(name, made.of(leaves), r.value)
             out = {f"distribution:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
         out[f"q:{name}"] = weighted(-density, scale, mask)
         out[f"scale:{name}"] = _array(scale)

@@ -95,7 +95,7 @@ class World:
             return q.given(self._parents(node)) if isinstance(q, Conditional) else q
         made = self.program.traced.distributions[node]
         leaves = self.outputs([f"distribution:{node}:{i}" for i in range(made.num_leaves)])
-        return jax.tree.unflatten(made, leaves.values())
+        return made.of(leaves.values())
 
     def _parents(self, node: str) -> jax.Array:
         """The values of a block's parents, one after the other."""

@@ -75,14 +75,11 @@ def model_of(sites: Sites) -> list[list[Any]]:
     return [[s.name, s.distribution, list(s.shape), s.observed] for s in sites.samples.values()]
 
 
-def program_of(engine: Engine) -> dict[str, str | None]:
-    """The digest of what a model computes, and the versions and settings that write a program as this one is written.
-
-    None with a guide function: NumPyro takes its distributions apart in an order that is another in each process.
-    """
-    digest = engine.fingerprint.program if engine.guide is None else None
+def program_of(engine: Engine) -> dict[str, str]:
+    """The digest of what model and guide compute, and the versions and settings that write a program as this one is
+    written."""
     settings = {s: str(getattr(jax.config, s)) for s in ("jax_enable_x64", "jax_default_prng_impl")}
-    return {"digest": digest, **settings, **{p: version(p) for p in ("jax", "numpyro", "autovi")}}
+    return {"digest": engine.fingerprint.program, **settings, **{p: version(p) for p in ("jax", "numpyro", "autovi")}}
 
 
 def choices_of(plan: Plan) -> dict[str, Any]:

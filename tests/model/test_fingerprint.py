@@ -1,6 +1,9 @@
 """Fingerprints of traced programs: which models may share a compiled program, and which may not."""
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -327,3 +330,39 @@ def test_a_model_whose_state_cannot_be_read_is_fitted_and_never_kept():
     assert prepare(model, None, Options())[0] is not prepare(model, None, Options())[0]
     fit = autovi.fit(model, num_steps=3, progress_bar=False)
     assert fit.sample(5)["x"].shape == (5,)
+
+
+IN_ANOTHER_PROCESS = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+from autovi.preparation import Options, prepare
+
+def model(y):
+    mu = numpyro.sample("mu", dist.Gamma(2.0, 1.5))
+    s = numpyro.sample("s", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.StudentT(3.0, mu + s, 2.0), obs=y)
+
+def guide(y):
+    a = numpyro.param("a", jnp.ones(2))
+    numpyro.sample("mu", dist.Gamma(jnp.exp(a[0]), jnp.exp(a[1])))
+    inside = dist.StudentT(3.0 + a[0], a[1], 1.0)
+    numpyro.sample("s", dist.TransformedDistribution(inside, dist.transforms.AffineTransform(a[0], 2.0)))
+
+for options in (Options(), Options(guide=guide)):
+    print(prepare(model, {"y": 0.3}, options)[0].fingerprint.program)
+"""
+
+
+@pytest.mark.slow
+def test_a_program_has_one_digest_in_all_processes():
+    """Files keep it. NumPyro takes distributions apart in the order of a set of names, which hashing shuffles."""
+    found = set()
+    for seed in ("1", "2", "4"):
+        done = subprocess.run(
+            [sys.executable, "-c", IN_ANOTHER_PROCESS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.add(done.stdout)
+    assert len(found) == 1 and len(set(found.pop().split())) == 2
