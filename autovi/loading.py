@@ -77,12 +77,14 @@ def _restore(arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable
     _check_same(meta, saved, engine)
     like = jax.eval_shape(engine.initial_state, inputs.traced(), jax.random.key(0))
     with_memory = meta["optimizer"] == ("autovi" if options.optimizer is None else "given")
+    state = restored(like, engine.program, _under("state", arrays), with_memory)
+    _check_program(meta, engine)  # last, as what was found before says more
     return Fit(
         model=model,
         guide=engine.guide,
         engine=engine,
         inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
-        state=restored(like, engine.program, _under("state", arrays), with_memory),
+        state=state,
         progress=Progress(**{**meta["progress"], "rates": tuple(meta["progress"]["rates"])}, losses=[arrays["losses"]]),
         rng_key=arrays["rng_key"],
         saved_plan=saved,
@@ -170,6 +172,15 @@ def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
     if len(meta["model"]) != len(now):
         names = [site[0] for site in now], [site[0] for site in meta["model"]]
         raise ValueError(f"this fit belongs to another model: expected the sites {names[0]}, got {names[1]}")
+    for old, new in zip(saved.choices, engine.program.plan.choices, strict=True):
+        if replace(old, why="") != replace(new, why=""):
+            raise ValueError(
+                f"site {old.site!r} was fitted with family {old.family!r} and estimator {old.estimator!r}, got "
+                f"{new.family!r} and {new.estimator!r}"
+            )
+
+
+def _check_program(meta: Mapping[str, Any], engine: Engine) -> None:
     program = program_of(engine)
     # Other versions may write the same program in another way.
     comparable = all(meta["program"][p] == program[p] for p in program if p != "digest")
@@ -178,12 +189,6 @@ def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
             "this fit belongs to another model: its sites are the same, but what it computes is not (a constant, a "
             "formula, or a value that it reads besides its arguments)"
         )
-    for old, new in zip(saved.choices, engine.program.plan.choices, strict=True):
-        if replace(old, why="") != replace(new, why=""):
-            raise ValueError(
-                f"site {old.site!r} was fitted with family {old.family!r} and estimator {old.estimator!r}, got "
-                f"{new.family!r} and {new.estimator!r}"
-            )
 
 
 def _told(site: list[Any]) -> str:

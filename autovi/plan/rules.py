@@ -120,7 +120,8 @@ def make_plan(
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
     block_of = {s: b.name for b in [*blocks, *marginal.values()] for s in b.sites}
-    discrete = {s for b in blocks for s in b.sites if nodes[s].discrete} if guide_sites is None else set()
+    drawn = {s for b in blocks for s in b.sites} if guide_sites is None else set()
+    discrete = [n for n, site in nodes.items() if n in drawn and site.discrete]
     coupled = coupled_sites(discrete, nodes, structure)
     rows = [replace(r, why=f"{r.why}; {told(r.site, coupled[r.site])}") if r.site in coupled else r for r in rows]
     parents = {s: b.parents for b in blocks for s in b.sites}
