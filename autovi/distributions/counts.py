@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.typing import ArrayLike
 
 from autovi.distributions.deviance import against_expected, gamma_remainder, gap
 from autovi.distributions.error_free import Exact, two_sum
-from autovi.distributions.formulas import bernoulli_sum, log_binomial_coefficient, same_rank
+from autovi.distributions.formulas import bernoulli_sum, floats, log_binomial_coefficient
 
 _LONGEST = 80.0  # log-odds: the exponential of more is infinite in float32
 
@@ -25,7 +24,7 @@ def poisson(fn: dist.Poisson, value: Array) -> Array:
     """`dist.Poisson`, also between its values."""
     if fn.is_sparse:
         return fn.log_prob(value)
-    value, rate = _floats(value, fn.rate)
+    value, rate = floats(value, fn.rate)
     return _poisson(value, rate)
 
 
@@ -50,12 +49,12 @@ def _poisson_tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def binomial_logits(fn: dist.BinomialLogits, value: Array) -> Array:
     """`dist.BinomialLogits`, also between its values."""
-    return _binomial(*_floats(value, fn.total_count, fn.logits))
+    return _binomial(*floats(value, fn.total_count, fn.logits))
 
 
 def binomial_probs(fn: dist.BinomialProbs, value: Array) -> Array:
     """`dist.BinomialProbs`, also between its values."""
-    value, trials, probs = _floats(value, fn.total_count, fn.probs)
+    value, trials, probs = floats(value, fn.total_count, fn.probs)
     limits = jnp.finfo(probs.dtype)
     probs = jnp.clip(probs, limits.tiny, 1.0 - limits.eps)  # NumPyro's clamp: keeps both logarithms finite
     return _binomial(value, trials, jnp.log(probs) - jnp.log1p(-probs))
@@ -100,7 +99,7 @@ def _binomial_tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def gamma_poisson(fn: dist.GammaPoisson, value: Array) -> Array:
     """`dist.GammaPoisson`, `dist.NegativeBinomial2`, `dist.NegativeBinomialProbs`."""
-    value, concentration, rate = _floats(value, fn.concentration, fn.rate)
+    value, concentration, rate = floats(value, fn.concentration, fn.rate)
     none = value <= 0
     count = jnp.where(none, 1.0, value)
     one = Exact.of(jnp.ones_like(rate))
@@ -112,9 +111,3 @@ def gamma_poisson(fn: dist.GammaPoisson, value: Array) -> Array:
     relative += against_expected(total, lost, count, one, -above) + jnp.log(lost) - jnp.log(count)
     relative += gamma_remainder(total.high) - gamma_remainder(concentration) - gamma_remainder(count)
     return jnp.where(none, -concentration * jnp.log1p(1 / rate), relative)
-
-
-def _floats(*arrays: ArrayLike) -> list[Any]:
-    """The arrays as floats of one shape."""
-    dtype = jnp.result_type(*arrays, float)
-    return jnp.broadcast_arrays(*(jnp.asarray(array, dtype) for array in same_rank(*arrays)))

@@ -164,3 +164,9 @@ def same_rank(*arrays: ArrayLike) -> tuple[Any, ...]:
         jnp.reshape(array, (1,) * (rank - jnp.ndim(array)) + jnp.shape(array)) if jnp.ndim(array) else array
         for array in arrays
     )
+
+
+def floats(*arrays: ArrayLike) -> tuple[Any, ...]:
+    """The arrays as floats of one type, and of one rank so that they broadcast. What all share stays one number."""
+    dtype = jnp.result_type(*arrays, float)
+    return same_rank(*(jnp.asarray(array, dtype) for array in arrays))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.typing import ArrayLike
 
 from autovi.distributions.deviance import against_expected, gamma_remainder, gap
 from autovi.distributions.error_free import Exact, sum_of, two_sum
+from autovi.distributions.formulas import floats
 
 
 def gamma(fn: dist.Gamma, value: Array) -> Array:
     """`dist.Gamma`, `dist.Chi2`."""
-    value, concentration, rate = _floats(value, fn.concentration, fn.rate)
+    value, concentration, rate = floats(value, fn.concentration, fn.rate)
     one = Exact.of(jnp.ones_like(rate))
     rate = Exact.of(rate)
     seen = against_expected(rate, value, concentration, one, gap(rate, value, concentration, one))
@@ -24,7 +22,7 @@ def gamma(fn: dist.Gamma, value: Array) -> Array:
 
 def inverse_gamma(fn: dist.InverseGamma, value: Array) -> Array:
     """`dist.InverseGamma`: its reciprocal has a gamma density."""
-    value, concentration, rate = _floats(value, fn.concentration, fn.rate)
+    value, concentration, rate = floats(value, fn.concentration, fn.rate)
     # Over what is expected, 1 / value is rate / (concentration value).
     rate, one, divisor = Exact.of(rate), jnp.ones_like(value), Exact.of(value)
     seen = against_expected(rate, one, concentration, divisor, gap(rate, one, concentration, divisor))
@@ -33,7 +31,7 @@ def inverse_gamma(fn: dist.InverseGamma, value: Array) -> Array:
 
 def beta(fn: dist.Beta, value: Array) -> Array:
     """`dist.Beta`, `dist.BetaProportion`."""
-    value, first, second = _floats(value, fn.concentration1, fn.concentration0)
+    value, first, second = floats(value, fn.concentration1, fn.concentration0)
     total, one = two_sum(first, second), Exact.of(jnp.ones_like(value))
     above = gap(total, value, first, one)  # what one side has too much, the other has too little
     seen = against_expected(total, value, first, one, above) + against_expected(total, 1 - value, second, one, -above)
@@ -42,16 +40,7 @@ def beta(fn: dist.Beta, value: Array) -> Array:
 
 def dirichlet(fn: dist.Dirichlet, value: Array) -> Array:
     """`dist.Dirichlet`; a value whose elements do not quite add up to 1 counts as the point of the simplex it means."""
-    value, concentration = _floats(value, fn.concentration)
+    value, concentration = floats(value, fn.concentration)
     total, whole = sum_of(concentration), sum_of(value)
     seen = against_expected(total, value, concentration, whole, gap(total, value, concentration, whole))
     return jnp.sum(seen - gamma_remainder(concentration), axis=-1) + gamma_remainder(total.high)[..., 0]
-
-
-def _floats(*arrays: ArrayLike) -> tuple[Any, ...]:
-    """The arrays as floats, with leading axes of length 1 added so that they broadcast."""
-    dtype = jnp.result_type(*arrays, float)
-    rank = max(jnp.ndim(array) for array in arrays)
-    return tuple(
-        jnp.reshape(jnp.asarray(array, dtype), (1,) * (rank - jnp.ndim(array)) + jnp.shape(array)) for array in arrays
-    )

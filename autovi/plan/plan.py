@@ -67,9 +67,8 @@ class Plan:
     num_particles: int = 1
     notes: tuple[str, ...] = ()
     ancestral: tuple[str, ...] = ()
-    coupled: Mapping[str, list[str]] = field(
-        default_factory=dict
-    )  # discrete site -> those it is independent of in q only
+    # Discrete site -> those that it is independent of in q only.
+    coupled: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:
