@@ -123,7 +123,7 @@ class _Run(NamedTuple):
 def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progress, progress_bar: bool) -> _Run:
     run_start, chunk = engine.compile(arrays, rng_key)
     state, start, result_key = run_start(arrays, rng_key)
-    check_start(engine.program, jax.tree.map(np.asarray, start))
+    check_start(engine, jax.tree.map(np.asarray, start), arrays)
     state = optimize(chunk, state, arrays, progress, progress_bar=progress_bar)
     check_end(engine, progress, state)
     return _Run(state, progress, result_key)

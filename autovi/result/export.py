@@ -168,7 +168,7 @@ def plot_posterior_summary(idata: Any, path: str | os.PathLike[str]) -> None:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'autovi[plots]'") from error
+        raise ImportError("plot: it needs matplotlib: pip install 'autovi[plots]'") from error
     before = set(plt.get_fignums())
     panels = _first_panels(_numeric(_group(idata, "posterior")))
     try:
@@ -278,7 +278,7 @@ def _storable(array: np.ndarray, where: str) -> np.ndarray:
 
 def _axis_names(site: str, ndim: int, dims: Sequence[str | None], rename: Any) -> list[str]:
     if len(dims) > ndim:
-        raise ValueError(f"dims[{site!r}] names {len(dims)} axes {list(dims)}, but the variable has {ndim}")
+        raise ValueError(f"dims[{site!r}]: it names {len(dims)} axes {list(dims)}, but the variable has {ndim}")
     given: Iterable[str | None] = [*dims, *[None] * (ndim - len(dims))]
     names: list[str] = []
     for i, dim in enumerate(given):
@@ -305,7 +305,7 @@ def _coords_of(group: str, sizes: Mapping[str, int], coords: Mapping[str, Any]) 
     for dim, size in sizes.items():
         given = _coordinate(coords[dim]) if dim in coords else None
         if given is not None and len(given) != size and not group.startswith("predictions"):
-            raise ValueError(f"coords[{dim!r}] has {len(given)} values, but the axis has {size} in {group}")
+            raise ValueError(f"coords[{dim!r}]: it has {len(given)} values, but the axis has {size} in {group}")
         values[dim] = given if given is not None and len(given) == size else np.arange(size)
     return values
 
@@ -365,7 +365,7 @@ def _trace_figure(dataset: Any) -> Any:
         figure.tight_layout()  # its titles stand on the axes above otherwise
         return figure
     if not hasattr(az, "plot_trace_dist"):
-        raise ImportError("plots need ArviZ's plotting part: pip install 'arviz-plots[matplotlib]'")
+        raise ImportError("plot: it needs ArviZ's plotting part: pip install 'arviz-plots[matplotlib]'")
     import xarray as xr
 
     tree = xr.DataTree.from_dict({"posterior": dataset})

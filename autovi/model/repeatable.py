@@ -1,0 +1,25 @@
+"""Does a model compute the same whenever it is run on the same data?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autovi.model.traced import Traced
+
+
+def check_same_again(traced: Traced, again: Callable[[], Traced]) -> None:
+    """Raises unless another trace gives the same program.
+
+    A model that draws random numbers of its own, or reads the clock, has them as constants in the program: what is
+    computed after the fit would be computed with others.
+
+    Raises:
+        ValueError: the two differ.
+    """
+    # Only the operations and constants: state that the program itself changes, as a counter, may differ.
+    if traced.fingerprint.program != again().fingerprint.program:
+        raise ValueError(
+            "model: two runs of it on the same data give different programs; it (or the guide) draws random numbers "
+            "with NumPy or Python, or reads the clock or something else that changes; draw with numpyro.sample, or "
+            "make the numbers before the fit and pass them as data"
+        )
