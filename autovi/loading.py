@@ -189,8 +189,8 @@ def _check_program(meta: Mapping[str, Any], engine: Engine) -> None:
     comparable = all(meta["program"][p] == program[p] for p in program if p != "digest")
     if comparable and meta["program"]["digest"] != program["digest"]:
         raise ValueError(
-            "model: the file belongs to another model: its sites are the same, but what it computes is not (a constant, "
-            "a formula, or a value that it reads besides its arguments)"
+            "model: the file belongs to another model: its sites are the same, but what it computes is not (a "
+            "constant, a formula, or a value that it reads besides its arguments)"
         )
 
 

@@ -50,7 +50,7 @@ def _transformed(function: Any, what: str) -> str | None:
         if not (makers := _makers(function)):
             return None
         name = makers[-1]
-    elif is_of_jax(kind):
+    elif is_of_jax(kind) and not isinstance(function, functools.partial):  # jax.tree_util.Partial is one
         name = {"PjitFunction": "jit"}.get(kind.__name__, kind.__name__)
     else:
         return None

@@ -44,7 +44,8 @@ def here(until: CodeType) -> Place | None:
 
 def with_places(message: str, *places: Place | None) -> str:
     """A message that ends with lines of the user's, the innermost last."""
-    return "\n".join([message, *(str(place) for place in places[-MAX_SHOWN:] if place is not None)])
+    lines = dict.fromkeys(str(place) for place in places if place is not None)
+    return "\n".join([message, *list(lines)[-MAX_SHOWN:]])
 
 
 def places_of(error: BaseException) -> list[Place]:
