@@ -322,7 +322,7 @@ def test_frames_of_jax_are_left_out_unless_jax_is_told_to_show_them():
         return caught.value.__cause__
 
     assert chained() is None
-    before = jax.config.values["jax_traceback_filtering"]
+    before = jax.config.jax_traceback_filtering
     try:
         jax.config.update("jax_traceback_filtering", "off")
         assert isinstance(chained(), jax.errors.TracerArrayConversionError)
