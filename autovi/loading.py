@@ -19,9 +19,9 @@ from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
 from autovi.result import storage
 from autovi.result.fit import Fit
-from autovi.result.saving import FIELDS, KIND, decode_data, model_of, program_of, unpack_labels
+from autovi.result.saving import FIELDS, KIND, decode_data, model_of, program_of, progress_of, unpack_labels
+from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
-from autovi.run.stopping import Progress
 from autovi.run.stored import restored
 
 
@@ -85,7 +85,9 @@ def _restore(arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable
         engine=engine,
         inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
         state=state,
-        progress=Progress(**{**meta["progress"], "rates": tuple(meta["progress"]["rates"])}, losses=[arrays["losses"]]),
+        progress=progress_of(meta["progress"], arrays["losses"]),
+        seconds=Seconds(**meta["seconds"]),
+        options=options,
         rng_key=arrays["rng_key"],
         saved_plan=saved,
         **{field: meta[field] for field in FIELDS},

@@ -23,8 +23,9 @@ ORDER = [
     "plan",
     "program",
     "run",
-    "result",
     "preparation",
+    "result",
+    "initial",
     "fitting",
     "loading",
     "__init__",
@@ -53,7 +54,7 @@ MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {
     "preparation": ["model", "analysis", "plan", "program", "run"],
-    "fitting": ["preparation", "run.loop", "run.checks", "result.fit"],
+    "fitting": ["preparation", "initial", "run.running", "result.fit"],
 }
 MAX_LINES = 400
 

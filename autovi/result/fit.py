@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from autovi.keys import as_key, is_key
 from autovi.model.inputs import Inputs, bind
 from autovi.model.labels import plate_coords
 from autovi.model.sites import Site
 from autovi.plan.plan import Plan
+from autovi.preparation import Options
 from autovi.result import export
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
+from autovi.run.clock import Seconds, waiting
 from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
+from autovi.run.loop import MAX_STEPS
+from autovi.run.reporting import Report
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
@@ -45,7 +52,9 @@ class Fit:
     progress: Progress
     rng_key: jax.Array
     num_draws: int
-    seconds: float
+    seconds: Seconds
+    options: Options
+    progress_bar: bool = False
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
 
     def __post_init__(self) -> None:
@@ -53,7 +62,7 @@ class Fit:
 
     def __dir__(self) -> list[str]:
         """What is public: how a fit is held inside is not."""
-        inside = {"engine", "inputs", "state", "progress", "raw_params", "saved_plan"}
+        inside = {"engine", "inputs", "options", "progress", "progress_bar", "raw_params", "saved_plan", "state"}
         return [name for name in super().__dir__() if not name.startswith("_") and name not in inside]
 
     @property
@@ -89,8 +98,7 @@ class Fit:
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
         """The fitted parameters: "block.parameter" for the engine's families, parameter sites by name, constrained."""
-        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in self.raw_params["guide"].items() for k, v in leaves.items()}
-        return {**flat, **jax.tree.map(np.asarray, self._site_params)}
+        return self.engine.program.named(self.raw_params)
 
     @cached_property
     def _site_params(self) -> dict[str, Any]:
@@ -104,9 +112,17 @@ class Fit:
         """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
         self.engine.use_unchanged(self.model, self.guide, self.inputs, self._at_rest)
 
+    @contextmanager
+    def _diagnosing(self, what: str) -> Iterator[None]:
+        """What runs inside is computed after the fit, for which the model must be unchanged: timed, with a line while
+        it lasts."""
+        with self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
+            self._check_unchanged()
+            yield
+
     def _draw(self, num_draws: int, rng_key: jax.Array, *kinds: str) -> Draws:
-        self._check_unchanged()
-        return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws, kinds)
+        with self._diagnosing(f"{num_draws} posterior draws"):
+            return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws, kinds)
 
     def _own_draws(self, *kinds: str) -> Draws:
         """The draws of `draws`, of which these kinds are kept."""
@@ -172,8 +188,8 @@ class Fit:
         have no gradient.
         """
         key = jax.random.fold_in(self.rng_key, 1)
-        self._check_unchanged()
-        sampled = self.engine.gradients(self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS)
+        with self._diagnosing("the noise of gradients"):
+            sampled = self.engine.gradients(self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS)
         of_block = gradient_summary(sampled["guide"])
         blocks = self.engine.program.plan.blocks
         of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
@@ -207,6 +223,35 @@ class Fit:
         values = self._values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
         return self.engine.predict(self.model, inputs, latent, self._site_params, key)
+
+    def resume(
+        self,
+        num_steps: int | None = None,
+        *,
+        data: Any = None,
+        max_steps: int = MAX_STEPS,
+        learning_rate: float | optax.Schedule | None = None,
+        callback: Callable[[Report], Any] | None = None,
+        progress_bar: bool | None = None,
+    ) -> Fit:
+        """A fit that goes on where this one ended, its optimizer's memory included; this one stays what it is.
+
+        Args:
+            num_steps: so many steps more, at a learning rate that falls as in `fit`; None: the rest of the steps in
+                which the fit was stopped, or until the loss stands still.
+            data: new data of the form and sizes of the old; None: the same.
+            max_steps: the bound on the steps to come when `num_steps` is None.
+            learning_rate: as in `fit`; None: as before.
+            callback: as in `fit`; it is not remembered.
+            progress_bar: None: as in the fit.
+
+        Raises:
+            ValueError: data of other sizes, or a model that has changed since.
+
+        Example:
+            >>> fit = fit.resume(5000)
+        """
+        return resumed(self, data, num_steps, max_steps, learning_rate, callback, progress_bar)
 
     def _bind(self, new_data: Any) -> Inputs:
         inputs = bind(self.model, new_data)
@@ -258,8 +303,8 @@ class Fit:
 
     @cached_property
     def _observed(self) -> dict[str, np.ndarray]:
-        self._check_unchanged()
-        return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
+        with self._diagnosing("the observed values"):
+            return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
 
     @cached_property
     def _constant(self) -> dict[str, np.ndarray]:
@@ -321,7 +366,7 @@ class Fit:
             "khat": self.khat,
             "status": self.status,
             "message": self.message,
-            "sampling_time": self.seconds,
+            "sampling_time": self.seconds.total,
         }
 
     def summary(self, **kwargs: Any) -> Any:
@@ -342,7 +387,9 @@ class Fit:
         write_fit(self, path)
 
     def __repr__(self) -> str:
-        return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
+        return (
+            f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds.total:.1f} s)\n{self.plan}"
+        )
 
 
 def _check_count(name: str, value: Any) -> None:

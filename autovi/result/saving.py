@@ -21,11 +21,13 @@ from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Plan
 from autovi.result import storage
 from autovi.run.engine import Engine
+from autovi.run.learning_rate import forgotten
+from autovi.run.stopping import Progress
 from autovi.run.stored import stored
 
 KIND = "fit"  # checkpoints are files of the same format
 # What is kept as it is.
-FIELDS = ("num_draws", "seconds")
+FIELDS = ("num_draws",)
 
 
 def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
@@ -46,7 +48,9 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         "kind": KIND,
         "plan": fit.plan.to_dict(),
         "choices": choices_of(fit.plan),
-        "progress": {n: v for n, v in vars(fit.progress).items() if n != "losses"},
+        "progress": _progress(fit.progress),
+        # What diagnostics took is of the process that asked for them.
+        "seconds": {**asdict(fit.seconds), "diagnostics": 0.0},
         "objective": _instance(fit.engine.program.objective, OBJECTIVES),
         "optimizer": _optimizer(fit),
         "program": program_of(fit.engine),
@@ -57,6 +61,18 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         **{field: getattr(fit, field) for field in FIELDS},
     }
     storage.write(path, arrays, meta)
+
+
+def _progress(progress: Progress) -> dict[str, Any]:
+    """What is kept of it beside the losses; of a schedule that there was one."""
+    fields = {n: v for n, v in vars(progress).items() if n != "losses"}
+    return {**fields, "learning_rate": None if progress.learning_rate is None else "given"}
+
+
+def progress_of(saved: Mapping[str, Any], losses: np.ndarray) -> Progress:
+    """The inverse of what a file has of a `Progress`."""
+    schedule = None if saved["learning_rate"] is None else forgotten
+    return Progress(**{**saved, "rates": tuple(saved["rates"]), "learning_rate": schedule, "losses": [losses]})
 
 
 def _optimizer(fit: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
@@ -25,16 +24,17 @@ from autovi.program.branches import branches_of
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
 from autovi.program.world import World
+from autovi.run.background import Compiling
 from autovi.run.cache import Latest
+from autovi.run.clock import Seconds, waiting
 from autovi.run.loop import make_chunk
 from autovi.run.optimizer import Optimizer
+from autovi.run.origin import NUM_STARTS, Origin
 from autovi.run.sources import Resident, Source
 from autovi.run.state import State, init_state
 from autovi.run.stopping import Progress
 
-NUM_STARTS = 10
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
-START_RADIUS = 2.0
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
 
@@ -69,8 +69,7 @@ class Engine:
     optimizer: Optimizer
     fingerprint: Fingerprint
     lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
-    _starts: dict[str, tuple[Callable, Callable]] = field(default_factory=dict)  # with the chunk, by the kind of key
-    _jitted: dict[Any, Callable] = field(default_factory=dict)
+    _jitted: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self, model: Callable, guide_function: Callable | None) -> None:
         self._model = Latest(model)
@@ -146,7 +145,6 @@ class Engine:
         """Drops all that is compiled; what is still needed is compiled anew."""
         for function in self._jitted.values():
             getattr(function, "clear_cache", lambda: None)()  # what is compiled ahead of its call has none
-        self._starts.clear()
         self._jitted.clear()
         self.__dict__.pop("observed", None)
 
@@ -165,24 +163,48 @@ class Engine:
             )
         self.use(model, guide)
 
-    def compile(self, arrays: Any, rng_key: jax.Array | int) -> tuple[Callable, Callable]:
+    def compile(
+        self,
+        arrays: Any,
+        rng_key: jax.Array | int,
+        origin: Origin | None = None,
+        clock: Seconds | None = None,
+        show: bool = False,
+    ) -> tuple[Callable, Callable]:
         """`start(arrays, rng_key)`, which gives the state before the first step, and `chunk(state, arrays, schedule)`.
 
-        Compiled once, both at the same time. The start runs once, so little is spent on optimizing its code.
+        Compiled once, both at the same time, in threads of their own, so that Ctrl-C is heard at once; what is on its
+        way then is there for the next fit. The start runs once, so little is spent on optimizing its code. `clock`
+        counts the time; with `show`, a line says how long it takes.
         """
-        kind = "int" if isinstance(rng_key, int) else str(rng_key.dtype)
-        if kind not in self._starts:
-            lowered = jax.jit(self._start).lower(arrays, rng_key)
-            state = jax.tree.map(_abstract, lowered.out_info[0])
-            with ThreadPoolExecutor(1) as pool:
-                start = pool.submit(lowered.compile, compiler_options(1))
-                chunk = self._kept(("chunk", str(state.rng_key.dtype)), lambda: self._compile_chunk(state, arrays))
-                self._starts[kind] = start.result(), chunk
-        return self._starts[kind]
+        clock = Seconds() if clock is None else clock
+        origin = Origin.around_zero(self.program) if origin is None else origin
+        key = ("start", "int" if isinstance(rng_key, int) else str(rng_key.dtype), origin.points.shape[0])
+        with clock.spent("trace"):
+            start = self._kept(key, lambda: self._traced_start(arrays, rng_key, origin))
+            chunk = self.chunk(start.returns, arrays)
+        ready, begin = self.waited(chunk, clock, show), self.waited(start, clock, show)
+        return lambda arrays, rng_key: begin(arrays, rng_key, origin), ready
 
-    def _compile_chunk(self, state: State, arrays: Any) -> Callable:
+    def waited(self, program: Compiling, clock: Seconds, show: bool) -> Callable:
+        """A program once it is compiled."""
+        with clock.spent("compile"), waiting(program.said, show and not program.done):
+            return program.result()
+
+    def _traced_start(self, arrays: Any, rng_key: Any, origin: Origin) -> Compiling:
+        lowered = jax.jit(self._start).lower(arrays, rng_key, origin)
+        state = jax.tree.map(_abstract, lowered.out_info[0])
+        return Compiling(lambda: lowered.compile(compiler_options(1)), returns=state)
+
+    def chunk(self, state: State, arrays: Any) -> Compiling:
+        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes."""
+        return self._kept(("chunk", str(state.rng_key.dtype)), lambda: self._traced_chunk(state, arrays))
+
+    def _traced_chunk(self, state: State, arrays: Any) -> Compiling:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
-        return make_chunk(self.program, self.source, self.optimizer).lower(state, arrays, schedule).compile()
+        traced = make_chunk(self.program, self.source, self.optimizer).trace(state, arrays, schedule)
+        lowered = traced.lower()
+        return Compiling(lowered.compile, traced.jaxpr)
 
     def initial_params(self, arrays: Mapping[str, Any]) -> Any:
         """Parameters at the origin: their structure and shapes are those of every fit."""
@@ -192,13 +214,12 @@ class Engine:
         """The state at the origin, of the structure and shapes of every state."""
         return init_state(self.program, self.initial_params(arrays), self.optimizer, rng_key)
 
-    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> tuple[State, Start, jax.Array]:
+    def _start(self, arrays: Mapping[str, Any], rng_key: jax.Array, origin: Origin) -> tuple[State, Start, jax.Array]:
         """State before the first step at the best of the tried starting points; the last key is for the result."""
         rng_key = jax.random.key(rng_key) if jnp.issubdtype(jnp.result_type(rng_key), jnp.integer) else rng_key
         start_key, run_key, state_key, result_key = jax.random.split(rng_key, 4)
         program = self.program
-        radii = START_RADIUS * jnp.linspace(0.0, 1.0, NUM_STARTS)[:, None]
-        points = radii * jax.random.uniform(start_key, (NUM_STARTS, program.start_size), minval=-1.0, maxval=1.0)
+        points = origin.tried(start_key)
         _, indices = self.source.next(arrays, jnp.zeros((), jnp.int32), run_key)
         also = program.outputs_for(["inside"])
 
@@ -253,12 +274,15 @@ class Engine:
         """How many numbers of each draw are kept."""
         return sum(prod(self.full.traced.graph.shape(o)) for o in self.full.outputs_for(kinds))
 
-    def _kept(self, key: Any, make: Callable[[], Callable]) -> Callable:
-        if key not in self._jitted:
-            self._jitted[key] = make()
-            while len(self._jitted) > MAX_PROGRAMS:
-                del self._jitted[next(iter(self._jitted))]
-        return self._jitted[key]
+    def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is kept under a key, made if it is not there: the latest used last."""
+        kept = self._jitted.pop(key, None)
+        if kept is None or getattr(kept, "failed", False):
+            kept = make()
+        self._jitted[key] = kept
+        while len(self._jitted) > MAX_PROGRAMS:
+            del self._jitted[next(iter(self._jitted))]
+        return kept
 
     @cached_property
     def _numbers_per_draw(self) -> int:

@@ -306,7 +306,7 @@ def test_clearing_drops_engines_and_what_they_compiled():
     engine = weakref.ref(fit.engine)
     assert CACHE.engines and fit.engine._jitted
     autovi.clear_cache()
-    assert not CACHE.engines and not fit.engine._jitted and not fit.engine._starts
+    assert not CACHE.engines and not fit.engine._jitted
     np.testing.assert_array_equal(fit.sample(3)["mu"], before)
     other = autovi.fit(model, DATA, **QUICK)
     assert other.engine is not fit.engine
