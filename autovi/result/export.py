@@ -139,7 +139,7 @@ def pareto_k(log_weights: Any) -> float:
     if np.isneginf(largest):
         return float("inf")
     weights -= largest
-    tail_size = int(min(weights.size / 5, 3 * weights.size**0.5))
+    tail_size = _tail_size(weights.size)
     # Below the smallest normal number exp underflows: such weights are all zero to the fit.
     tail = np.maximum(np.sort(weights)[-tail_size:], np.log(np.finfo(np.float64).tiny))
     # The fit takes its scale from the tail's first quartile.
@@ -147,6 +147,18 @@ def pareto_k(log_weights: Any) -> float:
         return float("-inf") if _effective_size(weights) >= tail_size else float("inf")
     k = _psis_k(weights)
     return k if np.isfinite(k) else float("inf")
+
+
+def pareto_k_se(khat: float, num_draws: int) -> float:
+    """The standard error of `pareto_k` with so many draws, by the asymptotic variance (1 + k)^2 / n of the maximum
+    likelihood estimate from n weights in the tail (Smith, 1985); NaN where k is not finite or below -1/2."""
+    if not -0.5 < khat < float("inf"):
+        return float("nan")
+    return float((1 + khat) / _tail_size(num_draws) ** 0.5)
+
+
+def _tail_size(num_draws: int) -> int:
+    return int(min(num_draws / 5, 3 * num_draws**0.5))
 
 
 def plot_posterior_summary(idata: Any, path: str | os.PathLike[str]) -> None:

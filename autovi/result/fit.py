@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,14 +24,29 @@ from autovi.result import export
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
+from autovi.run.checks import check_count
 from autovi.run.clock import Seconds, waiting
-from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
+from autovi.run.drawing import (
+    DENSITIES,
+    DRAWS_BUDGET,
+    LIKELIHOODS,
+    VALUES,
+    Draws,
+    batch_log_weights,
+    draws,
+    gradients,
+    kept_per_draw,
+)
+from autovi.run.engine import Engine
 from autovi.run.loop import MAX_STEPS
+from autovi.run.predicting import predict
 from autovi.run.reporting import Report
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 GRADIENT_REPEATS = 64
+# Numbers that may be computed for the weights of draws of a subsampled model at full plates: about a minute of them.
+FULL_PASSES = 100_000_000_000
 
 
 @dataclass(eq=False)
@@ -122,7 +137,7 @@ class Fit:
 
     def _draw(self, num_draws: int, rng_key: jax.Array, *kinds: str) -> Draws:
         with self._diagnosing(f"{num_draws} posterior draws"):
-            return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws, kinds)
+            return draws(self.engine, self.raw_params, self._arrays, rng_key, num_draws, kinds)
 
     def _own_draws(self, *kinds: str) -> Draws:
         """The draws of `draws`, of which these kinds are kept."""
@@ -131,7 +146,7 @@ class Fit:
     @cached_property
     def _light(self) -> bool:
         """Is all that belongs to the draws small enough to be made and kept at once?"""
-        return self.num_draws * self.engine.kept_per_draw((VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
+        return self.num_draws * kept_per_draw(self.engine, (VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
 
     @cached_property
     def draws(self) -> Draws:
@@ -159,12 +174,32 @@ class Fit:
         return np.asarray(self._densities.log_p - self._densities.log_q)
 
     @cached_property
+    def _num_full(self) -> int:
+        """How many of the draws are weighed at full plates: of a subsampled model, so many as do not take long."""
+        subsampled = self.engine.program.sites.subsampled and "draws" not in self.__dict__
+        return min(self.num_draws, FULL_PASSES // self.engine.numbers_per_draw) if subsampled else self.num_draws
+
+    @property
+    def estimated_from(self) -> str:
+        """What ELBO and k-hat are estimated from."""
+        if self._num_full == self.num_draws:
+            return f"{self.num_draws} draws at full plates"
+        plates = self.engine.program.sites.subsampled.values()
+        batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
+        return f"the ELBO: {self.num_draws} draws on batches of {batches}; k-hat: {self._num_full} draws at full plates"
+
+    @cached_property
     def _elbo(self) -> Elbo:
-        return elbo_of(self._log_weights)
+        if self._num_full == self.num_draws:
+            return elbo_of(self._log_weights)
+        key = jax.random.fold_in(self.rng_key, 4)
+        with self._diagnosing("the ELBO"):
+            return elbo_of(batch_log_weights(self.engine, self.raw_params, self._arrays, key, self.num_draws))
 
     @property
     def elbo(self) -> float:
-        """The ELBO in nats, estimated with `num_draws` draws at full plates."""
+        """The ELBO in nats, from `num_draws` draws at full plates; of a subsampled model for which these would take
+        minutes, from batches as in the fit (see `estimated_from`)."""
         return self._elbo.value
 
     @property
@@ -178,7 +213,17 @@ class Fit:
 
         Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
         """
-        return export.pareto_k(self._log_weights)
+        if self._num_full == self.num_draws:
+            return export.pareto_k(self._log_weights)
+        if not self._num_full:
+            return float("nan")
+        some = self._draw(self._num_full, jax.random.fold_in(self.rng_key, 0), DENSITIES)
+        return export.pareto_k(np.asarray(some.log_p - some.log_q))
+
+    @property
+    def khat_se(self) -> float:
+        """The standard error of `khat`: (1 + k) / sqrt(n) with n weights in the tail that is fitted (Smith, 1985)."""
+        return export.pareto_k_se(self.khat, self._num_full)
 
     @cached_property
     def gradients(self) -> dict[str, SiteGradient]:
@@ -189,7 +234,9 @@ class Fit:
         """
         key = jax.random.fold_in(self.rng_key, 1)
         with self._diagnosing("the noise of gradients"):
-            sampled = self.engine.gradients(self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS)
+            sampled = gradients(
+                self.engine, self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS
+            )
         of_block = gradient_summary(sampled["guide"])
         blocks = self.engine.program.plan.blocks
         of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
@@ -200,29 +247,36 @@ class Fit:
 
         Without `rng_key` the draws are the same at every call.
         """
-        _check_count("num_draws", num_draws)
+        check_count("num_draws", num_draws)
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
         return dict(self._draw(int(num_draws), key, VALUES).values)
 
     def predict(
-        self, new_data: Any = None, *, num_draws: int | None = None, rng_key: int | jax.Array | None = None
+        self,
+        new_data: Any = None,
+        *,
+        num_draws: int | None = None,
+        rng_key: int | jax.Array | None = None,
+        batch_size: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Posterior predictive draws: name -> `(num_draws, *shape)` of observed and deterministic sites.
 
         `new_data` takes the form of `fit`'s data, without the observations (None: the data of the fit). Latent sites
         of a plate that has another size there are drawn anew, from their prior given the rest, and returned as well.
         Without `num_draws` the latent values are those in `idata`; without `rng_key` the draws are the same at every
-        call.
+        call. `batch_size` draws are made at once (None: so many as hold about twenty million numbers).
 
         Raises:
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
+        check_count("batch_size", batch_size, optional=True)
         inputs = self.inputs if new_data is None else self._bind(new_data)
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self._values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
-        return self.engine.predict(self.model, inputs, latent, self._site_params, key)
+        with self._diagnosing("predictions"):
+            return predict(self.engine, self.model, inputs, latent, self._site_params, key, batch_size)
 
     def resume(
         self,
@@ -262,20 +316,23 @@ class Fit:
         """The posterior as ArviZ opens it; the same object at every access. See `to_arviz`."""
         return self.to_arviz()
 
-    def to_arviz(self, groups: Collection[str] | None = None) -> Any:
+    def to_arviz(self, groups: Collection[str] | None = None, *, num_draws: int | None = None) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
         Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
         observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
         dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
         `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
-        observations, and are made only where they are asked for. `sample_stats` holds the log densities of model (`lp`)
+        observations, and are made only where they are asked for. `num_draws` asks for another number of draws than the
+        fit's. `sample_stats` holds the log densities of model (`lp`)
         and posterior (`log_q`) in the same variables, those in which each site was fitted, and their difference
         `log_weight`.
 
         Raises:
             ValueError: an unknown group.
         """
+        if num_draws is not None and num_draws != self.num_draws:
+            return self._with_draws(num_draws).to_arviz(groups)
         made: dict[str, Callable[[], Mapping[str, Any]]] = {
             "posterior": lambda: _chain(self._values),
             "posterior_predictive": lambda: _chain(self._predictive()),
@@ -288,6 +345,13 @@ class Fit:
             raise ValueError(f"groups: {unknown} are none of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
         return export.build(wanted, **self._axes(), attrs=self._attrs())
+
+    def _with_draws(self, num_draws: int) -> Fit:
+        """The same fit with another number of draws."""
+        check_count("num_draws", num_draws)
+        fit = replace(self, num_draws=int(num_draws))
+        fit._at_rest = self._at_rest
+        return fit
 
     def _axes(self) -> dict[str, Any]:
         dims = self._dims()
@@ -390,11 +454,6 @@ class Fit:
         return (
             f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds.total:.1f} s)\n{self.plan}"
         )
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
 
 
 def _plate_names(site: Site) -> list[str | None]:

@@ -8,7 +8,7 @@ import pytest
 
 import autovi
 from autovi.result import fit as fit_module
-from autovi.run import engine as engine_module
+from autovi.run import drawing as drawing_module
 
 Y = np.random.default_rng(0).normal(size=50).astype(np.float32)
 
@@ -36,7 +36,7 @@ def light():
 def large(monkeypatch, light):
     """The same fit with room for the numbers of 16 draws: nine parts, the last one not full."""
     budget = 16 * 52
-    for module in (fit_module, engine_module):
+    for module in (fit_module, drawing_module):
         monkeypatch.setattr(module, "DRAWS_BUDGET", budget)
     fit = quick()
     fit.engine._jitted.clear()
