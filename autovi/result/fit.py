@@ -16,11 +16,10 @@ import optax
 
 from autovi.keys import as_key, is_key
 from autovi.model.inputs import Inputs, bind
-from autovi.model.labels import plate_coords
-from autovi.model.sites import Site
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
 from autovi.result import export
+from autovi.result.axes import Axes
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
@@ -339,12 +338,12 @@ class Fit:
             "log_likelihood": lambda: _chain(self.log_likelihoods),
             "sample_stats": lambda: _chain(self._stats()),
             "observed_data": lambda: self._observed,
-            "constant_data": lambda: {self._variable(n): a for n, a in self._constant.items()},
+            "constant_data": lambda: {self._axes.variable(n): a for n, a in self._constant.items()},
         }
         if unknown := sorted(set(groups or ()) - set(made)):
             raise ValueError(f"groups: {unknown} are none of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
-        return export.build(wanted, **self._axes(), attrs=self._attrs())
+        return export.build(wanted, **self._axes.named(), attrs=self._attrs())
 
     def _with_draws(self, num_draws: int) -> Fit:
         """The same fit with another number of draws."""
@@ -353,9 +352,9 @@ class Fit:
         fit._at_rest = self._at_rest
         return fit
 
-    def _axes(self) -> dict[str, Any]:
-        dims = self._dims()
-        return {"dims": dims, "coords": {**self._column_coords(dims), **self._coords}}
+    @cached_property
+    def _axes(self) -> Axes:
+        return Axes(self.engine.full.sites, self.inputs.labels, self._constant)
 
     def _predictive(self) -> dict[str, np.ndarray]:
         observed = self.engine.full.sites.observed
@@ -376,51 +375,6 @@ class Fit:
         numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not is_key(a)}
         return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
 
-    def _variable(self, argument: str) -> str:
-        """The name of a data array in ArviZ: names of sites and plates are theirs alone."""
-        sites = self.engine.full.sites
-        taken = {*sites.samples, *sites.deterministics, *sites.plates}
-        return self._variable(f"{argument}_data") if argument in taken else argument
-
-    @cached_property
-    def _plate_sizes(self) -> dict[str, int]:
-        return {p.name: p.size for p in self.engine.full.sites.plates.values()}
-
-    @cached_property
-    def _coords(self) -> dict[str, Any]:
-        return plate_coords(self._plate_sizes, self.inputs.labels)
-
-    def _dims(self) -> dict[str, list[str | None]]:
-        """Names of the leading axes of every variable; those after them get ArviZ's own."""
-        sites = self.engine.full.sites
-        dims = {name: _plate_names(site) for name, site in sites.samples.items()}
-        dims |= {name: list(plates) for name, plates in sites.deterministics.items()}
-        dims |= {self._variable(n): self._constant_dims(n, array) for n, array in self._constant.items()}
-        return dims
-
-    def _constant_dims(self, name: str, array: np.ndarray) -> list[str | None]:
-        """The plates among a data array's axes: those that its labels name, else the only one of that length."""
-        labels, sizes = self.inputs.labels.get(name), self._plate_sizes
-        names: list[str | None] = []
-        for axis, size in enumerate(np.shape(array)):
-            dim, values = (None, None) if labels is None else (labels.dims[axis], labels.coords[axis])
-            fitting = [plate for plate in sizes if sizes[plate] == size]
-            plate = dim if dim is not None else fitting[0] if len(fitting) == 1 else None
-            # The columns of a table are no plate, though there be as many.
-            foreign = plate not in fitting or (values is not None and not _same(values, self._coords.get(plate)))
-            names.append(None if foreign or plate in names else plate)
-        return names
-
-    def _column_coords(self, dims: Mapping[str, list[str | None]]) -> dict[str, Any]:
-        """Labels of the axes of data arrays that are no plates."""
-        labels = {self._variable(n): self.inputs.labels[n] for n in self._constant if n in self.inputs.labels}
-        return {
-            f"{n}_dim_{axis}": values
-            for n, label in labels.items()
-            for axis, values in enumerate(label.coords)
-            if values is not None and dims[n][axis] is None
-        }
-
     def _attrs(self) -> dict[str, Any]:
         return {
             "plan": json.dumps(self.plan.to_dict()),
@@ -440,7 +394,7 @@ class Fit:
         """
         if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
             return export.summary(self.idata, **kwargs)
-        return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes()), **kwargs)
+        return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes.named()), **kwargs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.
@@ -456,20 +410,8 @@ class Fit:
         )
 
 
-def _plate_names(site: Site) -> list[str | None]:
-    names: list[str | None] = [None] * len(site.batch_shape)
-    for plate in site.plates:
-        if -plate.dim <= len(names) and site.batch_shape[plate.dim] == plate.size:
-            names[plate.dim] = plate.name
-    return names
-
-
 def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {n: np.asarray(v)[None] for n, v in group.items()}
-
-
-def _same(values: np.ndarray, other: np.ndarray | None) -> bool:
-    return other is not None and np.array_equal(values, other)
 
 
 def _same_numbers(array: np.ndarray, other: np.ndarray) -> bool:
