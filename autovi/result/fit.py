@@ -44,8 +44,7 @@ from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 GRADIENT_REPEATS = 64
-# Numbers that may be computed for the weights of draws of a subsampled model at full plates: about a minute of them.
-FULL_PASSES = 100_000_000_000
+WEIGHED_NUMBERS = 20_000_000_000  # that may be computed for the weights of draws: about half a minute of them
 
 
 @dataclass(eq=False)
@@ -168,28 +167,35 @@ class Fit:
         """`draws` with log p and log q, the values left out where they are large."""
         return self.draws if self._light or "draws" in self.__dict__ else self._own_draws(DENSITIES)
 
-    @property
+    @cached_property
     def _log_weights(self) -> np.ndarray:
-        return np.asarray(self._densities.log_p - self._densities.log_q)
+        """log p(x, z) - log q(z) of the first draws, as many as are weighed."""
+        whole = self._num_weighed == self.num_draws
+        kept = (
+            self._densities if whole else self._draw(self._num_weighed, jax.random.fold_in(self.rng_key, 0), DENSITIES)
+        )
+        return np.asarray(kept.log_p - kept.log_q)
 
     @cached_property
-    def _num_full(self) -> int:
-        """How many of the draws are weighed at full plates: of a subsampled model, so many as do not take long."""
-        subsampled = self.engine.program.sites.subsampled and "draws" not in self.__dict__
-        return min(self.num_draws, FULL_PASSES // self.engine.numbers_per_draw) if subsampled else self.num_draws
+    def _num_weighed(self) -> int:
+        """How many of the draws are weighed at full plates: so many as do not take minutes."""
+        if self._light or "draws" in self.__dict__:
+            return self.num_draws
+        few = WEIGHED_NUMBERS // self.engine.numbers_per_draw
+        return min(self.num_draws, few) if few >= export.MIN_DRAWS_FOR_K else 0
 
     @property
     def estimated_from(self) -> str:
-        """What ELBO and k-hat are estimated from."""
-        if self._num_full == self.num_draws:
-            return f"{self.num_draws} draws at full plates"
+        """What ELBO and k-hat are estimated from, in words."""
+        if self._num_weighed:
+            return f"{self._num_weighed} draws at full plates"
         plates = self.engine.program.sites.subsampled.values()
         batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
-        return f"the ELBO: {self.num_draws} draws on batches of {batches}; k-hat: {self._num_full} draws at full plates"
+        return f"{self.num_draws} draws{f' on batches of {batches}' if batches else ''}; k-hat is not estimated"
 
     @cached_property
     def _elbo(self) -> Elbo:
-        if self._num_full == self.num_draws:
+        if self._num_weighed:
             return elbo_of(self._log_weights)
         key = jax.random.fold_in(self.rng_key, 4)
         with self._diagnosing("the ELBO"):
@@ -197,8 +203,8 @@ class Fit:
 
     @property
     def elbo(self) -> float:
-        """The ELBO in nats, from `num_draws` draws at full plates; of a subsampled model for which these would take
-        minutes, from batches as in the fit (see `estimated_from`)."""
+        """The ELBO in nats, from `num_draws` draws at full plates. Where these would take minutes, it is from fewer, or
+        from draws on batches as in the fit (see `estimated_from`)."""
         return self._elbo.value
 
     @property
@@ -212,17 +218,12 @@ class Fit:
 
         Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
         """
-        if self._num_full == self.num_draws:
-            return export.pareto_k(self._log_weights)
-        if not self._num_full:
-            return float("nan")
-        some = self._draw(self._num_full, jax.random.fold_in(self.rng_key, 0), DENSITIES)
-        return export.pareto_k(np.asarray(some.log_p - some.log_q))
+        return export.pareto_k(self._log_weights) if self._num_weighed else float("nan")
 
     @property
     def khat_se(self) -> float:
         """The standard error of `khat`: (1 + k) / sqrt(n) with n weights in the tail that is fitted (Smith, 1985)."""
-        return export.pareto_k_se(self.khat, self._num_full)
+        return export.pareto_k_se(self.khat, self._num_weighed)
 
     @cached_property
     def gradients(self) -> dict[str, SiteGradient]:

@@ -23,11 +23,17 @@ class Compiling:
         self._compiled, self._jaxpr, self.returns = compiled, jaxpr, returns
         self._program: Callable | None = None
         self._error: BaseException | None = None
+        self._finished = threading.Event()  # a thread that Ctrl-C ended the waiting for counts as ended, before 3.13
         # No daemon: Python must not end while XLA is at work in it.
-        self._thread = threading.Thread(target=self._run, name="autovi-compile")
-        self._thread.start()
+        threading.Thread(target=self._run, name="autovi-compile").start()
 
     def _run(self) -> None:
+        try:
+            self._compile()
+        finally:
+            self._finished.set()
+
+    def _compile(self) -> None:
         started = time.perf_counter()
         try:
             self._program = self._compiled()
@@ -39,7 +45,7 @@ class Compiling:
     @property
     def done(self) -> bool:
         """Is it compiled, or has it failed?"""
-        return not self._thread.is_alive()
+        return self._finished.is_set()
 
     @property
     def failed(self) -> bool:
@@ -55,7 +61,7 @@ class Compiling:
 
     def result(self) -> Callable:
         """The compiled program, waited for. Ctrl-C ends the waiting, not the compiling."""
-        self._thread.join()
+        self._finished.wait()
         if self._error is not None:
             raise self._error
         assert self._program is not None

@@ -85,7 +85,7 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
     if progress.status == "max_steps" and not progress.message:
         asked = progress.num_steps is not None
         progress.message = (
-            f"ran the {progress.step} steps asked for; whether they suffice was not tested"
+            f"ran the {progress.num_steps} steps asked for; whether they suffice was not tested"
             if asked
             else f"the loss had not come to a stand after max_steps={progress.max_steps}"
         )
