@@ -39,6 +39,7 @@ class Progress:
     step: int = 0
     level: int = 0  # which of the rates
     level_start: int = 0
+    lowered: list[int] = field(default_factory=list)  # the steps before which the rate was lowered
     status: str = "max_steps"
     message: str = ""
 
@@ -90,6 +91,7 @@ class Progress:
             return False
         if self.level + 1 < len(self.rates):
             self.level, self.level_start = self.level + 1, self.step
+            self.lowered.append(self.step)
             return False
         self.message = (
             f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: it fell by "
