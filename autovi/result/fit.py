@@ -17,14 +17,12 @@ from autovi.model.inputs import Inputs, bind
 from autovi.model.labels import plate_coords
 from autovi.model.sites import Site
 from autovi.plan.plan import Plan
-from autovi.result import export
-from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result import export, plots
+from autovi.result.diagnostics import GRADIENT_REPEATS, Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.saving import write_fit
 from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
 from autovi.run.state import State
 from autovi.run.stopping import Progress
-
-GRADIENT_REPEATS = 64
 
 
 @dataclass(eq=False)
@@ -332,6 +330,9 @@ class Fit:
         if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
             return export.summary(self.idata, **kwargs)
         return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes()), **kwargs)
+
+    plot = plots.plot
+    plot_forest = plots.plot_forest
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.
