@@ -34,13 +34,13 @@ def draw(place: Any, fit: Fit) -> None:
         text = {"x": end, "ha": "left"} if end < right else {"x": right, "ha": "right"}
         ax.text(y=row, s=f" {_told(sites[name])} ", va="center", fontsize=SMALL, **text)
     ax.axvline(LEAST, color=MARKED, ls=":", lw=1.2, label=f"the least that {GRADIENT_REPEATS} estimates show")
-    ax.set(xscale="log", xlim=(left, right), ylim=(len(names) - 0.4, -0.6 - 0.2 * len(names)))
+    notes = [f"the lowest {MOST} of {len(sites):,} sites"] * (len(sites) > MOST)
+    shared = any(len(set(block.sites) & set(names)) > 1 for block in fit.plan.blocks)
+    notes += ["sites of one block share its gradient"] * shared
+    above = (0.12 + 0.1 * len(notes)) * len(names)  # the legend stands there
+    ax.set(xscale="log", xlim=(left, right), ylim=(len(names) - 0.4, -0.6 - above))
     ax.set_yticks(range(len(names)), [short(name, 24) for name in names], fontsize=SMALL if len(names) > 10 else None)
     ax.set_xlabel("|mean| / standard deviation, at the fitted parameters")
-    notes = [f"the lowest {MOST} of {len(sites):,} sites"] * (len(sites) > MOST)
-    notes += ["sites of one block share its gradient"] * any(
-        len(set(b.sites) & set(names)) > 1 for b in fit.plan.blocks
-    )
     ax.legend(fontsize=SMALL, loc="upper right", title="\n".join(notes), title_fontsize=SMALL)
 
 

@@ -31,7 +31,7 @@ def draw(place: Any, fit: Fit) -> None:
     _draw_stretches(ax, steps, shown)
     for i, step in enumerate(fit.progress.lowered):
         ax.axvline(step, color=MARKED, ls=":", lw=1.2, gid="lowered", label="learning rate lowered" if i == 0 else None)
-    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set(xlabel="step", ylabel=_name(fit))
     above = _fit_axis(ax, losses[finite])
     notes = [f"{count(above, 'step')} above the axis"] * (above > 0)

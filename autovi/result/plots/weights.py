@@ -46,7 +46,7 @@ def draw(place: Any, fit: Fit) -> None:
     ax.set(xlim=(limits[0] - room, limits[1] + 3 * room), yscale="log", ylim=(0.5 / relative.size, None))
     ax.set(xlabel="log weight − log of the mean weight (nats)", ylabel="share of draws with at least that")
     ax.ticklabel_format(axis="x", scilimits=(-3, 5))
-    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     if np.isfinite(khat):
         ax.legend(fontsize=SMALL, loc="lower left")
 
