@@ -364,7 +364,7 @@ def test_a_fit_without_steps_says_so():
     figure = quick(coin, {"y": 1.0}).plot()
     figure.draw_without_rendering()
     text = said(figure)
-    assert "no step: every site is summed out" in text and "no gradient: every site is summed out" in text
+    assert "no step\nnothing to optimize" in text and "no gradient: nothing is trained" in text
     assert "q is the posterior" in text and figure.axes[3].get_title() == "k"
 
 

@@ -21,7 +21,7 @@ def draw(place: Any, fit: Fit) -> None:
     ax.set_title("Gradient of one step: signal to noise")
     sites = fit.gradients
     if not sites:
-        say(ax, "no gradient: every site is summed out")
+        say(ax, "no gradient: nothing is trained")
         return
     names, left = _chosen(sites), 0.01
     ratios = [sites[name].signal_to_noise for name in names]

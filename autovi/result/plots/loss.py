@@ -23,7 +23,7 @@ def draw(place: Any, fit: Fit) -> None:
     finite = np.isfinite(losses)
     ax.set_title(f"Loss: {fit.status}, {count(losses.size, 'step')}")
     if not finite.any():
-        say(ax, "no step: every site is summed out" if losses.size == 0 else "no step with a finite loss")
+        say(ax, "no step with a finite loss" if losses.size else f"no step\n{fit.message}")
         return
     steps = np.arange(losses.size)
     shown = np.where(finite, losses, np.nan)
