@@ -6,8 +6,6 @@ ArviZ and xarray are imported inside the functions, so that `import autovi` does
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,9 +21,6 @@ DATA_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant
 MIN_DRAWS_FOR_K = 30
 # Rounding of a sum of log densities is a few units in the last place of its largest part.
 _NOISE_ULPS = 16
-# Panels that a reader still takes in.
-_MAX_VARIABLES = 12
-_MAX_ELEMENTS = 12
 
 Groups = Mapping[str, Mapping[str, Any]]
 
@@ -139,12 +134,12 @@ def pareto_k(log_weights: Any) -> float:
     if np.isneginf(largest):
         return float("inf")
     weights -= largest
-    tail_size = _tail_size(weights.size)
+    size = tail_size(weights.size)
     # Below the smallest normal number exp underflows: such weights are all zero to the fit.
-    tail = np.maximum(np.sort(weights)[-tail_size:], np.log(np.finfo(np.float64).tiny))
+    tail = np.maximum(np.sort(weights)[-size:], np.log(np.finfo(np.float64).tiny))
     # The fit takes its scale from the tail's first quartile.
-    if tail[int(tail_size / 4 - 0.5)] - tail[0] <= noise:
-        return float("-inf") if _effective_size(weights) >= tail_size else float("inf")
+    if tail[int(size / 4 - 0.5)] - tail[0] <= noise:
+        return float("-inf") if _effective_size(weights) >= size else float("inf")
     k = _psis_k(weights)
     return k if np.isfinite(k) else float("inf")
 
@@ -154,43 +149,36 @@ def pareto_k_se(khat: float, num_draws: int) -> float:
     likelihood estimate from n weights in the tail (Smith, 1985); NaN where k is not finite or below -1/2."""
     if not -0.5 < khat < float("inf"):
         return float("nan")
-    return float((1 + khat) / _tail_size(num_draws) ** 0.5)
+    return float((1 + khat) / tail_size(num_draws) ** 0.5)
 
 
-def _tail_size(num_draws: int) -> int:
+def tail_size(num_draws: int) -> int:
+    """How many of the largest weights are the tail that `pareto_k` is fitted to: `3 sqrt(n)`, at most a fifth."""
     return int(min(num_draws / 5, 3 * num_draws**0.5))
 
 
-def plot_posterior_summary(idata: Any, path: str | os.PathLike[str]) -> None:
-    """Save a picture of the posterior: for each variable the distribution of its draws beside the draws.
+def posterior(idata: Any) -> Any:
+    """The posterior as an `xarray.Dataset` of numbers, dims `(chain, draw, ...)`: booleans are 0 and 1."""
+    return _numeric(_group(idata, "posterior"))
 
-    Of many variables the first twelve are drawn, and of each at most twelve elements. No window opens, and
-    the figures that were open stay.
+
+def density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A grid and the density on it, by ArviZ's kernel estimate, which ends where the draws end.
 
     Args:
-        idata: what `build` or `Fit.to_arviz` gives.
-        path: the picture's file; its suffix, such as .png, says the format.
-
-    Raises:
-        ImportError: a plotting library is missing, with what to install.
+        draws: finite numbers, at least two of them different, shape `(num_draws,)`.
 
     Example:
-        >>> plot_posterior_summary(fit.idata, "posterior.png")
+        >>> grid, height = density(np.random.default_rng(0).normal(size=1000))
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'autovi[plots]'") from error
-    before = set(plt.get_fignums())
-    panels = _first_panels(_numeric(_group(idata, "posterior")))
-    try:
-        with warnings.catch_warnings():
-            # ArviZ's calls into newer matplotlibs are deprecated, and a constant variable has no density.
-            warnings.simplefilter("ignore")
-            _trace_figure(panels).savefig(path, bbox_inches="tight")
-    finally:
-        for number in set(plt.get_fignums()) - before:
-            plt.close(number)
+    if _is_arviz_1():
+        from arviz_stats.base import array_stats
+
+        grid, height, _ = array_stats.kde(draws)  # the third is the bandwidth
+        return grid, height
+    import arviz as az
+
+    return az.kde(draws)
 
 
 def _is_arviz_1() -> bool:
@@ -355,30 +343,3 @@ def _psis_k(log_weights: np.ndarray) -> float:
     import arviz as az
 
     return float(az.psislw(log_weights)[1])
-
-
-def _first_panels(dataset: Any) -> Any:
-    """The leading variables, and so much of each dim that no variable has more elements than the limit."""
-    chosen = dataset[[name for name, array in dataset.data_vars.items() if array.size][:_MAX_VARIABLES]]
-    kept = dict.fromkeys(chosen.sizes, _MAX_ELEMENTS)
-    for array in chosen.data_vars.values():
-        own = [dim for dim in array.dims if dim not in SAMPLE_DIMS]
-        for dim in own:
-            # The tolerance lets a perfect power keep its root: 27 ** (1 / 3) is 3 less a rounding error.
-            kept[dim] = min(kept[dim], int(_MAX_ELEMENTS ** (1 / len(own)) + 1e-9))
-    return chosen.isel({dim: slice(0, size) for dim, size in kept.items() if dim not in SAMPLE_DIMS})
-
-
-def _trace_figure(dataset: Any) -> Any:
-    import arviz as az
-
-    if not _is_arviz_1():
-        figure = az.plot_trace(az.InferenceData(posterior=dataset), show=False).ravel()[0].figure
-        figure.tight_layout()  # its titles stand on the axes above otherwise
-        return figure
-    if not hasattr(az, "plot_trace_dist"):
-        raise ImportError("plots need ArviZ's plotting part: pip install 'arviz-plots[matplotlib]'")
-    import xarray as xr
-
-    tree = xr.DataTree.from_dict({"posterior": dataset})
-    return az.plot_trace_dist(tree, backend="matplotlib").get_viz("figure")

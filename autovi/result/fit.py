@@ -18,9 +18,9 @@ from autovi.keys import as_key, is_key
 from autovi.model.inputs import Inputs, bind
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
-from autovi.result import export
+from autovi.result import export, plots
 from autovi.result.axes import Axes
-from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.diagnostics import GRADIENT_REPEATS, Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
 from autovi.run.checks import check_count
@@ -43,7 +43,6 @@ from autovi.run.reporting import Report
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
-GRADIENT_REPEATS = 64
 WEIGHED_NUMBERS = 20_000_000_000  # that may be computed for the weights of draws: about half a minute of them
 
 
@@ -396,6 +395,9 @@ class Fit:
         if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
             return export.summary(self.idata, **kwargs)
         return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes.named()), **kwargs)
+
+    plot = plots.plot
+    plot_forest = plots.plot_forest
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.

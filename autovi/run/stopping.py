@@ -47,6 +47,7 @@ class Progress:
     leg_start: int = 0
     level: int = 0  # which of the rates
     level_start: int = 0
+    lowered: list[int] = field(default_factory=list)  # the steps before which the rate was lowered
     status: str = "max_steps"
     message: str = ""
 
@@ -61,14 +62,15 @@ class Progress:
         Without `num_steps` it makes the steps that it was stopped in, or goes on until the loss stands still, at the
         learning rate that it had reached (at the first one, with new data).
         """
+        own = {"losses": list(self.losses), "lowered": list(self.lowered)}
         if num_steps is None and self.num_steps is not None and self.step < self.limit and not new_data:
-            return replace(self, losses=list(self.losses), status="max_steps", message="")
+            return replace(self, **own, status="max_steps", message="")
         stays = num_steps is None and self.num_steps is None and not new_data
         return replace(
             self,
             num_steps=num_steps,
             max_steps=max_steps,
-            losses=list(self.losses),
+            **own,
             leg_start=self.step,
             level=self.level if stays else 0,
             level_start=self.level_start if stays else self.step,
@@ -124,6 +126,7 @@ class Progress:
             return False
         if self.level + 1 < len(self.rates):
             self.level, self.level_start = self.level + 1, self.step
+            self.lowered.append(self.step)
             return False
         self.message = (
             f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: it fell by "

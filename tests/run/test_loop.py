@@ -364,3 +364,15 @@ def test_a_fall_below_the_tolerance_is_not_waited_for():
 
 def test_a_rising_loss_stands_still():
     assert judge(np.linspace(0.0, 10 * TOLERANCE, WINDOW * CHUNK)).standing
+
+
+def test_progress_remembers_when_the_rate_was_lowered():
+    """The steps from which on the schedule has a lower rate: the loss never moves."""
+    progress = Progress(None, 10_000)
+    rates = []
+    while not progress.stands_still():
+        rates += progress.schedule(progress.step).rate.tolist()
+        progress.losses.append(np.ones(CHUNK, np.float32))
+        progress.step += CHUNK
+    fell = [step for step in range(1, len(rates)) if rates[step] < rates[step - 1]]
+    assert progress.lowered == fell == [800, 1600, 2400]
