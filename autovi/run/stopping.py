@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from autovi.numbers import how_many, with_error
+
 CHUNK = 100  # steps between two looks of the host
 START_RATE = 0.05
 RATES = tuple(START_RATE * 10 ** (-k / 2) for k in range(4))  # until converged: lowered when the loss stands still
@@ -92,9 +94,8 @@ class Progress:
             self.level, self.level_start = self.level + 1, self.step
             return False
         self.message = (
-            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: it fell by "
-            f"{verdict.fall:.2g} nats, standard error {verdict.se:.2g}, between the halves of the last {recent.size} "
-            "steps"
+            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: between the halves of the "
+            f"last {how_many(recent.size, 'step')} it {verdict.said}"
         )
         return True
 
@@ -112,6 +113,14 @@ class Verdict(NamedTuple):
         window as long as is worth looking at)."""
         seen = self.se < PRECISION or self.window >= LONGEST
         return self.fall < max(2.0 * self.se, TOLERANCE) and seen
+
+    @property
+    def said(self) -> str:
+        """What the loss did, in words."""
+        moved, se = with_error(abs(self.fall), self.se)
+        nothing = not moved.strip("0.")
+        what = "did not fall" if nothing else f"{'still fell' if self.fall > 0 else 'rose'} by {moved} nats"
+        return f"{what} (standard error {se}{' nats' * nothing})"
 
 
 def judge(losses: np.ndarray, window: int | None = None) -> Verdict:
