@@ -19,6 +19,7 @@ from autovi.model.sites import Site
 from autovi.plan.plan import Plan
 from autovi.result import export
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.display import fit_html, fit_text
 from autovi.result.saving import write_fit
 from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
 from autovi.run.state import State
@@ -342,7 +343,10 @@ class Fit:
         write_fit(self, path)
 
     def __repr__(self) -> str:
-        return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
+        return fit_text(self)
+
+    def _repr_html_(self) -> str:
+        return fit_html(self)
 
 
 def _check_count(name: str, value: Any) -> None:
