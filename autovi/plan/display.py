@@ -20,10 +20,12 @@ MAX_LINES = 8  # of sites in one group
 MAX_REASON = 600  # characters
 MAX_ROWS = 48  # of all groups, a reason counted as three: what a person reads before looking a site up
 REASON_ROWS = 3
-LONGEST_NAMES = 60  # columns, in HTML
+LONGEST_NAMES = 200  # characters, in HTML, where they are wrapped
 INDENT = " " * 4
 GAP = "  "
-LEFT = 'style="text-align: left; vertical-align: top"'  # notebooks set numbers, to the right
+# Notebooks set the cells of a table to the right.
+LEFT = 'style="text-align: left; vertical-align: top"'
+BELOW = 'style="text-align: left; padding-left: 2em"'
 
 
 def terminal_width() -> int:
@@ -127,5 +129,5 @@ def _html_of(group: Group, columns: Sequence[str]) -> str:
     cells = [(names(x.sites, LONGEST_NAMES), *_cells(x, group, columns)) for x in group.lines[:MAX_LINES]]
     rows = ["".join(f"<td {LEFT}>{escape(cell)}</td>" for cell in row) for row in cells]
     said = "<br>".join(escape(text) for text in (_hidden(group), _reason(group)) if text)
-    reason = f'<td {LEFT} colspan="{len(columns)}"><small>{said}</small></td>'
+    reason = f'<td {BELOW} colspan="{len(columns)}">{said}</td>'
     return "".join(f"<tr>{row}</tr>" for row in [*rows, reason])

@@ -22,7 +22,7 @@ VERDICTS = {
     1.0: "do not trust intervals and tails",
     inf: "q misses a part of the posterior, or has not converged",
 }
-TOO_FEW = "fewer than 30 draws do not say"
+TOO_FEW = "fewer than 30 draws"
 
 
 def verdict(khat: float) -> str:

@@ -18,6 +18,7 @@ from autovi.model.labels import plate_coords
 from autovi.model.sites import Site
 from autovi.plan.plan import Plan
 from autovi.result import export
+from autovi.result.constants import constant_elements
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.display import fit_html, fit_text
 from autovi.result.saving import write_fit
@@ -328,11 +329,15 @@ class Fit:
     def summary(self, **kwargs: Any) -> Any:
         """`az.summary` made right for independent draws: statistics without convergence columns, which are for chains.
 
+        Elements that are the same whatever the latent values, such as the zeros of a Cholesky factor, are left out.
         Keyword arguments go to `az.summary`.
         """
-        if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
-            return export.summary(self.idata, **kwargs)
-        return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes()), **kwargs)
+        posterior = kwargs.get("group", "posterior") == "posterior"
+        constant = constant_elements(self, self._values) if posterior else {}
+        if self._light or "idata" in self.__dict__ or not posterior:
+            return export.summary(self.idata, constant=constant, **kwargs)
+        built = export.build({"posterior": _chain(self._values)}, **self._axes())
+        return export.summary(built, constant=constant, **kwargs)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.

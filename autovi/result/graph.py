@@ -29,6 +29,6 @@ def model_graph(fit: Fit) -> str:
         with ONE_AT_A_TIME, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             svg = numpyro.render_model(fit.model, args, kwargs).pipe(format="svg").decode()
-        return svg[svg.index("<svg") :]
+        return svg[svg.index("<svg") :].replace("<svg", '<svg style="max-width: 100%; height: auto"', 1)
     except Exception:  # a drawing is an extra: NumPyro cannot draw every model, nor graphviz run everywhere
         return ""
