@@ -11,6 +11,7 @@ PACKAGE = ROOT / "autovi"
 
 # Earliest first: a module imports only from its own room and from those before it.
 ORDER = [
+    "numbers",
     "keys",
     "compiling",
     "distributions",

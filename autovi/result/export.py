@@ -77,11 +77,12 @@ def build(
     return _container(datasets, plain)
 
 
-def summary(idata: Any, **kwargs: Any) -> Any:
+def summary(idata: Any, *, constant: Mapping[str, np.ndarray] | None = None, **kwargs: Any) -> Any:
     """`arviz.summary` made right for independent draws: means, standard deviations and intervals.
 
     `kind="stats"` unless asked otherwise, because independent draws have no chains to diagnose. For any other
     kind an R-hat that cannot be computed (one chain) is left out. Boolean variables count as 0 and 1.
+    Elements that are `constant` (site -> booleans of its shape) are left out of a table with a row for each element.
     Keyword arguments go to `arviz.summary`, whose interval names differ between 0.x and 1.x.
 
     Example:
@@ -94,8 +95,22 @@ def summary(idata: Any, **kwargs: Any) -> Any:
     # A variable that never varies has errors of 0/0, which the table shows as NaN.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = az.summary(dataset, **kwargs)
+        if constant and kwargs.get("fmt", "wide") == "wide":
+            table = table[~_rows_of(dataset, constant, kwargs)]
     columns = getattr(table, "columns", ())
     return table.drop(columns="r_hat") if "r_hat" in columns and table["r_hat"].isna().all() else table
+
+
+def _rows_of(dataset: Any, elements: Mapping[str, np.ndarray], kwargs: Mapping[str, Any]) -> np.ndarray:
+    """Which rows of the table these elements are: ArviZ orders the same variables in the same way."""
+    import arviz as az
+
+    chosen = {_variable_name(site): at for site, at in elements.items()}
+    marked = dataset.isel(draw=[0, 0]).map(
+        lambda array: array.copy(data=np.broadcast_to(chosen.get(array.name, False), array.shape).astype(float))
+    )
+    selection = {key: kwargs[key] for key in ("var_names", "filter_vars", "coords", "order") if key in kwargs}
+    return np.asarray(az.summary(marked, kind="stats", round_to="none", **selection)["mean"], float) > 0.5
 
 
 def pareto_k(log_weights: Any) -> float:

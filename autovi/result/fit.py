@@ -20,7 +20,9 @@ from autovi.plan.plan import Plan
 from autovi.preparation import Options
 from autovi.result import export, plots
 from autovi.result.axes import Axes
+from autovi.result.constants import constant_elements
 from autovi.result.diagnostics import GRADIENT_REPEATS, Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.display import fit_html, fit_text
 from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
 from autovi.run.checks import check_count
@@ -390,11 +392,15 @@ class Fit:
     def summary(self, **kwargs: Any) -> Any:
         """`az.summary` made right for independent draws: statistics without convergence columns, which are for chains.
 
+        Elements that are the same whatever the latent values, such as the zeros of a Cholesky factor, are left out.
         Keyword arguments go to `az.summary`.
         """
-        if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
-            return export.summary(self.idata, **kwargs)
-        return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes.named()), **kwargs)
+        posterior = kwargs.get("group", "posterior") == "posterior"
+        constant = constant_elements(self, self._values) if posterior else {}
+        if self._light or "idata" in self.__dict__ or not posterior:
+            return export.summary(self.idata, constant=constant, **kwargs)
+        built = export.build({"posterior": _chain(self._values)}, **self._axes.named())
+        return export.summary(built, constant=constant, **kwargs)
 
     plot = plots.plot
     plot_forest = plots.plot_forest
@@ -408,9 +414,10 @@ class Fit:
         write_fit(self, path)
 
     def __repr__(self) -> str:
-        return (
-            f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds.total:.1f} s)\n{self.plan}"
-        )
+        return fit_text(self)
+
+    def _repr_html_(self) -> str:
+        return fit_html(self)
 
 
 def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from autovi.analysis.singular import singular_operations
+from autovi.numbers import how_many
 from autovi.plan.coupling import warning
 from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
@@ -66,8 +67,8 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
     if skipped:
         where = faulty_sites(engine, state)
         said = (
-            f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing "
-            f"(site(s) {where})"
+            f"{how_many(skipped)} of {how_many(progress.step, 'step')} had a non-finite ELBO or gradient and changed "
+            f"nothing (site(s) {where})"
         )
         observed = engine.program.sites.observed
         moving = [n for n in where if n in observed and observed[n].gradients.moving_support]
@@ -83,11 +84,10 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
         progress.message = "; ".join(filter(None, [progress.message, said]))
     coupled = warning(engine.program.plan.coupled)
     if progress.status == "max_steps" and not progress.message:
-        asked = progress.num_steps is not None
         progress.message = (
-            f"ran the {progress.num_steps} steps asked for; whether they suffice was not tested"
-            if asked
-            else f"the loss had not come to a stand after max_steps={progress.max_steps}"
+            f"ran the {how_many(progress.num_steps, 'step')} asked for; whether they suffice was not tested"
+            if progress.num_steps is not None
+            else f"the loss had not come to a stand after max_steps={progress.max_steps:_}"
         )
     if coupled:
         progress.message = "; ".join(filter(None, [progress.message, coupled]))

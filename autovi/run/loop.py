@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
 from autovi.compiling import compiler_options
+from autovi.numbers import how_many
 from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
@@ -175,7 +176,7 @@ def optimize(
             _collect(progress, losses, count, bar)
         state = jax.block_until_ready(state)
     if interruption.requested and progress.status != "stopped":
-        progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {progress.step} steps"
+        progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {how_many(progress.step, 'step')}"
     return state
 
 

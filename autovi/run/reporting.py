@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autovi.numbers import how_many
 from autovi.program.program import Program
 from autovi.run.state import State
 from autovi.run.stopping import Progress
@@ -64,10 +65,11 @@ def called(callback: Callable[[Report], Any] | None, program: Program, state: St
         stop = True
     except Exception as error:
         LOG.exception("the callback raised an exception")
-        return f"stopped after {progress.step} steps, since the callback raised {type(error).__name__}: {error}"
+        raised = f"the callback raised {type(error).__name__}: {error}"
+        return f"stopped after {how_many(progress.step, 'step')}, since {raised}"
     finally:
         report.close()
-    return f"stopped by the callback after {progress.step} steps" if _is_true(stop) else None
+    return f"stopped by the callback after {how_many(progress.step, 'step')}" if _is_true(stop) else None
 
 
 def _is_true(stop: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autovi.numbers import how_many, with_error
 from autovi.run.learning_rate import RATES, evaluated
 
 CHUNK = 100  # steps between two looks of the host
@@ -62,7 +63,7 @@ class Progress:
         Without `num_steps` it makes the steps that it was stopped in, or goes on until the loss stands still, at the
         learning rate that it had reached (at the first one, with new data).
         """
-        own = {"losses": list(self.losses), "lowered": list(self.lowered)}
+        own: dict[str, Any] = {"losses": list(self.losses), "lowered": list(self.lowered)}
         if num_steps is None and self.num_steps is not None and self.step < self.limit and not new_data:
             return replace(self, **own, status="max_steps", message="")
         stays = num_steps is None and self.num_steps is None and not new_data
@@ -129,9 +130,8 @@ class Progress:
             self.lowered.append(self.step)
             return False
         self.message = (
-            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: it fell by "
-            f"{verdict.fall:.2g} nats, standard error {verdict.se:.2g}, between the halves of the last {recent.size} "
-            "steps"
+            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: between the halves of the "
+            f"last {how_many(recent.size, 'step')} it {verdict.said}"
         )
         return True
 
@@ -149,6 +149,14 @@ class Verdict(NamedTuple):
         window as long as is worth looking at)."""
         seen = self.se < PRECISION or self.window >= LONGEST
         return self.fall < max(2.0 * self.se, TOLERANCE) and seen
+
+    @property
+    def said(self) -> str:
+        """What the loss did, in words."""
+        moved, se = with_error(abs(self.fall), self.se)
+        nothing = not moved.strip("0.")
+        what = "did not fall" if nothing else f"{'still fell' if self.fall > 0 else 'rose'} by {moved} nats"
+        return f"{what} (standard error {se}{' nats' * nothing})"
 
 
 def judge(losses: np.ndarray, window: int | None = None) -> Verdict:
