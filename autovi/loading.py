@@ -14,6 +14,7 @@ import optax
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES
 from autovi.model.inputs import Inputs, bind
+from autovi.model.places import cause_of
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
@@ -61,17 +62,19 @@ def load(
     name = os.fspath(path)
     arrays, meta = storage.read(name)
     if meta.get("kind") != KIND:
-        raise ValueError(f"{name!r} was written by autovi, but is no fit; give the path of a file from `fit.save`.")
+        raise ValueError(
+            f"path {name!r}: autovi wrote the file, but it is no fit; give the path of one from `fit.save`"
+        )
     try:
         asked = _options(meta, guide, families or {}, estimators or {}, objective)
         return _restore(arrays, meta, model, replace(asked, optimizer=optimizer))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{name!r}: {error}") from error
+        raise ValueError(f"path {name!r}: {error}") from cause_of(error)
 
 
 def _restore(arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable, options: Options) -> Fit:
     if options.optimizer is not None and meta["optimizer"] == "autovi":
-        raise ValueError("this fit had autovi's own optimizer; leave out optimizer=")
+        raise ValueError("optimizer: this fit had autovi's own; leave out optimizer=")
     engine, inputs = _prepared(arrays, meta, model, options)
     saved = _saved_plan(engine.program.plan, meta["plan"])
     _check_same(meta, saved, engine)
@@ -105,7 +108,7 @@ def _prepared(
     try:
         return prepare(model, bind(model, kwargs if kwargs or not args else args), options)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"this fit does not belong to the model given: {error}") from error
+        raise ValueError(f"model: the file belongs to another model than the one given: {error}") from cause_of(error)
 
 
 def _options(
@@ -118,9 +121,9 @@ def _options(
     """The options that give the saved plan again: every choice of it asked for by name."""
     name = meta["plan"]["guide"]
     if name == "function" and guide is None:
-        raise ValueError("this fit had a guide function, which a file does not hold; pass guide=")
+        raise ValueError("guide: this fit had a guide function, which a file does not hold; pass guide=")
     if name != "function" and guide is not None:
-        raise ValueError(f"this fit had guide={name!r}, which the file holds; leave out guide=")
+        raise ValueError(f"guide: this fit had {name!r}, which the file holds; leave out guide=")
     choices = meta["choices"].items()
     return Options(
         guide=guide if name == "function" else name,
@@ -135,9 +138,9 @@ def _options(
 def _objective(saved: list[Any], given: Objective | None) -> Objective:
     name, settings = saved
     if settings is not None and given is not None:
-        raise ValueError(f"this fit had objective={name!r}, which the file holds; leave out objective=")
+        raise ValueError(f"objective: this fit had {name!r}, which the file holds; leave out objective=")
     if settings is None and given is None:
-        raise ValueError(f"this fit had the objective {name!r}, a class that is not autovi's own; pass objective=")
+        raise ValueError(f"objective: this fit had {name!r}, a class that is not autovi's own; pass objective=")
     return OBJECTIVES[name](**settings) if given is None else given
 
 
@@ -151,7 +154,7 @@ def _instances(
         name, settings = choice
         if settings is None or name not in table:
             raise ValueError(
-                f"site {site!r} had {name!r}, a class that is not autovi's own; pass an instance as "
+                f"site {site!r}: it had {name!r}, a class that is not autovi's own; pass an instance as "
                 f"{argument}={{{site!r}: ...}}"
             )
         instances[site] = table[name](**settings)
@@ -169,15 +172,15 @@ def _check_same(meta: Mapping[str, Any], saved: Plan, engine: Engine) -> None:
     different = [pair for pair in zip(meta["model"], now, strict=False) if pair[0] != pair[1]]
     for theirs, ours in different[:1]:
         raise ValueError(
-            f"this fit belongs to another model, which has the site {_told(theirs)} where this has {_told(ours)}"
+            f"model: the file belongs to another model, which has the site {_told(theirs)} where this has {_told(ours)}"
         )
     if len(meta["model"]) != len(now):
         names = [site[0] for site in now], [site[0] for site in meta["model"]]
-        raise ValueError(f"this fit belongs to another model: expected the sites {names[0]}, got {names[1]}")
+        raise ValueError(f"model: the file belongs to another model: expected the sites {names[0]}, got {names[1]}")
     for old, new in zip(saved.choices, engine.program.plan.choices, strict=True):
         if replace(old, why="") != replace(new, why=""):
             raise ValueError(
-                f"site {old.site!r} was fitted with family {old.family!r} and estimator {old.estimator!r}, got "
+                f"site {old.site!r}: it was fitted with family {old.family!r} and estimator {old.estimator!r}, got "
                 f"{new.family!r} and {new.estimator!r}"
             )
 
@@ -188,8 +191,8 @@ def _check_program(meta: Mapping[str, Any], engine: Engine) -> None:
     comparable = all(meta["program"][p] == program[p] for p in program if p != "digest")
     if comparable and meta["program"]["digest"] != program["digest"]:
         raise ValueError(
-            "this fit belongs to another model: its sites are the same, but what it computes is not (a constant, a "
-            "formula, or a value that it reads besides its arguments)"
+            "model: the file belongs to another model: its sites are the same, but what it computes is not (a "
+            "constant, a formula, or a value that it reads besides its arguments)"
         )
 
 

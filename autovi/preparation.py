@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from autovi.analysis.batches import check_rows_factor
@@ -16,13 +14,16 @@ from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
+from autovi.model.callables import check_function
 from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
-from autovi.model.fingerprint import fingerprint
-from autovi.model.guides import as_guide_function
+from autovi.model.guides import another_model, as_guide_function
 from autovi.model.inputs import Inputs, bind
 from autovi.model.matching import guide_nodes
+from autovi.model.places import cause_of
+from autovi.model.repeatable import GlobalDraws, check_same_again
 from autovi.model.sites import Sites
+from autovi.model.target import Target
 from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
@@ -33,6 +34,7 @@ from autovi.run.cache import CACHE, environment, sorted_items
 from autovi.run.checks import check_count
 from autovi.run.engine import Engine
 from autovi.run.optimizer import Optimizer
+from autovi.run.transformations import check_optimizer, optimizer_fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,46 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
 
 def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     check_arguments(options.families, options.estimators, options.num_particles)
+    check_optimizer(options.optimizer)
+    if not isinstance(model, Target):
+        check_function(model, "model")
     inputs = data if isinstance(data, Inputs) else bind(model, data)
     if isinstance(options.guide, str) and options.guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {options.guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
+    drawn = GlobalDraws()
     traced, inputs = trace_program(model, None, inputs)
     lengths = _lengths(traced.sites, options.batch_size)
     if lengths:
         traced, inputs = trace_program(model, None, inputs, lengths)
     sites = traced.sites
+    if not sites.samples:
+        raise ValueError(
+            "model: it has no site on these data, so that there is nothing to fit; does it return before its first "
+            "numpyro.sample, or only define a function?"
+        )
     if not sites.latents:
-        raise ValueError("the model has no latent site: nothing to fit. Is every numpyro.sample given obs=?")
+        raise ValueError(
+            "model: it has no latent site, so that there is nothing to fit; is every numpyro.sample given obs=?"
+        )
     if not any(s.observed for s in sites.samples.values()):
         warnings.warn(
-            "the model has no observed site on these data, so that it is its prior that is fitted; pass what was "
+            "model: it has no observed site on these data, so that it is its prior that is fitted; pass what was "
             "observed, and give it to numpyro.sample by obs=",
             UserWarning,
             stacklevel=4,
         )
-    guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs)
+    guide = None if isinstance(options.guide, str) else as_guide_function(options.guide, inputs, model)
     if guide is not None:
         check = lambda guide_sites: guide_nodes(sites, guide_sites)  # noqa: E731
-        traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
+        with another_model(guide, model):
+            traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
     partly = partly_masked(traced, inputs)
     key = (*_cache_key(inputs, traced, options), partly)
+    if drawn.any:
+        check_same_again(traced, lambda: trace_program(model, guide, inputs, lengths)[0])
     engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths, partly))
     engine.use(model, guide)
     return engine, inputs
@@ -119,9 +135,9 @@ def _make(
             program, _ = trace_program(model, guide, inputs, lengths, relaxed)
         except ValueError as error:
             raise ValueError(
-                f"site(s) {sorted(relaxed)}: the estimator asks for the cost between the values of the support, where "
-                f"the model does not run (as an index, say, a value must be whole): {error}"
-            ) from error
+                f"site {sorted(relaxed)[0]!r}: its estimator asks for the cost between the values of the support, "
+                f"where the model does not run (as an index, say, a value must be whole): {error}"
+            ) from cause_of(error)
     optimizer = Optimizer(options.optimizer)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
@@ -145,34 +161,13 @@ def _by_name(asked: Mapping[str, Any] | None) -> list[Any]:
     return sorted((asked or {}).items(), key=lambda item: str(item[0]))
 
 
-def optimizer_fingerprint(optimizer: optax.GradientTransformation) -> Any:
-    """A hashable digest of what an optimizer does, so that `optax.adam(0.1)` made twice is the same.
-
-    Raises:
-        TypeError: not an Optax transformation, or one that needs more than gradients, state and parameters.
-    """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer: expected an optax.GradientTransformation, got {type(optimizer).__name__}")
-    number = jnp.result_type(float)
-    probe = {"a": jax.ShapeDtypeStruct((2,), number), "b": jax.ShapeDtypeStruct((), number)}
-    try:
-        return fingerprint([jax.make_jaxpr(lambda g, p: optimizer.update(g, optimizer.init(p), p))(probe, probe)]).key
-    except TypeError as error:
-        raise TypeError(
-            f"optimizer: its update needs more than gradients, state and parameters ({error}); line searches and the "
-            "like do not fit a stochastic loss"
-        ) from error
-    except (ValueError, KeyError):  # it looks the parameters up by name (optax.masked, optax.multi_transform)
-        return digest(optimizer)
-
-
 def _lengths(sites: Sites, batch_size: int | Mapping[str, int] | None) -> dict[str, int]:
     if batch_size is None:
         return {}
     if isinstance(batch_size, Mapping):
         unknown = sorted(set(batch_size) - set(sites.plates))
         if unknown:
-            raise ValueError(f"batch_size: no plate is called {unknown}; the plates are {sorted(sites.plates)}")
+            raise ValueError(f"batch_size: no plate is called {unknown[0]!r}; the plates are {sorted(sites.plates)}")
         lengths = dict(batch_size)
     else:
         names = list(sites.subsampled) or (list(sites.plates) if len(sites.plates) == 1 else [])

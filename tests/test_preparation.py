@@ -92,8 +92,8 @@ def test_options_that_differ_are_told_apart():
 
 
 def test_an_optimizer_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="optimizer: expected an optax.GradientTransformation, got float"):
-        optimizer_fingerprint(0.01)
+    with pytest.raises(TypeError, match="optimizer: expected an optax.GradientTransformation, got the number 0.01"):
+        prepare(make_model(), {"y": np.zeros(3)}, Options(optimizer=0.01))
     with pytest.raises(TypeError, match="optimizer: its update needs more than gradients"):
         optimizer_fingerprint(optax.lbfgs())
 
@@ -111,7 +111,7 @@ def test_draws_of_a_model_that_has_changed_since_the_fit_are_refused(monkeypatch
     before = autovi.fit(reads_a_global, DATA, num_steps=5, progress_bar=False)
     monkeypatch.setattr(f"{__name__}.LEVEL", 50.0)
     after = autovi.fit(reads_a_global, DATA, num_steps=5, progress_bar=False)
-    with pytest.raises(ValueError, match="the model has changed since the fit"):
+    with pytest.raises(ValueError, match="model: it has changed since the fit"):
         _ = before.elbo
     assert np.isfinite(after.elbo)
     monkeypatch.undo()
@@ -133,5 +133,5 @@ def test_a_fit_keeps_to_its_own_function():
     assert fits[0].engine is fits[1].engine
     boxes[1][0] = 9.0
     assert np.isfinite(fits[0].elbo)
-    with pytest.raises(ValueError, match="the model has changed since the fit"):
+    with pytest.raises(ValueError, match="model: it has changed since the fit"):
         _ = fits[1].elbo

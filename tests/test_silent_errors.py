@@ -170,5 +170,5 @@ def test_names_with_one_hash():
         b = numpyro.sample("buckeroo", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(a + b, 1.0), obs=y)
 
-    with pytest.raises(ValueError, match="'buckeroo' and 'plumless'.*rename one"):
+    with pytest.raises(ValueError, match="site 'buckeroo': .*'plumless'.*rename one"):
         autovi.plan(model, {"y": 1.0})

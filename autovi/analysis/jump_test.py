@@ -80,11 +80,13 @@ def jumps_between(
     """
     starts, ends = jnp.asarray(starts), jnp.asarray(ends)
     if starts.shape != ends.shape or starts.ndim == 0:
-        raise ValueError(f"expected starts and ends of one shape [pairs, ...], got {starts.shape} and {ends.shape}")
+        raise ValueError(
+            f"starts: expected starts and ends of one shape [pairs, ...], got {starts.shape} and {ends.shape}"
+        )
     if not (jnp.issubdtype(starts.dtype, jnp.floating) and jnp.issubdtype(ends.dtype, jnp.floating)):
-        raise TypeError(f"expected floating-point values, got {starts.dtype} and {ends.dtype}")
+        raise TypeError(f"starts: expected floating-point values, got {starts.dtype} and {ends.dtype}")
     if num_points < 8:
-        raise ValueError(f"expected num_points >= 8, got {num_points}")
+        raise ValueError(f"num_points: expected at least 8, got {num_points}")
     first = None if context is None else jax.tree.map(lambda x: x[0], context)
     one = jax.eval_shape(lambda x: _flat(_bound(fn, first)(x)), jax.ShapeDtypeStruct(starts.shape[1:], starts.dtype))
     count = min(max_terms, one.size)
@@ -110,7 +112,7 @@ def _bound(fn: Callable[..., Any], context: Any) -> Callable[[Array], Any]:
 def _flat(terms: Any) -> Array:
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(terms)]
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
-        raise TypeError(f"expected floating-point terms, got {[str(leaf.dtype) for leaf in leaves]}")
+        raise TypeError(f"fn: expected floating-point terms, got {[str(leaf.dtype) for leaf in leaves]}")
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves]) if leaves else jnp.zeros(0)
 
 

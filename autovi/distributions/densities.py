@@ -52,7 +52,8 @@ def _by_table(formula: Callable[[Known], Density | None], fn: dist.Distribution,
             return _WRAPPERS[name](partial(_by_table, formula), fn, jnp.asarray(value))
         if (density := formula(TABLE[name])) is not None:
             return _checked(density, fn, jnp.asarray(value)) if _moves(fn) else density(fn, jnp.asarray(value))
-    return jnp.asarray(fn.log_prob(value))
+    # As an array: NumPyro compares a plain number with NumPy, which a bound that is traced does not allow.
+    return jnp.asarray(fn.log_prob(jnp.asarray(value)))
 
 
 def _moves(fn: dist.Distribution) -> bool:

@@ -165,12 +165,12 @@ class Estimator(ABC):
 
         Everything has a leading particle axis. Of `Rows` in `params` the rows of this step's elements are given.
         """
-        raise TypeError(f"{type(self).__name__} has no surrogate")
+        raise TypeError(f"{type(self).__name__}: it has no surrogate")
 
     def integrate(self, branches: Branches) -> Integrals:
         """Terms of one particle that replace the branches': name -> (the term, None if it has the replaced term's
         dimensions, else how its dimensions belong to the site's)."""
-        raise TypeError(f"{type(self).__name__} does not integrate")
+        raise TypeError(f"{type(self).__name__}: it does not integrate")
 
     @property
     def has_surrogate(self) -> bool:
@@ -208,7 +208,7 @@ class Baselined(Estimator):
 
     def __post_init__(self) -> None:
         if self.baseline not in BASELINES:
-            raise ValueError(f"unknown baseline {self.baseline!r}; expected one of {sorted(BASELINES)}")
+            raise ValueError(f"baseline: unknown name {self.baseline!r}; expected one of {sorted(BASELINES)}")
 
     @property
     def baseline_name(self) -> str | None:

@@ -36,7 +36,7 @@ class Marginalize(Estimator):
         return refuses_to_list(facts) or facts.nested
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        raise TypeError("a marginalized site is not in the guide")
+        raise TypeError("marginalize: a site that is summed out is not in the guide")
 
     def integrate(self, branches: Branches) -> Integrals:
         joint = log_joint(branches)

@@ -36,7 +36,7 @@ class LowRank(Family):
 
     def __post_init__(self) -> None:
         if self.rank is not None and self.rank < 1:
-            raise ValueError(f"LowRank: rank must be at least 1, got {self.rank}")
+            raise ValueError(f"rank: expected an integer of at least 1, got {self.rank}")
 
     def refuses(self, site: Site) -> str | None:
         return continuous_with_bijection(site)

@@ -14,9 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
 from numpyro.primitives import CondIndepStackFrame, Messenger
+
+from autovi.model.places import Place, here, with_places
 
 # NumPyro keeps the handlers that are at work in one list of the process: two models that run in two threads would see
 # each other's.
@@ -24,6 +27,15 @@ ONE_AT_A_TIME = threading.RLock()
 
 Lookup = Callable[[dict[str, Any]], Any]
 Indices = Callable[[str, int, int], Any]  # a plate's name, its length in the model, its size -> indices or None
+KINDS = ("sample", "param", "deterministic", "plate")
+
+
+class SiteError(ValueError):
+    """A fault of one site, whose message is complete, but perhaps for the line of the `site` that is given."""
+
+    def __init__(self, message: str, site: str | None = None):
+        super().__init__(message)
+        self.site = site
 
 
 @dataclass
@@ -41,6 +53,7 @@ class Record:
     kwargs: Mapping[str, Any] | None = None
     size: int | None = None  # full size, of plates only
     from_scan: bool = False
+    place: Place | None = None  # the line of the user's that makes it
 
 
 class _Bind(Messenger):
@@ -51,9 +64,12 @@ class _Bind(Messenger):
         self.latent, self.params, self.indices = latent, params, indices
         self.records: dict[str, Record] = {}
         self.given: set[str] = set()  # sites that a handler around the model has set: fixed, but no data
+        self.state = get_opaque_trace_state()
 
     def process_message(self, msg: dict[str, Any]) -> None:
         kind = msg["type"]
+        if kind in ("sample", "deterministic", "param"):
+            self._check_seen(msg)
         if kind == "control_flow":
             # Sites inside a scan are looked up there, one time step after the other.
             msg["kwargs"]["substitute_stack"].append(("substitute", self._inside_scan))
@@ -71,9 +87,12 @@ class _Bind(Messenger):
             elif msg["name"] in self.params:
                 msg["value"] = self.params[msg["name"]]
         elif kind == "mutable":
-            raise ValueError(
-                f"site {msg['name']!r} is mutable state (numpyro.mutable), which a stochastic fit cannot carry; "
-                "make it a numpyro.param or compute it from the data"
+            raise SiteError(
+                with_places(
+                    f"site {msg['name']!r}: mutable state (numpyro.mutable) cannot be carried by a stochastic fit; "
+                    "make it a numpyro.param, or compute it from the data",
+                    here(execute.__code__),
+                )
             )
         elif kind == "sample" and not msg["is_observed"] and not msg.get("_control_flow_done"):
             if msg["value"] is not None:
@@ -82,6 +101,27 @@ class _Bind(Messenger):
             value = self.latent(msg)
             if value is not None:
                 msg["value"] = value
+
+    def _check_seen(self, msg: dict[str, Any]) -> None:
+        """Has a site a name, and is it where its value can be told to the rest of the program?"""
+        name = msg["name"]
+        if not isinstance(name, str):
+            raise SiteError(
+                with_places(
+                    f"site {name!r}: expected a string as its name, got {type(name).__name__}; numpyro.sample takes "
+                    "the name first, as in numpyro.sample('z', dist.Normal(0, 1))",
+                    here(execute.__code__),
+                )
+            )
+        if get_opaque_trace_state() != self.state:
+            raise SiteError(
+                with_places(
+                    f"site {name!r}: it is inside of a function that JAX transforms (jax.jit, jax.vmap, jax.lax.scan), "
+                    "beyond which its value is not known; call the plain function, write numpyro.plate for jax.vmap, "
+                    "and numpyro.contrib.control_flow.scan for jax.lax.scan",
+                    here(execute.__code__),
+                )
+            )
 
     def _inside_scan(self, msg: dict[str, Any]) -> Any:
         # numpyro's substitute asks about every site, also those that have their value.
@@ -95,10 +135,12 @@ class _Bind(Messenger):
     def postprocess_message(self, msg: dict[str, Any]) -> None:
         kind, name = msg["type"], str(msg.get("name"))
         given = name in self.given
-        if kind not in ("sample", "param", "deterministic", "plate") or (given and kind == "param"):
+        if kind not in KINDS or (given and kind == "param"):
             return
-        if name in self.records and kind not in ("plate", "param"):  # a parameter may be looked up many times
-            raise ValueError(f"site {name!r} appears twice; every site needs a name of its own")
+        size = msg["args"][0] if kind == "plate" else None
+        place = here(execute.__code__)
+        if name in self.records:
+            _check_again(self.records[name], kind, size, place)
         self.records[name] = Record(
             name=name,
             kind=kind,
@@ -109,9 +151,26 @@ class _Bind(Messenger):
             frames=tuple(msg.get("cond_indep_stack", ())),
             infer={**(msg.get("infer") or {}), **({"is_auxiliary": True} if given else {})},
             kwargs=msg.get("kwargs"),
-            size=msg["args"][0] if kind == "plate" else None,
+            size=size,
             from_scan=bool(msg.get("_control_flow_done", False)),
+            place=place,
         )
+
+
+def _check_again(record: Record, kind: str, size: int | None, place: Place | None) -> None:
+    """May a name come again? A plate's of the same size may, and a parameter's, which is looked up many times."""
+    if kind == record.kind == "param" or (kind == record.kind == "plate" and size == record.size):
+        return
+    told = {"sample": "site", "param": "parameter", "deterministic": "deterministic site", "plate": "plate"}
+    if kind == record.kind == "plate":
+        said = (
+            f"plate {record.name!r}: it has size {record.size} first and {size} then; give the second a name of its own"
+        )
+    elif kind == record.kind:
+        said = f"site {record.name!r}: it appears twice; every site needs a name of its own"
+    else:
+        said = f"site {record.name!r}: a {told[record.kind]} and a {told[kind]} have this name; rename one"
+    raise SiteError(with_places(said, record.place, place))
 
 
 def execute(
@@ -152,7 +211,9 @@ def check_keys(names: Iterable[str]) -> None:
     for name in sorted(names):
         other = taken.setdefault(zlib.crc32(name.encode()), name)
         if other != name:
-            raise ValueError(f"sites {other!r} and {name!r} would draw the same random numbers (one hash); rename one")
+            raise ValueError(
+                f"site {other!r}: it would draw the same random numbers as site {name!r} (one hash); rename one"
+            )
 
 
 def mask_of(fn: Distribution | None) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -11,13 +11,16 @@ import jax
 from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 
+from autovi.model.callables import check_function
+from autovi.model.complaints import Circumstances, complain
 from autovi.model.execution import ONE_AT_A_TIME
 from autovi.model.inputs import Inputs, check_signature
+from autovi.model.places import cause_of
 
 _SET_UP: WeakSet[Any] = WeakSet()
 
 
-def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
+def as_guide_function(guide: Any, inputs: Inputs, model: Callable) -> Callable:
     """The guide as a NumPyro function of the model's arguments.
 
     A guide not seen before is run once on the data: an AutoGuide, also one that a guide function calls, finds its
@@ -25,15 +28,37 @@ def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
 
     Raises:
         TypeError: not a callable.
+        ValueError: an AutoGuide that does not run on the data, such as one made for another model.
     """
     if not callable(guide):
         raise TypeError(f"guide: expected a name, a NumPyro guide function or an AutoGuide, got {type(guide).__name__}")
+    check_function(guide, "guide")
     check_signature(guide, *inputs.rebuild(inputs.arrays), "guide")
     if guide not in _SET_UP:
         args, kwargs = inputs.rebuild(inputs.arrays if inputs.concrete else jax.device_put(inputs.arrays))
         # What is wrong with a guide function is said when it is traced, with the site's name.
-        with nullcontext() if isinstance(guide, AutoGuide) else suppress(Exception):
+        try:
             with ONE_AT_A_TIME, handlers.seed(rng_seed=jax.random.key(0)):
                 guide(*args, **kwargs)
+        except Exception as error:
+            if isinstance(guide, AutoGuide):
+                with another_model(guide, model):
+                    complain(error, Circumstances("guide", guide, (args, kwargs)))
         _SET_UP.add(guide)
     return guide
+
+
+@contextmanager
+def another_model(guide: Any, model: Callable) -> Iterator[None]:
+    """Says of an error of an AutoGuide that it was made for another model than the one that is fitted."""
+    try:
+        yield
+    except ValueError as error:
+        made_for = getattr(guide, "model", model) if isinstance(guide, AutoGuide) else model
+        if made_for is model:
+            raise
+        name, kind = getattr(made_for, "__name__", type(made_for).__name__), type(guide).__name__
+        raise ValueError(
+            f"guide: this {kind} was made for {name!r}, which is not the model; make it for the model, {kind}(model). "
+            f"What does not fit: {str(error).removeprefix('guide: ')}"
+        ) from cause_of(error)

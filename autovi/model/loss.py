@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from autovi.model.execution import execute
+from autovi.model.execution import SiteError, execute
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites, describe, term_site
 from autovi.model.target import OfParameters, unchecked
@@ -44,7 +44,7 @@ class Loss(OfParameters):
     ) -> tuple[Traced, Inputs]:
         tracing = NumPyroTracing(self.function, self.function, dict(lengths), frozenset(relaxed), check_guide)
         tracing.of_run = lambda tracing: _LossRun(tracing, self.template)
-        return tracing.run(inputs), inputs
+        return tracing.checked_run(inputs), inputs
 
     def prior(
         self,
@@ -78,7 +78,7 @@ class _LossRun(NumPyroRun):
         records, out = self.guided(function, (params, *args), kwargs, rng_key)
         loss = jnp.asarray(returned[0])
         if loss.shape != ():
-            raise ValueError(f"the loss has shape {loss.shape}, expected a scalar")
+            raise SiteError(f"loss: expected a scalar, got shape {loss.shape}")
         self.sites = Sites({**describe(records).samples, "loss": term_site("loss")}, {}, {}, describe(records).plates)
         self.scales = {}
         return out | {"p:loss": -loss, "part:0#p:loss": loss} | {f"value:{n}": v for n, v in self.drawn.items()}

@@ -83,7 +83,7 @@ class OfParameters(Target):
     template: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"a {type(self).__name__} is no function of the data alone; call its `function`")
+        raise TypeError(f"{type(self).__name__}: it is no function of the data alone; call its `function`")
 
     @property
     def __signature__(self) -> inspect.Signature:

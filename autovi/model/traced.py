@@ -6,7 +6,7 @@ The one trace serves the plan (what is there, what depends on what), the fingerp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from jax.extend.core import Literal
 from autovi.distributions.registry import Made
 from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives
 from autovi.model.graph import Graph
+from autovi.model.places import Place
 from autovi.model.sites import Sites
 
 
@@ -57,6 +58,7 @@ class Traced:
     relaxed: frozenset[str] = frozenset()  # discrete sites that take values in between
     classes: tuple[Any, ...] = ()  # distributions of the user's own
     entropy: bool = True  # -log q of the nodes is part of the cost
+    places: Mapping[str, Place] = field(default_factory=dict)  # the line of the user's that makes each site
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

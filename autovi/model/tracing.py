@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +16,17 @@ from numpyro.distributions.transforms import IdentityTransform
 from autovi.distributions import registry
 from autovi.distributions.densities import log_density, relaxed_log_density, unvalidated
 from autovi.distributions.supports import bijection_to
-from autovi.implicit.composite.supports import composition_fault
-from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked
+from autovi.model.agreement import check_site
+from autovi.model.complaints import Circumstances, complain
+from autovi.model.concrete import is_concrete_error
+from autovi.model.execution import Record, SiteError, execute, mask_of, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
 from autovi.model.masked import masked_outputs
+from autovi.model.places import Place, with_places
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
 from autovi.model.traced import Param, Traced, weighted
-
-CONCRETE_ERRORS = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
 
 
 def trace_numpyro(
@@ -46,20 +41,14 @@ def trace_numpyro(
     tracing = NumPyroTracing(model, guide, dict(lengths), frozenset(relaxed), check_guide)
     try:
         return tracing.run(inputs), inputs
-    except CONCRETE_ERRORS:
-        constant = inputs.as_constants()
-    try:
-        return tracing.run(constant), constant
-    except CONCRETE_ERRORS as error:
-        raise ValueError(
-            "the model needs the concrete value of a latent site or of a plate's indices, which a compiled program "
-            "does not have: write `if` on a latent as jnp.where or lax.cond, and index data by a plate as "
-            f"jnp.asarray(data)[indices]. JAX says: {error}"
-        ) from error
-
-
-class SiteError(ValueError):
-    """A fault of one site, whose message is complete."""
+    except Exception as error:
+        if not is_concrete_error(error):
+            tracing.complain(error, inputs)
+    constant = inputs.as_constants()
+    for array in constant.arrays.values():
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)  # a model that changes its data in place would find them changed the next time
+    return tracing.checked_run(constant), constant
 
 
 @dataclass
@@ -76,6 +65,7 @@ class NumPyroTracing:
     of_run: Callable[[NumPyroTracing], NumPyroRun] = field(default_factory=lambda: NumPyroRun)
     late: dict[str, Any] = field(default_factory=dict)  # shapes of parameters that are asked for before they are made
     seen: list[str] = field(default_factory=list)
+    running: str = "model"  # or "guide"
 
     def run(self, inputs: Inputs) -> Traced:
         traced = self._once(inputs)
@@ -93,33 +83,32 @@ class NumPyroTracing:
 
     def _once(self, inputs: Inputs) -> Traced:
         box: list[NumPyroRun] = []
+        self.seen.clear()
+        self.running = "model"
 
         def program(arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
             box[:] = [self.of_run(self)]
             return box[0].outputs(inputs.rebuild(arrays), rng_key)
 
-        try:
-            graph = trace(program, inputs.traced(), jax.eval_shape(jax.random.key, 0))
-        except CONCRETE_ERRORS:
-            raise
-        except SiteError as error:
-            raise ValueError(str(error)) from error
-        except (TypeError, ValueError, AssertionError, IndexError) as error:
-            after = f" (the last site reached was {self.seen[-1]!r})" if self.seen else ""
-            plates = f" that indexes its data (batch_size makes {self.lengths} of the plates)" if self.lengths else ""
-            raise ValueError(
-                f"the model cannot be run on this data{after}: {str(error).rstrip('.')}. If shapes do not fit, a "
-                f"numpyro.plate of the right size{plates} around the site is the usual remedy"
-            ) from error
-        except Exception as error:
-            where = f"the last site reached was {self.seen[-1]!r}" if self.seen else "before any latent site"
-            error.add_note(f"raised by the model; {where}")
-            raise
+        graph = trace(program, inputs.traced(), jax.eval_shape(jax.random.key, 0))
         run = box[0]
         declared = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
         params = {n: Param(leaves, made, declared.get(n, constraints.real)) for n, (leaves, made) in run.made.items()}
         parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.distributions, run.sealed, params)
-        return Traced(*parts, self.relaxed, tuple(run.classes), run.entropy)
+        return Traced(*parts, self.relaxed, tuple(run.classes), run.entropy, run.places)
+
+    def checked_run(self, inputs: Inputs) -> Traced:
+        """`run`, whose exceptions say what to do."""
+        try:
+            return self.run(inputs)
+        except Exception as error:
+            self.complain(error, inputs)
+
+    def complain(self, error: Exception, inputs: Inputs) -> NoReturn:
+        """Raises what is to be said of an exception of a run."""
+        function = self.model if self.running == "model" or self.guide is None else self.guide
+        about = Circumstances(self.running, function, inputs.rebuild(inputs.arrays), self.seen, self.lengths)
+        complain(error, about)
 
 
 class NumPyroRun:
@@ -140,6 +129,7 @@ class NumPyroRun:
         self.sealed: dict[str, Any] = {}
         self.classes: list[Any] = []
         self.guide_sites: Sites | None = None
+        self.places: dict[str, Place] = {}
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
         args, kwargs = arguments
@@ -148,14 +138,17 @@ class NumPyroRun:
             self._node(name, shape, site.discrete)
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
+            self.tracing.running = "guide"
             _, out = self.guided(self.tracing.guide, args, kwargs, rng_key)
+            self.tracing.running = "model"
         bound: dict[str, Any] = {"params": self._param, "indices": self._indices}
         key = site_key(rng_key, "autovi:model")
         records = execute(self.tracing.model, args, kwargs, key, latent=self._model_latent, **bound)
         samples = [r for r in records.values() if r.kind == "sample"]
         for r in samples:
-            _check(r)
+            check_site(r)
         self.sites = describe(records)
+        self.places = {n: r.place for n, r in records.items() if r.place is not None}
         sizes = {p.name: p.size for p in self.sites.plates.values()}
         self.scales = {r.name: plate_scale(r.frames, sizes) for r in samples if not r.observed}
         for r in samples:
@@ -174,12 +167,13 @@ class NumPyroRun:
         records = execute(function, args, kwargs, key, latent=self._guide_latent, **bound)
         samples = [r for r in records.values() if r.kind == "sample"]
         for r in samples:
-            _check(r)
+            check_site(r)
         self.guide_sites = describe(records)
         try:
             self.tracing.check_guide(self.guide_sites)
-        except ValueError as error:
-            raise SiteError(str(error)) from error
+        except SiteError as error:
+            places = [records[error.site].place] if error.site in records else []
+            raise SiteError(with_places(str(error), *places)) from None
         drawn = [r for r in samples if not r.observed]
         self.drawn = {r.name: r.value for r in drawn}
         out = self._own_draws(records, rng_key)
@@ -355,7 +349,7 @@ def delta_value(fn: Distribution) -> Any:
 
 def _inside(record: Record) -> jax.Array:
     assert record.fn is not None
-    mask, inside = mask_of(record.fn), record.fn.support(record.value)
+    mask, inside = mask_of(record.fn), record.fn.support(_array(record.value))
     return jnp.all(inside if mask is None else inside | ~jnp.asarray(mask))
 
 
@@ -377,24 +371,3 @@ def _log_prob(name: str, fn: Distribution, value: jax.Array) -> jax.Array:
             f"site {name!r}: {type(fn).__name__} loses the attribute {error.name!r} when JAX takes it apart; name its "
             "array attributes in `pytree_data_fields` and the others in `pytree_aux_fields` of the class"
         ) from error
-
-
-def _check(record: Record) -> None:
-    """Do value and distribution of a site agree in shape, and its density with its draws?"""
-    assert record.fn is not None
-    value, expected = np.shape(record.value), tuple(record.fn.shape())
-    try:
-        together = np.broadcast_shapes(value, expected)
-    except ValueError:
-        together = None
-    # One number may stand for all elements; data that are repeated along a dimension are a mistake.
-    repeated = record.observed and prod(value) > 1 and prod(value) != prod(expected) and together == expected
-    if together is None or together not in (value, expected) or repeated:
-        frames = {f.name: f.size for f in record.frames}
-        raise SiteError(
-            f"site {record.name!r}: its value has shape {value}, its distribution {expected} (plates {frames}); "
-            "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
-            "subsampled plate would explain it"
-        )
-    if fault := composition_fault(record.fn):
-        raise SiteError(f"site {record.name!r}: {fault}")

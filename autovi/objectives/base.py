@@ -35,7 +35,7 @@ class Objective(ABC):
 
     def signal(self, log_weights: Weights) -> Weights:
         """What the score of each particle is multiplied by, for a mean over particles; without local costs only."""
-        raise TypeError(f"{type(self).__name__} has local costs")
+        raise TypeError(f"{type(self).__name__}: it has local costs")
 
     @property
     def min_particles(self) -> int:

@@ -155,7 +155,7 @@ class Step:
 
 
 def _no_counterfactual(value: Any) -> Any:
-    raise TypeError("under this objective a site has no cost of its own, so it has none at another value")
+    raise TypeError("objective: under this one a site has no cost of its own, so it has none at another value")
 
 
 def integrated(

@@ -293,7 +293,7 @@ def _storable(array: np.ndarray, where: str) -> np.ndarray:
 
 def _axis_names(site: str, ndim: int, dims: Sequence[str | None], rename: Any) -> list[str]:
     if len(dims) > ndim:
-        raise ValueError(f"dims[{site!r}] names {len(dims)} axes {list(dims)}, but the variable has {ndim}")
+        raise ValueError(f"dims[{site!r}]: it names {len(dims)} axes {list(dims)}, but the variable has {ndim}")
     given: Iterable[str | None] = [*dims, *[None] * (ndim - len(dims))]
     names: list[str] = []
     for i, dim in enumerate(given):
@@ -320,7 +320,7 @@ def _coords_of(group: str, sizes: Mapping[str, int], coords: Mapping[str, Any]) 
     for dim, size in sizes.items():
         given = _coordinate(coords[dim]) if dim in coords else None
         if given is not None and len(given) != size and not group.startswith("predictions"):
-            raise ValueError(f"coords[{dim!r}] has {len(given)} values, but the axis has {size} in {group}")
+            raise ValueError(f"coords[{dim!r}]: it has {len(given)} values, but the axis has {size} in {group}")
         values[dim] = given if given is not None and len(given) == size else np.arange(size)
     return values
 

@@ -343,7 +343,7 @@ class Fit:
             "constant_data": lambda: {self._axes.variable(n): a for n, a in self._constant.items()},
         }
         if unknown := sorted(set(groups or ()) - set(made)):
-            raise ValueError(f"groups: {unknown} are none of {list(made)}")
+            raise ValueError(f"groups: unknown name {unknown[0]!r}; expected some of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
         return export.build(wanted, **self._axes.named(), attrs=self._attrs())
 

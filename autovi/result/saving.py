@@ -158,8 +158,8 @@ def _json(name: str, value: Any) -> Any:
     # JSON would turn other keys into strings, and the model would be called with something else.
     if plain is None or plain != value:
         raise ValueError(
-            f"the fit cannot be saved: the model's argument {name!r} is a {type(value).__name__}, neither an array nor "
-            "a JSON value; build it inside the model"
+            f"data: the model's argument {name!r} is a {type(value).__name__}, neither an array nor a JSON value, so "
+            "that the fit cannot be saved; build it inside the model"
         )
     return plain
 
@@ -177,8 +177,8 @@ def _encode(tree: Any) -> dict[str, Any]:
         return {"dict": [[_json("(a key)", k), _encode(v)] for k, v in tree.items()]}
     if type(tree) not in (tuple, list):
         raise ValueError(
-            f"the fit cannot be saved: an argument of the model is a {type(tree).__name__}; of the containers a file "
-            "holds dicts, lists and tuples"
+            f"data: an argument of the model is a {type(tree).__name__}, so that the fit cannot be saved; of the "
+            "containers a file holds dicts, lists and tuples"
         )
     return {"tuple" if isinstance(tree, tuple) else "list": [_encode(v) for v in tree]}
 

@@ -57,6 +57,13 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping
     header["meta"] = _to_json(dict(meta), "meta")
     text = json.dumps(header, allow_nan=False).encode()
     path = os.fspath(path)
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"path {path!r}: there is no folder {folder!r}; make it first, as with os.makedirs(folder)"
+        )
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path {path!r}: it is a folder; give the name of a file in it")
     # In the same folder, because `os.replace` is atomic only within one file system.
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -83,10 +90,19 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         >>> arrays, meta = read("fit.autovi")
     """
     path = os.fspath(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path {path!r}: it is a folder; give the name of a file in it, from `fit.save`")
+    if not os.path.exists(path):
+        there = (
+            f"the folder {os.getcwd()!r} is where names without one are looked for" if not os.path.isabs(path) else ""
+        )
+        raise FileNotFoundError(
+            f"path {path!r}: there is no such file; {there or 'give the name of one from `fit.save`'}"
+        )
     with open(path, "rb") as file:
         if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
             raise ValueError(
-                f"{path!r} is not a file that autovi wrote, or its beginning is lost. Give the path of a "
+                f"path {path!r}: it is not a file that autovi wrote, or its beginning is lost. Give the path of a "
                 "file from `fit.save` or of a checkpoint."
             )
         file.seek(0)
@@ -98,7 +114,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         # KeyError, OverflowError and others: all of them mean the same thing here.
         except Exception as error:
             raise ValueError(
-                f"{path!r} is damaged or cut short ({type(error).__name__}: {error}). Nothing of it was "
+                f"path {path!r}: it is damaged or cut short ({type(error).__name__}: {error}). Nothing of it was "
                 "loaded; use another copy, or save again."
             ) from error
 
@@ -117,14 +133,14 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
         {'a/b~1c': 1}
     """
     if not isinstance(tree, Mapping):
-        raise TypeError(f"expected a nested dict of arrays, got {type(tree).__name__}")
+        raise TypeError(f"tree: expected a nested dict of arrays, got {type(tree).__name__}")
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if not isinstance(key, str):
-            raise TypeError(f"expected strings as keys, got {key!r}")
+            raise TypeError(f"tree: expected strings as keys, got {key!r}")
         name = key.replace("~", "~0").replace("/", "~1")
         if isinstance(value, (list, tuple)):
-            raise TypeError(f"expected a nested dict of arrays, got a {type(value).__name__} at {name!r}")
+            raise TypeError(f"tree: expected a nested dict of arrays, got a {type(value).__name__} at {name!r}")
         if isinstance(value, Mapping):
             flat.update({f"{name}/{below}": leaf for below, leaf in flatten(value).items()})
         else:
@@ -147,7 +163,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, path in paths.items():
         if path in inner:
-            raise ValueError(f"{name!r} is an array and also the beginning of another name")
+            raise ValueError(f"name {name!r}: it is an array and also the beginning of another name")
         node = tree
         for key in path[:-1]:
             node = node.setdefault(key, {})
@@ -166,7 +182,7 @@ class _Refused(ValueError):
 def _pack(name: str, value: Any) -> tuple[np.ndarray, dict[str, Any]]:
     """The array as `.npy` can hold it, and the line of the manifest that undoes what that took."""
     if not isinstance(name, str):
-        raise TypeError(f"expected strings as the names of arrays, got {name!r}")
+        raise TypeError(f"arrays: expected strings as the names of arrays, got {name!r}")
     entry: dict[str, Any] = {}
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         entry["key_impl"] = str(jax.random.key_impl(value))
@@ -177,7 +193,7 @@ def _pack(name: str, value: Any) -> tuple[np.ndarray, dict[str, Any]]:
         entry["view"] = array.dtype.name
         array = array.view(f"u{array.dtype.itemsize}")
     if array.dtype.kind not in _NPY_KINDS:
-        raise TypeError(f"array {name!r} has dtype {array.dtype}; only numbers and strings can be stored")
+        raise TypeError(f"array {name!r}: it has dtype {array.dtype}; only numbers and strings can be stored")
     return array, {**entry, "dtype": array.dtype.str, "shape": list(array.shape)}
 
 
@@ -210,17 +226,17 @@ def _read_zip(file: Any, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         manifest = header["arrays"]
         expected = [_HEADER, *(_member(name) for name in manifest)]
         if lost := sorted(set(expected) - set(members)):
-            raise _Refused(f"{path!r} lacks the arrays {lost}. Use another copy, or save again.")
+            raise _Refused(f"path {path!r}: it lacks the arrays {lost}. Use another copy, or save again.")
         if len(members) != len(expected):
             more = sorted(set(members) - set(expected)) or "a name twice"
-            raise _Refused(f"{path!r} holds more than autovi wrote: {more}. Use the file as it was saved.")
+            raise _Refused(f"path {path!r}: it holds more than autovi wrote: {more}. Use the file as it was saved.")
         arrays = {name: _read_array(archive, name, entry, path) for name, entry in manifest.items()}
     return arrays, _from_json(header["meta"])
 
 
 def _read_header(archive: zipfile.ZipFile, members: list[str], path: str) -> dict[str, Any]:
     foreign = (
-        f"{path!r} is an .npz or zip file, but not one that autovi wrote. Give the path of a file from "
+        f"path {path!r}: it is an .npz or zip file, but not one that autovi wrote. Give the path of a file from "
         "`fit.save` or of a checkpoint."
     )
     if _HEADER not in members:
@@ -230,10 +246,10 @@ def _read_header(archive: zipfile.ZipFile, members: list[str], path: str) -> dic
         raise _Refused(foreign)
     version = header.get("format_version")
     if not isinstance(version, int) or version < 1:
-        raise _Refused(f"{path!r} has the format version {version!r}, which no autovi writes. Save it again.")
+        raise _Refused(f"path {path!r}: it has the format version {version!r}, which no autovi writes. Save it again.")
     if version > FORMAT_VERSION:
         raise _Refused(
-            f"{path!r} was written by a newer autovi (format {version}; this one reads up to "
+            f"path {path!r}: it was written by a newer autovi (format {version}; this one reads up to "
             f"{FORMAT_VERSION}). Upgrade autovi to read it."
         )
     return header
@@ -244,13 +260,13 @@ def _read_array(archive: zipfile.ZipFile, name: str, entry: Mapping[str, Any], p
     data = archive.read(_member(name))
     if _holds_objects(io.BytesIO(data)):
         raise _Refused(
-            f"{path!r} holds Python objects under {name!r}. autovi writes none and never unpickles: "
+            f"path {path!r}: it holds Python objects under {name!r}. autovi writes none and never unpickles: "
             "do not use this file."
         )
     array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     if array.dtype.str != entry["dtype"] or list(array.shape) != entry["shape"]:
         raise _Refused(
-            f"{path!r}: expected array {name!r} with dtype {entry['dtype']} and shape {entry['shape']}, got "
+            f"path {path!r}: expected array {name!r} with dtype {entry['dtype']} and shape {entry['shape']}, got "
             f"{array.dtype.str} and {list(array.shape)}. Use the file as it was saved."
         )
     return _unpack(array, entry)
@@ -280,7 +296,7 @@ def _to_json(value: Any, where: str) -> Any:
 def _dict_to_json(value: Mapping[Any, Any], where: str) -> dict[str, Any]:
     if bad := [key for key in value if not isinstance(key, str)]:
         # json.dumps would turn 1 into "1" and the file would come back with another key.
-        raise TypeError(f"{where} has the keys {bad}; expected strings")
+        raise TypeError(f"{where}: it has the keys {bad}; expected strings")
     items = {key: _to_json(item, f"{where}[{key!r}]") for key, item in value.items()}
     return {_DICT_TAG: items} if _FLOAT_TAG in items or _DICT_TAG in items else items
 

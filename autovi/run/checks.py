@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from autovi.analysis.bounds import bounded_by
 from autovi.analysis.singular import singular_operations
 from autovi.numbers import how_many
 from autovi.plan.coupling import warning
@@ -16,34 +17,76 @@ from autovi.run.engine import Engine, Start
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
+if TYPE_CHECKING:
+    from autovi.model.trial import Trial
 
-def check_start(program: Program, start: Start) -> None:
+
+def check_start(engine: Engine, start: Start, arrays: Mapping[str, Any]) -> None:
     """Raises unless some starting point has a finite ELBO.
 
     Raises:
         ValueError: names the observed site whose data lie outside its support, or else the sites whose density is not
-            finite at any of the tried points.
+            finite at any of the tried points, with the parameter of theirs that is wrong.
     """
-    for name, inside in start.inside.items():
-        if not np.any(inside):
-            site = program.sites.samples[name]
-            where = f" at all {start.totals.size} starting points tried" if site.gradients.moving_support else ""
-            raise ValueError(
-                f"site {name!r}: observations lie outside the support of {site.distribution} ({site.support}){where}; "
-                "check the data, their coding (counts from 0?) and the likelihood"
-            )
-    if np.any(np.isfinite(start.totals)):
+    program = engine.program
+    fine = np.any(np.isfinite(start.totals))
+    outside = [name for name, inside in start.inside.items() if not np.any(inside)]
+    # A site that is summed out may be drawn where the data are outside: its density says what is possible.
+    outside = [name for name in outside if not (fine and bounded_by(program.traced.graph, name))]
+    if fine and not outside:
         return
+    trial = engine.trial(arrays)
+    for name in outside:
+        raise ValueError(trial.with_line(_outside(program, trial, name, start.totals.size), name))
     times = dict(zip(program.term_names, np.sum(start.finite, axis=0).tolist(), strict=True))
     never = [n for n, finite in times.items() if not finite]
     often = sorted(times, key=lambda n: times[n])[:1]
     names = sorted({n.split(":", 1)[1] for n in never or often})
-    where = f"the log density is not finite at any of the {start.totals.size} starting points tried; the fault is at "
+    where = f"the log density is not finite at any of the {start.totals.size} starting points tried"
     if impossible := _impossible(program, never):
-        raise ValueError(f"{where}site(s) {names}{impossible}")
-    raise ValueError(
-        f"{where}site(s) {names}: check their parameters (a scale of 0? a log of a negative number?) and the data's "
-        "scale"
+        raise ValueError(trial.with_line(f"{_sites(names)}: {where}{impossible}", names[0]))
+    for name in names:
+        if wrong := trial.wrong_parameters(name):
+            raise ValueError(trial.with_line(f"site {name!r}: {where}; where the fit starts {wrong}", name))
+    remedy = "check the parameters there (a scale of 0? a log of a negative number?) and the data's scale"
+    raise ValueError(trial.with_line(f"{_sites(names)}: {where}; {remedy}", names[0]))
+
+
+def _sites(names: Sequence[str]) -> str:
+    return f"site {names[0]!r}" if len(names) == 1 else f"sites {list(names)}"
+
+
+def _outside(program: Program, trial: Trial, name: str, tried: int) -> str:
+    """What is said of a site whose observations lie outside of its support wherever the fit may start."""
+    site = program.sites.samples[name]
+    kind = f"{site.distribution} ({site.support})"
+    example = f", such as {told}" if (told := trial.outside(name)) else ""
+    if not (bounds := bounded_by(program.traced.graph, name)):
+        return (
+            f"site {name!r}: observations lie outside the support of {kind}{example}; check the data, their coding "
+            "(counts from 0?) and the likelihood"
+        )
+    return (
+        f"site {name!r}: observations lie outside the support of {kind}{example}, at all {tried} starting points "
+        f"tried: {_bound_of(program, name, bounds)}"
+    )
+
+
+def _bound_of(program: Program, name: str, bounds: Sequence[str]) -> str:
+    """What to do where latent sites bound the support of an observed one."""
+    latents = program.sites.latents
+    kind = "latent" if bounds[0] in latents else "parameter"
+    told = f"the bound of {name!r} is the {kind} {' and '.join(map(repr, bounds))}"
+    if bounds[0] in latents and latents[bounds[0]].discrete:
+        other = latents[bounds[0]].distribution
+        return (
+            f"{told}, whose draws fall short of the data; give {bounds[0]!r} a finite support, over which it is summed "
+            f"out exactly: dist.DiscreteUniform(0, largest), or dist.Categorical(logits=prior.log_prob(jnp.arange("
+            f"largest + 1))) with the {other} as prior"
+        )
+    return (
+        f"{told}, and where the guide lets it leave an observation behind the ELBO is minus infinity; give "
+        f"{bounds[0]!r} a support that the data allow, such as values above the largest observation only"
     )
 
 
@@ -71,12 +114,8 @@ def check_end(engine: Engine, progress: Progress, state: State) -> None:
             f"nothing (site(s) {where})"
         )
         observed = engine.program.sites.observed
-        moving = [n for n in where if n in observed and observed[n].gradients.moving_support]
-        if moving:
-            said += (
-                f"; the support of {moving[0]!r} moves with its parameters, and where the guide lets it leave an "
-                "observation behind the ELBO is minus infinity: give the parameter a support that the data allow"
-            )
+        moving = {n: bounds for n in where if n in observed and (bounds := bounded_by(engine.program.traced.graph, n))}
+        said += "".join(f"; {_bound_of(engine.program, n, bounds)}" for n, bounds in list(moving.items())[:1])
         said += _remedy(engine, state, where)
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":

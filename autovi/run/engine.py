@@ -15,6 +15,7 @@ from autovi.compiling import compiler_options
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.targets import trace_program
+from autovi.model.trial import Trial, run_at_origin
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
 from autovi.run.background import Compiling
@@ -101,6 +102,11 @@ class Engine:
         """The estimators' own parameters before the first step."""
         return self.program.estimator_params(jax.random.key(0))
 
+    def trial(self, arrays: Mapping[str, Any]) -> Trial:
+        """The model run once on numbers, for what is to be said of a start that failed."""
+        lengths = {p.name: p.length for p in self.program.sites.subsampled.values()}
+        return run_at_origin(self._model.function, self.inputs, arrays, lengths)
+
     @property
     def guide(self) -> Callable | None:
         """The guide function itself."""
@@ -142,10 +148,11 @@ class Engine:
         """
         traced, _ = trace_program(model, guide, inputs, self.lengths)
         if not self.fingerprint.still(traced.fingerprint, at_rest):
-            what = "model" if guide is None else "model, or its guide,"
+            what = "it" if guide is None else "it, or its guide,"
             raise ValueError(
-                f"the {what} has changed since the fit: something that it reads besides its arguments (a "
-                "global, a closure, an attribute) is another now. Pass it as data, or fit again"
+                f"model: {what} has changed since the fit: something that it reads besides its arguments (a global, a "
+                "closure, an attribute) is another now, or it draws random numbers or reads the clock itself; pass it "
+                "as data, or fit again"
             )
         self.use(model, guide)
 

@@ -55,7 +55,7 @@ def started(
     start, _ = engine.compile(arrays, rng_key, origin, watch.clock, watch.progress_bar)
     with watch.clock.spent("run"):
         state, tried, result_key = start(arrays, rng_key)
-        check_start(engine.program, jax.tree.map(np.asarray, tried))
+        check_start(engine, jax.tree.map(np.asarray, tried), arrays)
     return state, result_key
 
 

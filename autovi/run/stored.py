@@ -63,9 +63,11 @@ def filled(template: Any, arrays: Mapping[str, Any]) -> Any:
     for name, leaf in expected.items():
         if name not in arrays or np.shape(arrays[name]) != leaf.shape:
             got = np.shape(arrays[name]) if name in arrays else "nothing"
-            raise ValueError(f"this fit belongs to another model: expected {name} of shape {leaf.shape}, got {got}")
+            raise ValueError(
+                f"model: the file belongs to another model: expected {name} of shape {leaf.shape}, got {got}"
+            )
     if more := sorted(set(arrays) - set(expected)):
-        raise ValueError(f"this fit belongs to another model, which has {more}")
+        raise ValueError(f"model: the file belongs to another model, which has {more}")
     leaves = [_as(arrays[name], leaf.dtype) for name, leaf in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 

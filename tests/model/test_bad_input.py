@@ -214,9 +214,9 @@ def test_no_latent_site():
     def model(y):
         numpyro.sample("y", dist.Normal(), obs=y[0])
 
-    with pytest.raises(ValueError, match="no latent site: nothing to fit. Is every numpyro.sample given obs"):
+    with pytest.raises(ValueError, match="model: it has no latent site.*; is every numpyro.sample given obs"):
         fit(model, DATA)
-    with pytest.raises(ValueError, match="no latent site"):
+    with pytest.raises(ValueError, match="model: it has no site .* does it return before its first numpyro.sample"):
         fit(lambda: None)
 
 
@@ -228,15 +228,17 @@ def test_a_density_finite_nowhere_names_the_site():
         numpyro.sample("y", dist.Normal(b, 1.0), obs=0.5)
 
     with pytest.raises(
-        ValueError, match=r"not finite at any of the 10 starting points.*\['bad'\].*check their parameters"
+        ValueError,
+        match=r"site 'bad': .*not finite at any of the 10 starting points.*; where the fit starts the log_factor",
     ):
         fit(model, {"limit": np.array(-1.0)})
     assert fit(model, {"limit": np.array(1e3)}, num_steps=5).status == "max_steps"
 
 
-def test_invalid_parameters_are_the_distribution_s_own_error():
-    with pytest.raises(ValueError, match="cannot be run on this data .*'mu'.*Normal distribution got invalid scale"):
-        fit(of_scalars, {"y": 1.0, "scale": -1.0})
+@pytest.mark.parametrize("scale", [-1.0, 0.0])
+def test_invalid_parameters_are_named(scale):
+    with pytest.raises(ValueError, match=f"site 'y': the scale of its Normal is {scale:g}; expected positive"):
+        fit(of_scalars, {"y": 1.0, "scale": scale})
 
 
 def test_a_term_that_becomes_nan_fails_the_fit_and_is_named():
@@ -358,7 +360,7 @@ def leaves_jax(y):
 
 @pytest.mark.parametrize("model", [branches, counts, leaves_jax])
 def test_python_control_flow_on_a_latent(model):
-    with pytest.raises(ValueError, match="concrete value of a latent site.*jnp.where or lax.cond"):
+    with pytest.raises(ValueError, match=r"concrete value of `\w+` \(a latent site.*; write .*j(np|ax.lax)\."):
         autovi.plan(model, DATA)
 
 
@@ -386,5 +388,5 @@ def test_a_name_used_twice():
         numpyro.sample("mu", dist.Normal())
         numpyro.sample("mu", dist.Normal())
 
-    with pytest.raises(ValueError, match="site 'mu' appears twice"):
+    with pytest.raises(ValueError, match="site 'mu': it appears twice"):
         autovi.plan(model)

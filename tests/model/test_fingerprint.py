@@ -315,7 +315,7 @@ def test_a_fit_whose_callback_has_been_changed_is_not_drawn_from():
     fit = autovi.fit(model, num_steps=3, progress_bar=False)
     fit.sample(5)
     counter.k = 2.0
-    with pytest.raises(ValueError, match="the model has changed since the fit"):
+    with pytest.raises(ValueError, match="model: it has changed since the fit"):
         fit.sample(5)
 
 

@@ -257,9 +257,9 @@ def test_classes_of_the_users_own(tmp_path):
     assert type(again.engine.program.plan.estimator_of("k")) is OwnEnumerate
     assert again.plan.to_dict() == fit.plan.to_dict()
     assert_same(again.sample(3), fit.sample(3))
-    with pytest.raises(ValueError, match=r"'mu' had 'normal'.*families=\{'mu'"):
+    with pytest.raises(ValueError, match=r"'mu': it had 'normal'.*families=\{'mu'"):
         autovi.load(tmp_path / "fit", pair, estimators={"k": OwnEnumerate()})
-    with pytest.raises(ValueError, match=r"'k' had 'enumerate'.*estimators=\{'k'"):
+    with pytest.raises(ValueError, match=r"'k': it had 'enumerate'.*estimators=\{'k'"):
         autovi.load(tmp_path / "fit", pair, families={"mu": Wide()})
 
 
@@ -353,8 +353,8 @@ def other_parameter(x, y=None, *, spread=1.0, options=None):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (other_sites, "does not belong to the model given.*no latent site matches"),
-        (other_arguments, "does not belong to the model given.*takes \\['a'\\]"),
+        (other_sites, "the file belongs to another model than the one given.*no latent site matches"),
+        (other_arguments, "the file belongs to another model than the one given.*takes \\['a'\\]"),
         (other_distribution, r"another model.*'mu' \(Normal.*'mu' \(Cauchy"),
         (one_site_more, "another model.*'more'"),
         (other_parameter, r"another model.*'slope'"),

@@ -118,11 +118,11 @@ def test_nan_in_meta_comes_back(path):
 @pytest.mark.parametrize(
     ("arrays", "meta", "message"),
     [
-        ({"a": np.array([{}])}, {}, "'a' has dtype object"),
-        ({"a": np.zeros(1, "f4,i4")}, {}, "'a' has dtype"),
+        ({"a": np.array([{}])}, {}, "'a': it has dtype object"),
+        ({"a": np.zeros(1, "f4,i4")}, {}, "'a': it has dtype"),
         ({1: np.zeros(1)}, {}, "expected strings"),
         ({}, {"a": [{"b": np.zeros(2)}]}, r"meta\['a'\]\[0\]\['b'\]: JSON cannot hold a ndarray"),
-        ({}, {"a": {1: 2}}, r"meta\['a'\] has the keys \[1\]"),
+        ({}, {"a": {1: 2}}, r"meta\['a'\]: it has the keys \[1\]"),
         ({}, {"a": {1, 2}}, "hold a set"),
     ],
 )
