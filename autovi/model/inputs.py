@@ -15,6 +15,7 @@ from autovi.model.digest import digest
 from autovi.model.labels import Labels, split
 
 Arrays = dict[str, Any]
+NAMES_SAID = 4  # of the arguments of one length
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,35 @@ def bind(model: Callable, data: Any) -> Inputs:
         else:
             static.append((name, value))
     return Inputs(arrays, tuple(static), tuple(paths), tree, labels)
+
+
+class ShapeError(ValueError):
+    """Shapes that do not go together; what `lengths_said` of the data may explain it."""
+
+
+def lengths_said(inputs: Inputs) -> str:
+    """The sentence that the arguments have unequal lengths, to follow an error about shapes; "" where they have not.
+
+    Example:
+        >>> lengths_said(bind(model, {"x": np.ones(4), "y": np.ones(5)}))
+        ". The data: 'x' has 4 rows, 'y' has 5"
+    """
+    names: dict[int, list[str]] = {}
+    for name, array in inputs.arrays.items():
+        if np.ndim(array) > 0:
+            names.setdefault(np.shape(array)[0], []).append(name)
+    if len(names) < 2:
+        return ""
+    groups = [(_listed(group), "has" if len(group) == 1 else "have", length) for length, group in names.items()]
+    said = [f"{who} {have} {length}{'' if i else ' rows'}" for i, (who, have, length) in enumerate(groups)]
+    return f". The data: {', '.join(said)}"
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [repr(name) for name in names]
+    if len(quoted) > NAMES_SAID:
+        quoted = [*quoted[: NAMES_SAID - 1], f"{len(quoted) - NAMES_SAID + 1} more"]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 def _arguments(data: Any) -> tuple[tuple, dict[str, Any]]:

@@ -21,7 +21,7 @@ from autovi.implicit.composite.supports import composition_fault
 from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
-from autovi.model.inputs import Inputs
+from autovi.model.inputs import Inputs, ShapeError, lengths_said
 from autovi.model.masked import masked_outputs
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
 from autovi.model.traced import Param, Traced, weighted
@@ -102,14 +102,14 @@ class NumPyroTracing:
             graph = trace(program, inputs.traced(), jax.eval_shape(jax.random.key, 0))
         except CONCRETE_ERRORS:
             raise
-        except SiteError as error:
-            raise ValueError(str(error)) from error
+        except (SiteError, ShapeError) as error:
+            raise ValueError(f"{error}{lengths_said(inputs) if isinstance(error, ShapeError) else ''}") from error
         except (TypeError, ValueError, AssertionError, IndexError) as error:
             after = f" (the last site reached was {self.seen[-1]!r})" if self.seen else ""
             plates = f" that indexes its data (batch_size makes {self.lengths} of the plates)" if self.lengths else ""
             raise ValueError(
                 f"the model cannot be run on this data{after}: {str(error).rstrip('.')}. If shapes do not fit, a "
-                f"numpyro.plate of the right size{plates} around the site is the usual remedy"
+                f"numpyro.plate of the right size{plates} around the site is the usual remedy{lengths_said(inputs)}"
             ) from error
         except Exception as error:
             where = f"the last site reached was {self.seen[-1]!r}" if self.seen else "before any latent site"
@@ -391,7 +391,7 @@ def _check(record: Record) -> None:
     repeated = record.observed and prod(value) > 1 and prod(value) != prod(expected) and together == expected
     if together is None or together not in (value, expected) or repeated:
         frames = {f.name: f.size for f in record.frames}
-        raise SiteError(
+        raise ShapeError(
             f"site {record.name!r}: its value has shape {value}, its distribution {expected} (plates {frames}); "
             "expected the same. A missing or misplaced numpyro.plate, a missing [:, None], or data not indexed by a "
             "subsampled plate would explain it"
