@@ -20,7 +20,7 @@ from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
 from autovi.model.fingerprint import fingerprint
 from autovi.model.guides import as_guide_function
-from autovi.model.inputs import Inputs, bind
+from autovi.model.inputs import Inputs, bind, check_allowed
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import Sites
 from autovi.model.targets import trace_program
@@ -46,6 +46,7 @@ class Options:
     batch_size: int | Mapping[str, int] | None = None
     optimizer: optax.GradientTransformation | None = None
     objective: str | Objective = "elbo"
+    allow_nan: Collection[str] = ()
 
 
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
@@ -57,7 +58,8 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
 
 def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     check_arguments(options.families, options.estimators, options.num_particles)
-    inputs = data if isinstance(data, Inputs) else bind(model, data)
+    inputs = data if isinstance(data, Inputs) else bind(model, data, options.allow_nan)
+    check_allowed(inputs, options.allow_nan)
     if isinstance(options.guide, str) and options.guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {options.guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"

@@ -21,7 +21,7 @@ from autovi.implicit.composite.supports import composition_fault
 from autovi.model.execution import Record, execute, mask_of, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
-from autovi.model.inputs import Inputs, ShapeError, lengths_said
+from autovi.model.inputs import DataError, Inputs, ShapeError, lengths_said
 from autovi.model.masked import masked_outputs
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
 from autovi.model.traced import Param, Traced, weighted
@@ -102,7 +102,7 @@ class NumPyroTracing:
             graph = trace(program, inputs.traced(), jax.eval_shape(jax.random.key, 0))
         except CONCRETE_ERRORS:
             raise
-        except (SiteError, ShapeError) as error:
+        except (SiteError, DataError) as error:
             raise ValueError(f"{error}{lengths_said(inputs) if isinstance(error, ShapeError) else ''}") from error
         except (TypeError, ValueError, AssertionError, IndexError) as error:
             after = f" (the last site reached was {self.seen[-1]!r})" if self.seen else ""
