@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +11,12 @@ import numpy as np
 import optax
 
 from autovi.keys import as_key, seed_or_key
+from autovi.model.inputs import Inputs
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
+from autovi.result.axes import Axes
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count, check_end, check_start
 from autovi.run.engine import Engine
@@ -39,6 +41,9 @@ def fit(
     num_draws: int = 1000,
     num_restarts: int = 1,
     batch_size: int | Mapping[str, int] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str | None]] | None = None,
+    allow_nan: Collection[str] = (),
     progress_bar: bool = True,
 ) -> Fit:
     """Fits a variational posterior to a NumPyro model by maximizing the ELBO, E_q[log p(x, z) - log q(z)].
@@ -48,8 +53,9 @@ def fit(
 
     Args:
         model: a NumPyro model function.
-        data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers, pandas
-            and xarray objects become arrays; other values are passed as they are.
+        data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers and
+            what pandas, polars and xarray have become arrays, categories their codes, a data frame a matrix or, where
+            the model takes it so, columns by name; other values are passed as they are.
         rng_key: an integer or a JAX key; the same key gives the same fit.
         guide: "auto" (a family for every site by rules), "mean_field", "low_rank" or "full_rank" (normals on the
             unconstrained scale), a NumPyro guide function, or an AutoGuide.
@@ -66,6 +72,10 @@ def fit(
         num_draws: posterior draws in the ArviZ object.
         num_restarts: fits from different starting points; the one with the lowest final loss is returned.
         batch_size: elements of the subsampled plates per step, one number or by plate name; None: as the model says.
+        coords: dim, or plate, -> labels of its elements; None: those of the data.
+        dims: site, deterministic site or data array -> names of all its axes, as in `arviz.from_dict`; None: the
+            plates.
+        allow_nan: names of arguments in which the model handles NaN itself.
         progress_bar: show steps, ELBO and speed.
 
     Returns:
@@ -85,15 +95,21 @@ def fit(
     check_count("max_steps", max_steps)
     check_count("num_draws", num_draws)
     check_count("num_restarts", num_restarts)
-    options = Options(guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective))
+    options = Options(
+        guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective), allow_nan
+    )
     engine, inputs = prepare(model, data, options)
+    named: dict[str, Any] = {"coords": dict(coords or {}), "dims": dict(dims or {})}
+    if coords or dims:
+        Axes(engine.full.traced, inputs, **named).check()
     arrays = jax.device_put(inputs.traced())
     rates = RATES if optimizer is None else OWN_RATE
     runs: list[_Run] = []
     for restart in range(num_restarts):
         progress = Progress(num_steps, max_steps, rates)
         try:
-            runs.append(_run(engine, arrays, _restart_key(seed_or_key(rng_key), restart), progress, progress_bar))
+            key = _restart_key(seed_or_key(rng_key), restart)
+            runs.append(_run(engine, inputs, arrays, key, progress, progress_bar))
         except ValueError:
             # No finite starting point: of the first run that is an error, of another that run's own bad luck.
             if not runs:
@@ -111,6 +127,7 @@ def fit(
         rng_key=best.rng_key,
         num_draws=num_draws,
         seconds=time.perf_counter() - started,
+        **named,
     )
 
 
@@ -120,12 +137,14 @@ class _Run(NamedTuple):
     rng_key: jax.Array
 
 
-def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progress, progress_bar: bool) -> _Run:
+def _run(
+    engine: Engine, inputs: Inputs, arrays: Any, rng_key: int | jax.Array, progress: Progress, progress_bar: bool
+) -> _Run:
     run_start, chunk = engine.compile(arrays, rng_key)
     state, start, result_key = run_start(arrays, rng_key)
-    check_start(engine.program, jax.tree.map(np.asarray, start))
+    check_start(engine.program, jax.tree.map(np.asarray, start), inputs)
     state = optimize(chunk, state, arrays, progress, progress_bar=progress_bar)
-    check_end(engine, progress, state)
+    check_end(engine, progress, state, inputs)
     return _Run(state, progress, result_key)
 
 
@@ -155,6 +174,7 @@ def plan(
     estimators: Mapping[str, Any] | None = None,
     num_particles: int | None = None,
     batch_size: int | Mapping[str, int] | None = None,
+    allow_nan: Collection[str] = (),
 ) -> Plan:
     """The plan that `fit` would follow: for every site its family, estimator, baseline and why. Nothing is optimized.
 
@@ -163,5 +183,6 @@ def plan(
     Example:
         >>> print(autovi.plan(model, {"y": y}))
     """
-    engine, _ = prepare(model, data, Options(guide, families, estimators, num_particles, batch_size))
+    options = Options(guide, families, estimators, num_particles, batch_size, allow_nan=allow_nan)
+    engine, _ = prepare(model, data, options)
     return engine.program.plan

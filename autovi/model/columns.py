@@ -28,6 +28,16 @@ class Header:
     codes: tuple[str, ...] = ()
     asked: set[str] = field(default_factory=set, compare=False, repr=False)
 
+    def to_json(self) -> list[Any]:
+        """The header as lists and strings."""
+        return [self.where, list(self.names), [list(pair) for pair in self.refused], list(self.codes)]
+
+    @classmethod
+    def from_json(cls, content: Sequence[Any]) -> Header:
+        """The inverse of `to_json`."""
+        where, names, refused, codes = content
+        return cls(where, tuple(names), tuple((name, said) for name, said in refused), tuple(codes))
+
 
 @jax.tree_util.register_pytree_with_keys_class
 class Columns:
@@ -57,11 +67,6 @@ class Columns:
     def tree_unflatten(cls, header: Header, values: Sequence[Any]) -> Columns:
         """The inverse of `tree_flatten_with_keys`."""
         return cls(header, values)
-
-    @property
-    def asked(self) -> set[str]:
-        """What a model has taken by name so far."""
-        return self._header.asked
 
     @property
     def columns(self) -> list[str]:
@@ -137,6 +142,11 @@ class Columns:
 
     def __repr__(self) -> str:
         return f"Columns({self.columns})"
+
+
+def taken_apart(table: Columns) -> tuple[Header, tuple[Any, ...]]:
+    """What is known of a table, and its columns that hold numbers. No methods: those names are the columns'."""
+    return table._header, table._values
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Columns, Any], Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from autovi.model.columns import Columns, Header
+from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.digest import digest
 from autovi.model.labels import Labels, is_frame
 from autovi.model.leaves import DataError, is_list_of_data, split
@@ -26,8 +26,9 @@ class Inputs:
     """Arguments of a model: `arrays` by path are traced, all other leaves are static.
 
     `rebuild(arrays)` gives back `(args, kwargs)`. With `concrete=True` the arrays are constants of the program,
-    for models that compute shapes or indices from the values of their data. `opened`, where it is there, gives the
-    same data with data frames as `Columns` and not as matrices; which of both a model takes is found by running it.
+    for models that compute shapes or indices from the values of their data. Data frames are matrices, or `Columns`;
+    which of both a model takes is found by running it. As long as it is not known, `opened(names)` gives the same data
+    with these `frames` as `Columns`.
     """
 
     arrays: Arrays
@@ -37,7 +38,8 @@ class Inputs:
     labels: Mapping[str, Labels]
     concrete: bool = False
     allow_nan: frozenset[str] = frozenset()
-    opened: Callable[[], Inputs] | None = None
+    opened: Callable[[Collection[str]], Inputs] | None = None
+    frames: tuple[str, ...] = ()
 
     def rebuild(self, arrays: Arrays) -> tuple[tuple, dict[str, Any]]:
         """The model's positional and keyword arguments with these arrays in their places."""
@@ -60,11 +62,11 @@ class Inputs:
         """The same data as constants of the program."""
         return replace(self, concrete=True)
 
-    def tables(self) -> list[Columns]:
-        """The data frames that are taken by column."""
+    def headers(self) -> list[Header]:
+        """Those of the data frames that are taken by column."""
         whole = jax.tree.unflatten(self.tree, self.paths)
         found = jax.tree.leaves(whole, is_leaf=lambda v: isinstance(v, Columns))
-        return [v for v in found if isinstance(v, Columns)]
+        return [taken_apart(v)[0] for v in found if isinstance(v, Columns)]
 
     def with_nan(self) -> list[str]:
         """The arguments that have NaN, by path."""
@@ -86,9 +88,8 @@ def _placement(array: Any) -> tuple[Any, ...]:
 def bind(model: Callable, data: Any, allow_nan: Collection[str] = ()) -> Inputs:
     """Checks `data` against the model's signature and makes arrays of its leaves.
 
-    A dict gives keyword arguments, a tuple positional ones, None no arguments. A data frame becomes a matrix, and
-    `opened` gives the same inputs with its columns by name, for models that take it so; a frame of which no matrix can
-    be made is opened at once. Arguments in `allow_nan` may have NaN.
+    A dict gives keyword arguments, a tuple positional ones, None no arguments. A data frame becomes a matrix, or
+    `Columns` if no matrix can be made of it; see `Inputs.opened`. Arguments in `allow_nan` may have NaN.
 
     Raises:
         ValueError: a key the model does not take, one it needs and lacks, or a NaN or infinite value.
@@ -100,27 +101,31 @@ def bind(model: Callable, data: Any, allow_nan: Collection[str] = ()) -> Inputs:
     check_signature(model, args, kwargs)
     names = _positional_names(model, len(args))
     given = jax.tree.map(_of_data_set, (args, kwargs), is_leaf=lambda v: v is not args and _is_leaf(v))
-    opened = partial(_bound, given, names, frozenset(allow_nan), True)
-    try:
-        inputs = _bound(given, names, frozenset(allow_nan), False)
-    except _NoMatrix:
-        return opened()
-    has_frames = any(is_frame(leaf) for _, leaf in _flat(given)[0])
-    return replace(inputs, opened=opened) if has_frames else inputs
+    frames = tuple(_path_name(path, names) for path, leaf in _flat(given)[0] if is_frame(leaf))
+    bound = partial(_bound, given, names, frozenset(allow_nan))
+    closed = set(frames)
+    while True:
+        try:
+            inputs = bound(set(frames) - closed)
+        except _NoMatrix as error:
+            closed.discard(str(error))
+        else:
+            break
+    return replace(inputs, opened=bound, frames=frames) if closed else inputs
 
 
 class _NoMatrix(Exception):
-    """A data frame of which no matrix can be made."""
+    """The data frame of this name makes no matrix."""
 
 
-def _bound(given: Any, names: list[str], allow_nan: frozenset[str], by_column: bool) -> Inputs:
+def _bound(given: Any, names: list[str], allow_nan: frozenset[str], by_column: Collection[str]) -> Inputs:
     flat, tree = _flat(given)
     leaves: list[Any] = []
     labels: dict[str, Labels] = {}
     for path, leaf in flat:
         name = _path_name(path, names)
         if is_frame(leaf):
-            value, found = _table(leaf, name, allow_nan) if by_column else _matrix(leaf, name, allow_nan)
+            value, found = (_table if name in by_column else _matrix)(leaf, name, allow_nan)
         else:
             value, found = _read(leaf, name, allow_nan)
         leaves.append(value)
@@ -153,7 +158,7 @@ def _matrix(frame: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict
     except (TypeError, ValueError) as error:
         if not all(isinstance(column, str) for column in frame.columns):
             raise  # by name there are strings alone
-        raise _NoMatrix from error
+        raise _NoMatrix(name) from error
 
 
 def _table(frame: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict[str, Labels]]:
@@ -183,7 +188,7 @@ def check_allowed(inputs: Inputs, allow_nan: Collection[str]) -> None:
     """Raises ValueError at a name in `allow_nan` that no argument has."""
     if isinstance(allow_nan, str):
         raise ValueError(f"allow_nan: expected a set of names, got a string; say allow_nan={{{allow_nan!r}}}")
-    opened = () if inputs.opened is None else inputs.opened().paths
+    opened = () if inputs.opened is None else inputs.opened(inputs.frames).paths
     known = {*inputs.paths, *opened}
     known |= {_head(name) for name in known}
     if unknown := sorted(set(map(str, allow_nan)) - known):

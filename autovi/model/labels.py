@@ -5,7 +5,7 @@ pandas, xarray and polars are recognized by what their objects offer and are nev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,16 +25,20 @@ class Labels(NamedTuple):
     categories: np.ndarray | None = None
 
 
-def plate_coords(plates: Mapping[str, int], labels: Mapping[str, Labels]) -> dict[str, np.ndarray]:
+def plate_coords(
+    plates: Mapping[str, int], labels: Mapping[str, Labels], proven: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
     """Coordinate values for the plates that the labels of the data speak of without doubt.
 
-    An axis named like a plate and as long as it is the plate's. For a plate without one, the first axes of
-    all arguments are asked: those as long as the plate, unless named like another plate. Where labels
-    disagree, or another plate has the same size, the plate gets nothing: no label is better than a wrong one.
+    An axis named like a plate and as long as it is the plate's. For a plate without one, `proven` is asked, what
+    the program shows to be its labels, and then the first axes of all arguments: those as long as the plate,
+    unless named like another plate. Where labels disagree, or another plate has the same size, the plate gets
+    nothing: no label is better than a wrong one.
 
     Args:
         plates: plate name -> size.
         labels: argument name -> labels of its axes.
+        proven: plate name -> coordinate values.
 
     Example:
         >>> plate_coords({"school": 2}, {"y": Labels((None,), (np.array(["a", "b"]),))})
@@ -43,11 +47,19 @@ def plate_coords(plates: Mapping[str, int], labels: Mapping[str, Labels]) -> dic
     found = {}
     for plate, size in plates.items():
         candidates = _named(plate, size, labels)
+        if not candidates and plate in (proven or {}):
+            candidates = [(proven or {})[plate]]
         if not candidates and list(plates.values()).count(size) == 1:
             candidates = _first_axes(plate, size, plates, labels)
-        if candidates and all(_same(candidates[0], other) for other in candidates[1:]):
-            found[plate] = candidates[0]
+        if (values := agreed(candidates)) is not None:
+            found[plate] = values
     return found
+
+
+def agreed(candidates: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The labels that all candidates are; None where they disagree, or where there are none."""
+    same = all(_same(candidates[0], other) for other in candidates[1:])
+    return candidates[0] if candidates and same else None
 
 
 def _named(plate: str, size: int, labels: Mapping[str, Labels]) -> list[np.ndarray]:

@@ -45,11 +45,14 @@ def trace_program(
         return run(replace(inputs, opened=None))
     except Exception as error:
         of_matrix = error
-    opened = inputs.opened()
+    opened = inputs.opened(inputs.frames)
     try:
-        return run(opened)
+        result = run(opened)
     except Exception:
         # Which of both faults is the model's? That of the way in which it takes its data.
-        if any(table.asked for table in opened.tables()):
+        if any(header.asked for header in opened.headers()):
             raise
-    raise of_matrix
+        raise of_matrix from None
+    asked = {header.where for header in opened.headers() if header.asked or header.refused or header.codes}
+    # The others stay matrices, whose columns have labels.
+    return result if asked == set(inputs.frames) else run(inputs.opened(asked))

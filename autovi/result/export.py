@@ -263,7 +263,10 @@ def _data_arrays(
         array = _storable(np.asarray(value), f"{group}[{site!r}]")
         if array.ndim < len(lead):
             raise ValueError(f"{group}[{site!r}]: expected leading axes (chain, draw), got shape {array.shape}")
-        names = _axis_names(site, array.ndim - len(lead), dims.get(site, ()), rename)
+        ndim = array.ndim - len(lead)
+        # A value with event dims has one density.
+        given = dims.get(site, ())[:ndim] if group == "log_likelihood" else dims.get(site, ())
+        names = _axis_names(site, ndim, given, rename)
         arrays[name] = ((*lead, *names), array, {} if name == site else {"site": site})
     return arrays
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,8 @@ class Fit:
     rng_key: jax.Array
     num_draws: int
     seconds: float
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Fit:
 
     def __dir__(self) -> list[str]:
         """What is public: how a fit is held inside is not."""
-        inside = {"engine", "inputs", "state", "progress", "raw_params", "saved_plan"}
+        inside = {"engine", "inputs", "state", "progress", "raw_params", "coords", "dims", "saved_plan"}
         return [name for name in super().__dir__() if not name.startswith("_") and name not in inside]
 
     @property
@@ -216,20 +218,32 @@ class Fit:
         """The posterior as ArviZ opens it; the same object at every access. See `to_arviz`."""
         return self.to_arviz()
 
-    def to_arviz(self, groups: Collection[str] | None = None) -> Any:
+    def to_arviz(
+        self,
+        groups: Collection[str] | None = None,
+        *,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str | None]] | None = None,
+    ) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
         Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
         observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
         dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
+        `dims` (variable -> names of all its axes) and `coords` (dim -> labels) are as in `arviz.from_dict`; they win
+        over those of `fit`, and those over plates and labels of the data.
         `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
         observations, and are made only where they are asked for. `sample_stats` holds the log densities of model (`lp`)
         and posterior (`log_q`) in the same variables, those in which each site was fitted, and their difference
         `log_weight`.
 
         Raises:
-            ValueError: an unknown group.
+            ValueError: an unknown group; dims or coords that do not fit the model.
         """
+        axes = self._axes
+        if coords or dims:
+            axes = replace(axes, coords={**self.coords, **(coords or {})}, dims={**self.dims, **(dims or {})})
+            axes.check()
         made: dict[str, Callable[[], Mapping[str, Any]]] = {
             "posterior": lambda: _chain(self._values),
             "posterior_predictive": lambda: _chain(self._predictive()),
@@ -241,11 +255,11 @@ class Fit:
         if unknown := sorted(set(groups or ()) - set(made)):
             raise ValueError(f"groups: {unknown} are none of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
-        return export.build(wanted, **self._axes.named(), attrs=self._attrs())
+        return export.build(wanted, **axes.named(), attrs=self._attrs())
 
     @cached_property
     def _axes(self) -> Axes:
-        return Axes(self.engine.full.sites, self.inputs.labels, self._constant)
+        return Axes(self.engine.full.traced, self.inputs, self.coords, self.dims)
 
     def _predictive(self) -> dict[str, np.ndarray]:
         observed = self.engine.full.sites.observed
