@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from autovi.analysis.shared_axes import Codes, indexed_axes, multiplied_axes
+from autovi.keys import is_key
 from autovi.model.inputs import Inputs
 from autovi.model.labels import Labels, agreed, plate_coords
 from autovi.model.sites import Site, Sites
+from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
 
 Dims = dict[str, list[str | None]]
@@ -44,6 +46,17 @@ class Axes:
         """The name of a data array in ArviZ: names of sites and plates are theirs alone."""
         taken = {*self._sites.samples, *self._sites.deterministics, *self._sites.plates}
         return self.variable(f"{argument}_data") if argument in taken else argument
+
+    def of_new_data(self, model: Callable, inputs: Inputs) -> dict[str, Any]:
+        """Dims and coords of predictions for these data. Labels of the fit are those of axes that latent sites have,
+        whose elements stay the same where their number does."""
+        traced, _ = trace_program(model, None, inputs)
+        if lengths := {n: p.size for n, p in traced.sites.subsampled.items()}:
+            traced, _ = trace_program(model, None, inputs, lengths)
+        own = Axes(traced, inputs, {}, self.dims).named()
+        lasting = {dim for name in self._sites.latents for dim in self._named[name]}
+        kept = {dim: values for dim, values in self._labels.items() if dim in lasting}
+        return {"dims": own["dims"], "coords": {**kept, **own["coords"]}}
 
     def check(self) -> None:
         """Raises ValueError where the user's dims or coords do not fit the model; the message names the variable or
@@ -113,7 +126,7 @@ class Axes:
     @cached_property
     def _named(self) -> Dims:
         """The names of all axes, those of the user first."""
-        given = {n: list(names) for n, names in self.dims.items()}
+        given = {n: names for n, names in self.dims.items() if len(names) == len(self._default.get(n, ()))}
         return {
             name: [own if dim is None else dim for dim, own in zip(given.get(name, axes), axes, strict=True)]
             for name, axes in self._default.items()
@@ -190,6 +203,11 @@ class Axes:
             for axis, values in enumerate(label.coords)
             if values is not None and n in self._default and self._default[n][axis] == f"{n}_dim_{axis}"
         }
+
+
+def numbers_of(inputs: Inputs) -> dict[str, np.ndarray]:
+    """The arrays of the data, keys of random numbers apart."""
+    return {n: np.asarray(a) for n, a in inputs.arrays.items() if not is_key(a)}
 
 
 def _last_name(path: str) -> str:

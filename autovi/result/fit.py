@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from autovi.keys import as_key, is_key
-from autovi.model.inputs import Inputs, bind
+from autovi.keys import as_key
+from autovi.model.inputs import Inputs
+from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
 from autovi.result import export
-from autovi.result.axes import Axes
+from autovi.result.axes import Axes, numbers_of
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.saving import write_fit
 from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
@@ -202,16 +203,17 @@ class Fit:
         Raises:
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
-        inputs = self.inputs if new_data is None else self._bind(new_data)
+        inputs = self.inputs if new_data is None else bind_like(self.model, new_data, self.inputs)
+        return self._predicted(inputs, num_draws, rng_key)
+
+    def _predicted(
+        self, inputs: Inputs, num_draws: int | None = None, rng_key: int | jax.Array | None = None
+    ) -> dict[str, np.ndarray]:
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self._values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
         return self.engine.predict(self.model, inputs, latent, self._site_params, key)
-
-    def _bind(self, new_data: Any) -> Inputs:
-        inputs = bind(self.model, new_data)
-        return inputs.as_constants() if self.inputs.concrete else inputs
 
     @cached_property
     def idata(self) -> Any:
@@ -222,6 +224,7 @@ class Fit:
         self,
         groups: Collection[str] | None = None,
         *,
+        new_data: Any = None,
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Sequence[str | None]] | None = None,
     ) -> Any:
@@ -232,6 +235,8 @@ class Fit:
         dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
         `dims` (variable -> names of all its axes) and `coords` (dim -> labels) are as in `arviz.from_dict`; they win
         over those of `fit`, and those over plates and labels of the data.
+        With `new_data` (as for `predict`) there are predictions and predictions_constant_data too, with the labels of
+        the new data; elements that the posterior has too keep theirs.
         `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
         observations, and are made only where they are asked for. `sample_stats` holds the log densities of model (`lp`)
         and posterior (`log_q`) in the same variables, those in which each site was fitted, and their difference
@@ -252,10 +257,18 @@ class Fit:
             "observed_data": lambda: self._observed,
             "constant_data": lambda: {self._axes.variable(n): a for n, a in self._constant.items()},
         }
+        of_new: dict[str, Any] = {}
+        if new_data is not None:
+            inputs = bind_like(self.model, new_data, self.inputs)
+            of_new = {"predictions": axes.of_new_data(self.model, inputs)}
+            made["predictions"] = lambda: _chain(self._predicted(inputs))
+            made["predictions_constant_data"] = lambda: {
+                self._axes.variable(n): a for n, a in numbers_of(inputs).items()
+            }
         if unknown := sorted(set(groups or ()) - set(made)):
             raise ValueError(f"groups: {unknown} are none of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
-        return export.build(wanted, **axes.named(), attrs=self._attrs())
+        return export.build(wanted, **axes.named(), **of_new, attrs=self._attrs())
 
     @cached_property
     def _axes(self) -> Axes:
@@ -277,8 +290,11 @@ class Fit:
     @cached_property
     def _constant(self) -> dict[str, np.ndarray]:
         """The model's array arguments that are not observations, keys of random numbers apart."""
-        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not is_key(a)}
-        return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
+        return {
+            n: a
+            for n, a in numbers_of(self.inputs).items()
+            if not any(_same_numbers(a, o) for o in self._observed.values())
+        }
 
     def _attrs(self) -> dict[str, Any]:
         return {
