@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
+from autovi.result.axes import Axes
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
@@ -43,6 +44,9 @@ def fit(
     num_restarts: int = 1,
     batch_size: int | Mapping[str, int] | None = None,
     callback: Callable[[Report], Any] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str | None]] | None = None,
+    allow_nan: Collection[str] = (),
     progress_bar: bool = True,
 ) -> Fit:
     """Fits a variational posterior to a NumPyro model by maximizing the ELBO, E_q[log p(x, z) - log q(z)].
@@ -52,8 +56,9 @@ def fit(
 
     Args:
         model: a NumPyro model function.
-        data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers, pandas
-            and xarray objects become arrays; other values are passed as they are.
+        data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers and
+            what pandas, polars and xarray have become arrays, categories their codes, a data frame a matrix or, where
+            the model takes it so, columns by name; other values are passed as they are.
         rng_key: an integer or a JAX key; the same key gives the same fit.
         guide: "auto" (a family for every site by rules), "mean_field", "low_rank" or "full_rank" (normals on the
             unconstrained scale), a NumPyro guide function, or an AutoGuide.
@@ -77,6 +82,10 @@ def fit(
         batch_size: elements of the subsampled plates per step, one number or by plate name; None: as the model says.
         callback: called after every 100 steps with an object that has `step`, `losses`, `loss` and `params`; the fit
             ends where it returns True or raises.
+        coords: dim, or plate, -> labels of its elements; None: those of the data.
+        dims: site, deterministic site or data array -> names of all its axes, as in `arviz.from_dict`; None: the
+            plates.
+        allow_nan: names of arguments in which the model handles NaN itself.
         progress_bar: show compilation, steps, ELBO and speed.
 
     Returns:
@@ -97,9 +106,14 @@ def fit(
     check_count("num_restarts", num_restarts)
     rates, schedule = rates_of(learning_rate, optimizer)
     clock, key = Seconds(), seed_or_key(rng_key)
-    options = Options(guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective))
+    options = Options(
+        guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective), allow_nan
+    )
+    named: dict[str, Any] = {"coords": dict(coords or {}), "dims": dict(dims or {})}
     with before_the_first_step(), clock.spent("trace"):
         engine, inputs = prepare(model, data, options)
+        if coords or dims:
+            Axes(engine.full.traced, inputs, **named).check()
 
     def run(restart: int) -> Run:
         own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
@@ -119,6 +133,7 @@ def fit(
         seconds=clock,
         options=options,
         progress_bar=progress_bar,
+        **named,
     )
 
 
@@ -157,6 +172,7 @@ def plan(
     estimators: Mapping[str, Any] | None = None,
     num_particles: int | None = None,
     batch_size: int | Mapping[str, int] | None = None,
+    allow_nan: Collection[str] = (),
 ) -> Plan:
     """The plan that `fit` would follow: for every site its family, estimator, baseline and why. Nothing is optimized.
 
@@ -165,5 +181,6 @@ def plan(
     Example:
         >>> print(autovi.plan(model, {"y": y}))
     """
-    engine, _ = prepare(model, data, Options(guide, families, estimators, num_particles, batch_size))
+    options = Options(guide, families, estimators, num_particles, batch_size, allow_nan=allow_nan)
+    engine, _ = prepare(model, data, options)
     return engine.program.plan

@@ -89,9 +89,9 @@ def first_run(
     with before_the_first_step():
         arrays = jax.device_put(inputs.traced())
         start = initial(init, model, engine, inputs, arrays, rng_key)
-        state, result_key = started(engine, arrays, rng_key, start.origin, watch)
+        state, result_key = started(engine, inputs, arrays, rng_key, start.origin, watch)
         state = start.applied(engine, state)
-    return Run(ran(engine, state, arrays, progress, watch), progress, result_key)
+    return Run(ran(engine, inputs, arrays, state, progress, watch), progress, result_key)
 
 
 def _nodes(

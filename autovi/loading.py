@@ -93,6 +93,8 @@ def _restore(arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable
         options=options,
         rng_key=arrays["rng_key"],
         saved_plan=saved,
+        coords=_under("coord", arrays),
+        dims=meta.get("dims", {}),
         **{field: meta[field] for field in FIELDS},
     )
 
@@ -106,7 +108,7 @@ def _prepared(
 ) -> tuple[Engine, Inputs]:
     args, kwargs = decode_data(meta["data"], _under("data", arrays))
     try:
-        return prepare(model, bind(model, kwargs if kwargs or not args else args), options)
+        return prepare(model, bind(model, kwargs if kwargs or not args else args, options.allow_nan), options)
     except (ValueError, TypeError) as error:
         raise ValueError(f"model: the file belongs to another model than the one given: {error}") from cause_of(error)
 
@@ -132,6 +134,7 @@ def _options(
         num_particles=meta["plan"]["num_particles"],
         batch_size=meta["lengths"] or None,
         objective=_objective(meta["objective"], objective),
+        allow_nan=meta.get("allow_nan", ()),
     )
 
 

@@ -18,7 +18,7 @@ from autovi.model.callables import check_function
 from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
 from autovi.model.guides import another_model, as_guide_function
-from autovi.model.inputs import Inputs, bind
+from autovi.model.inputs import Inputs, bind, check_allowed
 from autovi.model.matching import guide_nodes
 from autovi.model.places import cause_of
 from autovi.model.repeatable import GlobalDraws, check_same_again
@@ -48,6 +48,7 @@ class Options:
     batch_size: int | Mapping[str, int] | None = None
     optimizer: optax.GradientTransformation | None = None
     objective: str | Objective = "elbo"
+    allow_nan: Collection[str] = ()
 
 
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
@@ -62,7 +63,8 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     check_optimizer(options.optimizer)
     if not isinstance(model, Target):
         check_function(model, "model")
-    inputs = data if isinstance(data, Inputs) else bind(model, data)
+    inputs = data if isinstance(data, Inputs) else bind(model, data, options.allow_nan)
+    check_allowed(inputs, options.allow_nan)
     if isinstance(options.guide, str) and options.guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {options.guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"

@@ -30,6 +30,7 @@ def build(
     *,
     dims: Mapping[str, Sequence[str | None]] | None = None,
     coords: Mapping[str, Any] | None = None,
+    predictions: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build an `InferenceData` (ArviZ 0.x) or a `DataTree` (1.x) that ArviZ's functions and netCDF take.
@@ -49,6 +50,7 @@ def build(
             repeated.
         coords: dim name -> coordinate values; other dims count from 0. In `predictions` groups, whose data
             may be new, values that do not fit are left out.
+        predictions: "dims" and "coords" of the `predictions` groups, if theirs are others.
         attrs: of the object and of its posterior. Numbers and strings stay, all else becomes a JSON string,
             since netCDF holds no nested values. `inference_library`, its version and `created_at` are added.
 
@@ -69,10 +71,12 @@ def build(
     rename = _dim_names(filled)
     datasets = {}
     for group, variables in filled.items():
-        arrays = _data_arrays(group, variables, dims, rename)
+        own_axes = predictions if predictions is not None and group.startswith("predictions") else None
+        own_dims, own_coords = (own_axes["dims"], own_axes["coords"]) if own_axes else (dims, coords)
+        arrays = _data_arrays(group, variables, own_dims, rename)
         axes = _sizes(group, arrays)
         own = plain if group == "posterior" else {key: plain[key] for key in _library_attrs()}
-        values = _coords_of(group, axes, {rename(dim): v for dim, v in coords.items()})
+        values = _coords_of(group, axes, {rename(dim): v for dim, v in own_coords.items()})
         datasets[group] = xr.Dataset(arrays, coords=values, attrs=own)
     return _container(datasets, plain)
 
@@ -278,7 +282,10 @@ def _data_arrays(
         array = _storable(np.asarray(value), f"{group}[{site!r}]")
         if array.ndim < len(lead):
             raise ValueError(f"{group}[{site!r}]: expected leading axes (chain, draw), got shape {array.shape}")
-        names = _axis_names(site, array.ndim - len(lead), dims.get(site, ()), rename)
+        ndim = array.ndim - len(lead)
+        # A value with event dims has one density.
+        given = dims.get(site, ())[:ndim] if group == "log_likelihood" else dims.get(site, ())
+        names = _axis_names(site, ndim, given, rename)
         arrays[name] = ((*lead, *names), array, {} if name == site else {"site": site})
     return arrays
 

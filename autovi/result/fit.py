@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +14,13 @@ import jax
 import numpy as np
 import optax
 
-from autovi.keys import as_key, is_key
-from autovi.model.inputs import Inputs, bind
+from autovi.keys import as_key
+from autovi.model.inputs import Inputs
+from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
 from autovi.result import export, plots
-from autovi.result.axes import Axes
+from autovi.result.axes import Axes, numbers_of
 from autovi.result.constants import constant_elements
 from autovi.result.diagnostics import GRADIENT_REPEATS, Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.display import fit_html, fit_text
@@ -69,6 +70,8 @@ class Fit:
     seconds: Seconds
     options: Options
     progress_bar: bool = False
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
 
     def __post_init__(self) -> None:
@@ -76,7 +79,8 @@ class Fit:
 
     def __dir__(self) -> list[str]:
         """What is public: how a fit is held inside is not."""
-        inside = {"engine", "inputs", "options", "progress", "progress_bar", "raw_params", "saved_plan", "state"}
+        inside = {"coords", "dims", "engine", "inputs", "options", "progress", "progress_bar", "raw_params"}
+        inside |= {"saved_plan", "state"}
         return [name for name in super().__dir__() if not name.startswith("_") and name not in inside]
 
     @property
@@ -271,7 +275,16 @@ class Fit:
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
         check_count("batch_size", batch_size, optional=True)
-        inputs = self.inputs if new_data is None else self._bind(new_data)
+        inputs = self.inputs if new_data is None else bind_like(self.model, new_data, self.inputs)
+        return self._predicted(inputs, num_draws, rng_key, batch_size)
+
+    def _predicted(
+        self,
+        inputs: Inputs,
+        num_draws: int | None = None,
+        rng_key: int | jax.Array | None = None,
+        batch_size: int | None = None,
+    ) -> dict[str, np.ndarray]:
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self._values if num_draws is None else self.sample(num_draws, latent_key)
@@ -308,21 +321,29 @@ class Fit:
         """
         return resumed(self, data, num_steps, max_steps, learning_rate, callback, progress_bar)
 
-    def _bind(self, new_data: Any) -> Inputs:
-        inputs = bind(self.model, new_data)
-        return inputs.as_constants() if self.inputs.concrete else inputs
-
     @cached_property
     def idata(self) -> Any:
         """The posterior as ArviZ opens it; the same object at every access. See `to_arviz`."""
         return self.to_arviz()
 
-    def to_arviz(self, groups: Collection[str] | None = None, *, num_draws: int | None = None) -> Any:
+    def to_arviz(
+        self,
+        groups: Collection[str] | None = None,
+        *,
+        num_draws: int | None = None,
+        new_data: Any = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str | None]] | None = None,
+    ) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
         Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
         observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
         dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
+        `dims` (variable -> names of all its axes) and `coords` (dim -> labels) are as in `arviz.from_dict`; they win
+        over those of `fit`, and those over plates and labels of the data.
+        With `new_data` (as for `predict`) there are predictions and predictions_constant_data too, with the labels of
+        the new data; elements that the posterior has too keep theirs.
         `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
         observations, and are made only where they are asked for. `num_draws` asks for another number of draws than the
         fit's. `sample_stats` holds the log densities of model (`lp`)
@@ -330,10 +351,14 @@ class Fit:
         `log_weight`.
 
         Raises:
-            ValueError: an unknown group.
+            ValueError: an unknown group; dims or coords that do not fit the model.
         """
         if num_draws is not None and num_draws != self.num_draws:
-            return self._with_draws(num_draws).to_arviz(groups)
+            return self._with_draws(num_draws).to_arviz(groups, new_data=new_data, coords=coords, dims=dims)
+        axes = self._axes
+        if coords or dims:
+            axes = replace(axes, coords={**self.coords, **(coords or {})}, dims={**self.dims, **(dims or {})})
+            axes.check()
         made: dict[str, Callable[[], Mapping[str, Any]]] = {
             "posterior": lambda: _chain(self._values),
             "posterior_predictive": lambda: _chain(self._predictive()),
@@ -342,10 +367,18 @@ class Fit:
             "observed_data": lambda: self._observed,
             "constant_data": lambda: {self._axes.variable(n): a for n, a in self._constant.items()},
         }
+        of_new: dict[str, Any] = {}
+        if new_data is not None:
+            inputs = bind_like(self.model, new_data, self.inputs)
+            of_new = {"predictions": axes.of_new_data(self.model, inputs)}
+            made["predictions"] = lambda: _chain(self._predicted(inputs))
+            made["predictions_constant_data"] = lambda: {
+                self._axes.variable(n): a for n, a in numbers_of(inputs).items()
+            }
         if unknown := sorted(set(groups or ()) - set(made)):
             raise ValueError(f"groups: unknown name {unknown[0]!r}; expected some of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
-        return export.build(wanted, **self._axes.named(), attrs=self._attrs())
+        return export.build(wanted, **axes.named(), **of_new, attrs=self._attrs())
 
     def _with_draws(self, num_draws: int) -> Fit:
         """The same fit with another number of draws."""
@@ -356,7 +389,7 @@ class Fit:
 
     @cached_property
     def _axes(self) -> Axes:
-        return Axes(self.engine.full.sites, self.inputs.labels, self._constant)
+        return Axes(self.engine.full.traced, self.inputs, self.coords, self.dims)
 
     def _predictive(self) -> dict[str, np.ndarray]:
         observed = self.engine.full.sites.observed
@@ -374,8 +407,11 @@ class Fit:
     @cached_property
     def _constant(self) -> dict[str, np.ndarray]:
         """The model's array arguments that are not observations, keys of random numbers apart."""
-        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not is_key(a)}
-        return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
+        return {
+            n: a
+            for n, a in numbers_of(self.inputs).items()
+            if not any(_same_numbers(a, o) for o in self._observed.values())
+        }
 
     def _attrs(self) -> dict[str, Any]:
         return {

@@ -42,7 +42,7 @@ def resumed(
         engine, inputs = _prepared(fit, data)
         state = _copied(fit.state, engine, inputs)
     arrays = jax.device_put(inputs.traced())
-    state = ran(engine, state, arrays, progress, Watch(callback, show, clock))
+    state = ran(engine, inputs, arrays, state, progress, Watch(callback, show, clock))
     key = jax.random.fold_in(fit.rng_key, 6)
     return replace(
         fit, engine=engine, inputs=inputs, state=state, progress=progress, rng_key=key, seconds=clock, progress_bar=show

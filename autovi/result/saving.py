@@ -14,6 +14,7 @@ import numpy as np
 
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families import FAMILIES, Family
+from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.inputs import Inputs
 from autovi.model.labels import Labels
 from autovi.model.sites import Sites
@@ -41,6 +42,7 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         **_prefixed("state", stored(fit.state)),
         **_prefixed("data", fit.inputs.arrays),
         **_prefixed("label", label_arrays),
+        **_prefixed("coord", {dim: _storable(values) for dim, values in fit.coords.items()}),
         "losses": fit.losses,
         "rng_key": fit.rng_key,
     }
@@ -58,6 +60,8 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
         "data": data_template(fit.inputs),
         "labels": label_dims,
+        "dims": {name: list(axes) for name, axes in fit.dims.items()},
+        "allow_nan": sorted(fit.inputs.allow_nan),
         **{field: getattr(fit, field) for field in FIELDS},
     }
     storage.write(path, arrays, meta)
@@ -124,13 +128,22 @@ def pack_labels(labels: Mapping[str, Labels]) -> tuple[dict[str, np.ndarray], di
         for axis, values in enumerate(label.coords)
         if values is not None
     }
+    arrays |= {
+        f"{name}/categories": _storable(label.categories)
+        for name, label in labels.items()
+        if label.categories is not None
+    }
     return arrays, {name: list(label.dims) for name, label in labels.items()}
 
 
 def unpack_labels(arrays: Mapping[str, Any], dims: Mapping[str, Any]) -> dict[str, Labels]:
     """The inverse of `pack_labels`."""
     return {
-        name: Labels(tuple(axes), tuple(arrays.get(f"{name}/{axis}") for axis in range(len(axes))))
+        name: Labels(
+            tuple(axes),
+            tuple(arrays.get(f"{name}/{axis}") for axis in range(len(axes))),
+            arrays.get(f"{name}/categories"),
+        )
         for name, axes in dims.items()
     }
 
@@ -175,6 +188,9 @@ def _encode(tree: Any) -> dict[str, Any]:
     if isinstance(tree, dict):
         # Pairs, because a key need not be a string.
         return {"dict": [[_json("(a key)", k), _encode(v)] for k, v in tree.items()]}
+    if isinstance(tree, Columns):
+        header, values = taken_apart(tree)
+        return {"columns": [header.to_json(), [_encode(v) for v in values]]}
     if type(tree) not in (tuple, list):
         raise ValueError(
             f"data: an argument of the model is a {type(tree).__name__}, so that the fit cannot be saved; of the "
@@ -191,6 +207,8 @@ def decode_data(template: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
             return arrays[content]
         case "value":
             return content
+        case "columns":
+            return Columns(Header.from_json(content[0]), [decode_data(v, arrays) for v in content[1]])
         case "dict":
             return {k: decode_data(v, arrays) for k, v in content}
         case _:

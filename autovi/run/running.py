@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from autovi.model.inputs import Inputs
 from autovi.run.checks import check_end, check_start
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
@@ -45,7 +46,7 @@ def before_the_first_step() -> Iterator[None]:
 
 
 def started(
-    engine: Engine, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch
+    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch
 ) -> tuple[State, jax.Array]:
     """The state before the first step, and the key for the result.
 
@@ -55,11 +56,11 @@ def started(
     start, _ = engine.compile(arrays, rng_key, origin, watch.clock, watch.progress_bar)
     with watch.clock.spent("run"):
         state, tried, result_key = start(arrays, rng_key)
-        check_start(engine, jax.tree.map(np.asarray, tried), arrays)
+        check_start(engine, jax.tree.map(np.asarray, tried), inputs)
     return state, result_key
 
 
-def ran(engine: Engine, state: State, arrays: Any, progress: Progress, watch: Watch) -> State:
+def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:
     """The state after the last step, with status and message in `progress`. The given state is used up."""
     with watch.clock.spent("trace"):
         compiling = engine.chunk(state, arrays)
@@ -69,6 +70,6 @@ def ran(engine: Engine, state: State, arrays: Any, progress: Progress, watch: Wa
     LOG.info("%d particles a step, %d cost terms", engine.num_particles, len(engine.program.term_names))
     with watch.clock.spent("run"):
         state = optimize(chunk, state, arrays, progress, progress_bar=watch.progress_bar, told=told)
-        check_end(engine, progress, state)
+        check_end(engine, progress, state, inputs)
     LOG.info("%s after %d steps: %s", progress.status, progress.step, progress.message)
     return state
