@@ -15,6 +15,7 @@ from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
+from autovi.process import computing
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count, check_end, check_start
 from autovi.run.engine import Engine
@@ -120,6 +121,7 @@ class _Run(NamedTuple):
     rng_key: jax.Array
 
 
+@computing()
 def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progress, progress_bar: bool) -> _Run:
     run_start, chunk = engine.compile(arrays, rng_key)
     state, start, result_key = run_start(arrays, rng_key)

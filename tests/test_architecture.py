@@ -13,6 +13,7 @@ PACKAGE = ROOT / "autovi"
 ORDER = [
     "keys",
     "compiling",
+    "process",
     "distributions",
     "implicit",
     "model",

@@ -15,6 +15,7 @@ import numpy as np
 from autovi.keys import as_key, is_key
 from autovi.model.inputs import Inputs, bind
 from autovi.plan.plan import Plan
+from autovi.process import computing
 from autovi.result import export
 from autovi.result.axes import Axes
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
@@ -76,6 +77,7 @@ class Fit:
         return int(self.state.skipped)
 
     @cached_property
+    @computing()
     def raw_params(self) -> Any:
         """The parameters to be used, by block, on the scale that they were trained on."""
         return self.state.fitted
@@ -92,10 +94,12 @@ class Fit:
         return {**flat, **jax.tree.map(np.asarray, self._site_params)}
 
     @cached_property
+    @computing()
     def _site_params(self) -> dict[str, Any]:
         return self.engine.program.constrained(self.raw_params)
 
     @cached_property
+    @computing()
     def _arrays(self) -> Any:
         return jax.device_put(self.inputs.traced())
 
@@ -107,6 +111,7 @@ class Fit:
         self._check_unchanged()
         return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws, kinds)
 
+    @computing()
     def _own_draws(self, *kinds: str) -> Draws:
         """The draws of `draws`, of which these kinds are kept."""
         return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0), *kinds)
@@ -164,6 +169,7 @@ class Fit:
         return export.pareto_k(self._log_weights)
 
     @cached_property
+    @computing()
     def gradients(self) -> dict[str, SiteGradient]:
         """Variance and signal-to-noise ratio of the gradient estimate of one step, at the fitted parameters.
 
@@ -178,6 +184,7 @@ class Fit:
         of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
         return {**of_site, **gradient_summary(sampled["param"])}
 
+    @computing()
     def sample(self, num_draws: int, rng_key: int | jax.Array | None = None) -> dict[str, np.ndarray]:
         """Posterior draws: name -> `(num_draws, *shape)`, constrained, deterministic sites included.
 
@@ -187,6 +194,7 @@ class Fit:
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
         return dict(self._draw(int(num_draws), key, VALUES).values)
 
+    @computing()
     def predict(
         self, new_data: Any = None, *, num_draws: int | None = None, rng_key: int | jax.Array | None = None
     ) -> dict[str, np.ndarray]:
@@ -256,6 +264,7 @@ class Fit:
         return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
 
     @cached_property
+    @computing()
     def _observed(self) -> dict[str, np.ndarray]:
         self._check_unchanged()
         return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}

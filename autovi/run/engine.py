@@ -21,6 +21,7 @@ from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.targets import as_target, trace_program
 from autovi.model.traced import weighted
+from autovi.process import computing
 from autovi.program.branches import branches_of
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
@@ -87,6 +88,7 @@ class Engine:
         return self.program.plan.num_particles
 
     @cached_property
+    @computing()
     def full(self) -> Program:
         """The program with every plate at full size, for what comes after the fit."""
         sites = self.program.sites
@@ -150,6 +152,7 @@ class Engine:
         self._jitted.clear()
         self.__dict__.pop("observed", None)
 
+    @computing()
     def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs, at_rest: bool = True) -> None:
         """The same after a check that they still compute what they did. `at_rest` as in `Fingerprint.still`.
 
@@ -165,6 +168,7 @@ class Engine:
             )
         self.use(model, guide)
 
+    @computing()
     def compile(self, arrays: Any, rng_key: jax.Array | int) -> tuple[Callable, Callable]:
         """`start(arrays, rng_key)`, which gives the state before the first step, and `chunk(state, arrays, schedule)`.
 
@@ -215,6 +219,7 @@ class Engine:
         state = init_state(program, params, self.optimizer, state_key)
         return state, Start(totals, finite, inside), result_key
 
+    @computing()
     def draws(
         self,
         params: Any,
@@ -290,6 +295,7 @@ class Engine:
         vectors = {block: there.nodes[block].draw.value for block in blocks}
         return Draws(values, likelihoods, *densities), vectors
 
+    @computing()
     def gradients(self, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
         """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
         grad = jax.grad(lambda *args: self.estimate(*args)[0])
@@ -302,6 +308,7 @@ class Engine:
         run = self._kept(("gradients", repeats), lambda: jax.jit(all_gradients, compiler_options=compiler_options()))
         return run(params, estimator_params, arrays, jax.random.split(rng_key, repeats))
 
+    @computing()
     def predict(
         self, model: Callable, inputs: Inputs, values: Mapping[str, Any], params: Mapping[str, Any], rng_key: jax.Array
     ) -> dict[str, np.ndarray]:
