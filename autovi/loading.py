@@ -19,6 +19,7 @@ from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
 from autovi.result import storage
 from autovi.result.fit import Fit
+from autovi.result.paths import checked_path
 from autovi.result.saving import FIELDS, KIND, decode_data, model_of, program_of, unpack_labels
 from autovi.run.engine import Engine
 from autovi.run.stopping import Progress
@@ -50,7 +51,7 @@ def load(
             is left out without it.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file. IsADirectoryError: the path is a folder.
         ValueError: the file is truncated, foreign or from a newer version, or does not belong to this model; the
             message has the path.
 
@@ -58,7 +59,7 @@ def load(
         >>> fit.save("posterior.autovi")
         >>> again = autovi.load("posterior.autovi", model)
     """
-    name = os.fspath(path)
+    name = checked_path(path)
     arrays, meta = storage.read(name)
     if meta.get("kind") != KIND:
         raise ValueError(f"{name!r} was written by autovi, but is no fit; give the path of a file from `fit.save`.")

@@ -301,6 +301,7 @@ class Fit:
 
         Raises:
             ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
+            FileNotFoundError: the folder is not there. IsADirectoryError: the path is a folder.
         """
         write_fit(self, path)
 
