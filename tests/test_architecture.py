@@ -28,6 +28,7 @@ ORDER = [
     "preparation",
     "fitting",
     "loading",
+    "travel",
     "__init__",
 ]
 # The same inside the folder.

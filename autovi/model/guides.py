@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from copy import copy
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import jax
 from numpyro import handlers
@@ -15,6 +16,7 @@ from autovi.model.execution import ONE_AT_A_TIME
 from autovi.model.inputs import Inputs, check_signature
 
 _SET_UP: WeakSet[Any] = WeakSet()
+_BEFORE: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # the attributes of AutoGuides that were set up
 
 
 def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
@@ -30,6 +32,8 @@ def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
         raise TypeError(f"guide: expected a name, a NumPyro guide function or an AutoGuide, got {type(guide).__name__}")
     check_signature(guide, *inputs.rebuild(inputs.arrays), "guide")
     if guide not in _SET_UP:
+        if isinstance(guide, AutoGuide):
+            _BEFORE[guide] = {n: copy(v) if isinstance(v, dict | list) else v for n, v in vars(guide).items()}
         args, kwargs = inputs.rebuild(inputs.arrays if inputs.concrete else jax.device_put(inputs.arrays))
         # What is wrong with a guide function is said when it is traced, with the site's name.
         with nullcontext() if isinstance(guide, AutoGuide) else suppress(Exception):
@@ -37,3 +41,13 @@ def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
                 guide(*args, **kwargs)
         _SET_UP.add(guide)
     return guide
+
+
+def not_set_up(guide: Any) -> Any:
+    """An AutoGuide as it was before it was set up, for another process, where the data set it up as they did here: what
+    it finds then holds the data, and functions that do not pickle. Any other guide as it is."""
+    if guide not in _BEFORE:
+        return guide
+    fresh = object.__new__(type(guide))
+    vars(fresh).update(_BEFORE[guide])
+    return fresh

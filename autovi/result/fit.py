@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -304,6 +305,21 @@ class Fit:
             FileNotFoundError: the folder is not there. IsADirectoryError: the path is a folder.
         """
         write_fit(self, path)
+
+    def __copy__(self) -> Fit:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
+        """A copy that shares nothing that could be changed; what is compiled, all fits of one program share."""
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        memo[id(self.engine)] = self.engine
+        kept = {field.name for field in fields(self)} | {"_at_rest"}  # what is computed when asked for is computed anew
+        vars(twin).update({n: deepcopy(v, memo) for n, v in vars(self).items() if n in kept})
+        self.engine.use(twin.model, twin.guide)  # whoever of the two lives longer
+        return twin
 
     def __repr__(self) -> str:
         return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
