@@ -17,6 +17,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.sites import Site
 from autovi.model.target import Target
 from autovi.model.targets import as_target
+from autovi.process import computing
 from autovi.program.program import Program
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine
@@ -76,6 +77,7 @@ def initial(
     return Initial(_of_prior(OF_THE_PRIOR[init], engine, nodes, arrays, key))
 
 
+@computing()
 def first_run(
     model: Callable,
     engine: Engine,

@@ -29,6 +29,7 @@ from autovi.model.traced import Traced
 from autovi.objectives import Objective
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
+from autovi.process import computing
 from autovi.program.program import Program
 from autovi.run.cache import CACHE, environment, sorted_items
 from autovi.run.checks import check_count
@@ -54,7 +55,7 @@ class Options:
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     """Everything before the first step, nothing run: the engine (kept from an earlier fit of the same program) and the
     checked inputs."""
-    with ONE_AT_A_TIME:  # whether NumPyro validates is a setting of the process too
+    with computing(), ONE_AT_A_TIME:  # whether NumPyro validates is a setting of the process too
         return _prepared(model, data, options)
 
 

@@ -14,6 +14,7 @@ ORDER = [
     "numbers",
     "keys",
     "compiling",
+    "process",
     "distributions",
     "implicit",
     "model",
@@ -29,6 +30,7 @@ ORDER = [
     "initial",
     "fitting",
     "loading",
+    "travel",
     "__init__",
 ]
 # The same inside the folder.

@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
+from autovi.process import computing
 from autovi.result import export, plots
 from autovi.result.axes import Axes, numbers_of
 from autovi.result.constants import constant_elements
@@ -104,6 +106,7 @@ class Fit:
         return int(self.state.skipped)
 
     @cached_property
+    @computing()
     def raw_params(self) -> Any:
         """The parameters to be used, by block, on the scale that they were trained on."""
         return self.state.fitted
@@ -119,10 +122,12 @@ class Fit:
         return self.engine.program.named(self.raw_params)
 
     @cached_property
+    @computing()
     def _site_params(self) -> dict[str, Any]:
         return self.engine.program.constrained(self.raw_params)
 
     @cached_property
+    @computing()
     def _arrays(self) -> Any:
         return jax.device_put(self.inputs.traced())
 
@@ -142,6 +147,7 @@ class Fit:
         with self._diagnosing(f"{num_draws} posterior draws"):
             return draws(self.engine, self.raw_params, self._arrays, rng_key, num_draws, kinds)
 
+    @computing()
     def _own_draws(self, *kinds: str) -> Draws:
         """The draws of `draws`, of which these kinds are kept."""
         return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0), *kinds)
@@ -231,6 +237,7 @@ class Fit:
         return export.pareto_k_se(self.khat, self._num_weighed)
 
     @cached_property
+    @computing()
     def gradients(self) -> dict[str, SiteGradient]:
         """Variance and signal-to-noise ratio of the gradient estimate of one step, at the fitted parameters.
 
@@ -247,6 +254,7 @@ class Fit:
         of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
         return {**of_site, **gradient_summary(sampled["param"])}
 
+    @computing()
     def sample(self, num_draws: int, rng_key: int | jax.Array | None = None) -> dict[str, np.ndarray]:
         """Posterior draws: name -> `(num_draws, *shape)`, constrained, deterministic sites included.
 
@@ -256,6 +264,7 @@ class Fit:
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
         return dict(self._draw(int(num_draws), key, VALUES).values)
 
+    @computing()
     def predict(
         self,
         new_data: Any = None,
@@ -400,6 +409,7 @@ class Fit:
         return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
 
     @cached_property
+    @computing()
     def _observed(self) -> dict[str, np.ndarray]:
         with self._diagnosing("the observed values"):
             return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
@@ -446,8 +456,24 @@ class Fit:
 
         Raises:
             ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
+            FileNotFoundError: the folder is not there. IsADirectoryError: the path is a folder.
         """
         write_fit(self, path)
+
+    def __copy__(self) -> Fit:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
+        """A copy that shares nothing that could be changed; what is compiled, all fits of one program share."""
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        memo[id(self.engine)] = self.engine
+        kept = {field.name for field in fields(self)} | {"_at_rest"}  # what is computed when asked for is computed anew
+        vars(twin).update({n: deepcopy(v, memo) for n, v in vars(self).items() if n in kept})
+        self.engine.use(twin.model, twin.guide)  # whoever of the two lives longer
+        return twin
 
     def __repr__(self) -> str:
         return fit_text(self)

@@ -12,6 +12,7 @@ import optax
 
 from autovi.model.inputs import Inputs
 from autovi.preparation import prepare
+from autovi.process import computing
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
@@ -22,6 +23,7 @@ from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 
+@computing()
 def resumed(
     fit: Any,
     data: Any,

@@ -20,6 +20,7 @@ from autovi.model.labels import Labels
 from autovi.model.sites import Sites
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Plan
+from autovi.process import computing
 from autovi.result import storage
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten
@@ -37,6 +38,13 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
     """
+    arrays, meta = contents(fit)
+    storage.write(path, arrays, {**meta, "data": data_template(fit.inputs)})
+
+
+@computing()
+def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file holds of a `Fit`: arrays, and all else but how the model's arguments are made of the arrays."""
     label_arrays, label_dims = pack_labels(fit.inputs.labels)
     arrays = {
         **_prefixed("state", stored(fit.state)),
@@ -58,13 +66,12 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         "program": program_of(fit.engine),
         "model": model_of(fit.engine.full.sites),
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
-        "data": data_template(fit.inputs),
         "labels": label_dims,
         "dims": {name: list(axes) for name, axes in fit.dims.items()},
         "allow_nan": sorted(fit.inputs.allow_nan),
         **{field: getattr(fit, field) for field in FIELDS},
     }
-    storage.write(path, arrays, meta)
+    return arrays, meta
 
 
 def _progress(progress: Progress) -> dict[str, Any]:
@@ -98,8 +105,13 @@ def model_of(sites: Sites) -> list[list[Any]]:
 def program_of(engine: Engine) -> dict[str, str]:
     """The digest of what model and guide compute, and the versions and settings that write a program as this one is
     written."""
-    settings = {s: str(getattr(jax.config, s)) for s in ("jax_enable_x64", "jax_default_prng_impl")}
-    return {"digest": engine.fingerprint.program, **settings, **{p: version(p) for p in ("jax", "numpyro", "autovi")}}
+    versions = {p: version(p) for p in ("jax", "numpyro", "autovi")}
+    return {"digest": engine.fingerprint.program, **program_settings(), **versions}
+
+
+def program_settings() -> dict[str, str]:
+    """The settings of JAX that write the same program in another way."""
+    return {s: str(getattr(jax.config, s)) for s in ("jax_enable_x64", "jax_default_prng_impl")}
 
 
 def choices_of(plan: Plan) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from autovi.compiling import compiler_options
 from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
 from autovi.model.traced import weighted
+from autovi.process import computing
 from autovi.program.branches import branches_of
 from autovi.program.surrogate import Step
 from autovi.program.world import World
@@ -34,6 +35,7 @@ class Draws(NamedTuple):
     log_q: Any
 
 
+@computing()
 def draws(
     engine: Engine,
     params: Any,
@@ -124,6 +126,7 @@ def _log_densities(world: World, log_q: jax.Array) -> tuple[jax.Array, jax.Array
     return jnp.asarray(log_p), jnp.asarray(log_q - sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:")))
 
 
+@computing()
 def batch_log_weights(engine: Engine, params: Any, arrays: Any, rng_key: jax.Array, num_draws: int) -> np.ndarray:
     """Estimates of log p(x, z) - log q(z), each of a posterior draw on a batch of its own, as a step makes them: their
     mean is the ELBO. Their spread is that of the draws and that of the batches."""
@@ -140,6 +143,7 @@ def batch_log_weights(engine: Engine, params: Any, arrays: Any, rng_key: jax.Arr
     return np.asarray(run(params, arrays, jax.random.split(rng_key, num_draws)))
 
 
+@computing()
 def gradients(engine: Engine, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
     """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
     grad = jax.grad(lambda *args: engine.estimate(*args)[0])

@@ -16,6 +16,7 @@ from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.targets import trace_program
 from autovi.model.trial import Trial, run_at_origin
+from autovi.process import computing
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
 from autovi.run.background import Compiling
@@ -68,6 +69,7 @@ class Engine:
         return self.program.plan.num_particles
 
     @cached_property
+    @computing()
     def full(self) -> Program:
         """The program with every plate at full size, for what comes after the fit."""
         sites = self.program.sites
@@ -140,6 +142,7 @@ class Engine:
         self._jitted.clear()
         self.__dict__.pop("observed", None)
 
+    @computing()
     def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs, at_rest: bool = True) -> None:
         """The same after a check that they still compute what they did. `at_rest` as in `Fingerprint.still`.
 
@@ -156,6 +159,7 @@ class Engine:
             )
         self.use(model, guide)
 
+    @computing()
     def compile(
         self,
         arrays: Any,

@@ -11,10 +11,12 @@ import numpy as np
 from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.targets import as_target, trace_program
+from autovi.process import computing
 from autovi.run.drawing import DRAWS_BUDGET, joined, places
 from autovi.run.engine import Engine
 
 
+@computing()
 def predict(
     engine: Engine,
     model: Callable,

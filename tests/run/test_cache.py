@@ -50,7 +50,6 @@ SETTINGS = {
     "jax_debug_nans": True,
     "jax_random_seed_offset": 1,
     "jax_enable_x64": True,
-    "jax_disable_jit": True,
     "jax_default_device": "cpu",
 }
 
