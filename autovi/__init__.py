@@ -8,8 +8,11 @@ from autovi.plan.plan import Plan
 from autovi.result.fit import Fit
 from autovi.run.cache import clear_cache
 from autovi.run.compilation import use_compilation_cache
+from autovi.travel import register
 
 __version__ = "0.1.0"
+
+register()
 
 __all__ = [
     "Fit",

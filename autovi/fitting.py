@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax
-import numpy as np
 import optax
 
+from autovi.initial import first_run
 from autovi.keys import as_key, seed_or_key
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
+from autovi.result.axes import Axes
 from autovi.result.fit import Fit
-from autovi.run.checks import check_count, check_end, check_start
-from autovi.run.engine import Engine
-from autovi.run.loop import MAX_STEPS, optimize
-from autovi.run.state import State
-from autovi.run.stopping import OWN_RATE, RATES, Progress
+from autovi.run.checks import check_count
+from autovi.run.clock import Seconds
+from autovi.run.learning_rate import rates_of
+from autovi.run.loop import MAX_STEPS
+from autovi.run.reporting import Report
+from autovi.run.running import Run, Watch, before_the_first_step
+from autovi.run.stopping import Progress
 
 
 def fit(
@@ -36,9 +38,15 @@ def fit(
     num_steps: int | None = None,
     max_steps: int = MAX_STEPS,
     optimizer: optax.GradientTransformation | None = None,
+    learning_rate: float | optax.Schedule | None = None,
+    init: Mapping[str, Any] | Fit | str | None = None,
     num_draws: int = 1000,
     num_restarts: int = 1,
     batch_size: int | Mapping[str, int] | None = None,
+    callback: Callable[[Report], Any] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str | None]] | None = None,
+    allow_nan: Collection[str] = (),
     progress_bar: bool = True,
 ) -> Fit:
     """Fits a variational posterior to a NumPyro model by maximizing the ELBO, E_q[log p(x, z) - log q(z)].
@@ -48,8 +56,9 @@ def fit(
 
     Args:
         model: a NumPyro model function.
-        data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers, pandas
-            and xarray objects become arrays; other values are passed as they are.
+        data: a dict of keyword arguments for the model, or a tuple of positional ones. Arrays, lists of numbers and
+            what pandas, polars and xarray have become arrays, categories their codes, a data frame a matrix or, where
+            the model takes it so, columns by name; other values are passed as they are.
         rng_key: an integer or a JAX key; the same key gives the same fit.
         guide: "auto" (a family for every site by rules), "mean_field", "low_rank" or "full_rank" (normals on the
             unconstrained scale), a NumPyro guide function, or an AutoGuide.
@@ -63,10 +72,21 @@ def fit(
         max_steps: the bound when `num_steps` is None.
         optimizer: an Optax transformation, whose learning rate is its own; None: Adam, its learning rate lowered as
             the fit goes.
+        learning_rate: of that Adam: a number, its first one, or an Optax schedule, a function of the step; None: 0.05.
+        init: where to start: a dict from site (or parameter site) to value; "prior", the best of ten draws from the
+            prior; "median", the best of ten medians of the prior; or another `Fit`, whose parameters and posterior
+            means are taken over where sites have the same names and shapes. None: around zero on the unconstrained
+            scale. Sites that are not named start as with None.
         num_draws: posterior draws in the ArviZ object.
         num_restarts: fits from different starting points; the one with the lowest final loss is returned.
         batch_size: elements of the subsampled plates per step, one number or by plate name; None: as the model says.
-        progress_bar: show steps, ELBO and speed.
+        callback: called after every 100 steps with an object that has `step`, `losses`, `loss` and `params`; the fit
+            ends where it returns True or raises.
+        coords: dim, or plate, -> labels of its elements; None: those of the data.
+        dims: site, deterministic site or data array -> names of all its axes, as in `arviz.from_dict`; None: the
+            plates.
+        allow_nan: names of arguments in which the model handles NaN itself.
+        progress_bar: show compilation, steps, ELBO and speed.
 
     Returns:
         A `Fit`. How it ended is in its `status` and `message`; faults of the run never raise.
@@ -80,27 +100,27 @@ def fit(
         >>> print(fit.plan)
         >>> fit.summary()
     """
-    started = time.perf_counter()
     check_count("num_steps", num_steps, optional=True)
     check_count("max_steps", max_steps)
     check_count("num_draws", num_draws)
     check_count("num_restarts", num_restarts)
-    options = Options(guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective))
-    engine, inputs = prepare(model, data, options)
-    arrays = jax.device_put(inputs.traced())
-    rates = RATES if optimizer is None else OWN_RATE
-    runs: list[_Run] = []
-    for restart in range(num_restarts):
-        progress = Progress(num_steps, max_steps, rates)
-        try:
-            runs.append(_run(engine, arrays, _restart_key(seed_or_key(rng_key), restart), progress, progress_bar))
-        except ValueError:
-            # No finite starting point: of the first run that is an error, of another that run's own bad luck.
-            if not runs:
-                raise
-        if progress.status == "stopped":
-            break
-    best = _best(runs)
+    rates, schedule = rates_of(learning_rate, optimizer)
+    clock, key = Seconds(), seed_or_key(rng_key)
+    options = Options(
+        guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective), allow_nan
+    )
+    named: dict[str, Any] = {"coords": dict(coords or {}), "dims": dict(dims or {})}
+    with before_the_first_step(), clock.spent("trace"):
+        engine, inputs = prepare(model, data, options)
+        if coords or dims:
+            Axes(engine.full.traced, inputs, **named).check()
+
+    def run(restart: int) -> Run:
+        own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
+        progress = Progress(num_steps, max_steps, rates, schedule)
+        return first_run(model, engine, inputs, init, own_key, progress, Watch(callback, progress_bar, clock))
+
+    best = _best_of(run, num_restarts)
     return Fit(
         model=model,
         guide=engine.guide,
@@ -110,40 +130,37 @@ def fit(
         progress=best.progress,
         rng_key=best.rng_key,
         num_draws=num_draws,
-        seconds=time.perf_counter() - started,
+        seconds=clock,
+        options=options,
+        progress_bar=progress_bar,
+        **named,
     )
 
 
-class _Run(NamedTuple):
-    state: State
-    progress: Progress
-    rng_key: jax.Array
-
-
-def _run(engine: Engine, arrays: Any, rng_key: int | jax.Array, progress: Progress, progress_bar: bool) -> _Run:
-    run_start, chunk = engine.compile(arrays, rng_key)
-    state, start, result_key = run_start(arrays, rng_key)
-    check_start(engine, jax.tree.map(np.asarray, start), arrays)
-    state = optimize(chunk, state, arrays, progress, progress_bar=progress_bar)
-    check_end(engine, progress, state)
-    return _Run(state, progress, result_key)
-
-
-def _best(runs: list[_Run]) -> _Run:
-    """The run with the lowest final loss that did not fail; it says so if Ctrl-C ended a later one."""
+def _best_of(run: Callable[[int], Run], num_restarts: int) -> Run:
+    """The run with the lowest final loss that did not fail; it says so if Ctrl-C ended the restarts."""
+    runs: list[Run] = []
+    ended = ""
+    for restart in range(num_restarts):
+        try:
+            runs.append(run(restart))
+        except ValueError:
+            # No finite starting point: of the first run that is an error, of another that run's own bad luck.
+            if not runs:
+                raise
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            ended = f"stopped by Ctrl-C before restart {restart + 1}"
+        if ended or runs[-1].progress.status == "stopped":
+            break
     best = min(runs, key=lambda run: (run.progress.status == "failed", run.progress.final_loss()))
-    if runs[-1].progress.status == "stopped" and best is not runs[-1]:
+    if best is not runs[-1] and runs[-1].progress.status == "stopped":
+        ended = f"{runs[-1].progress.message} of restart {len(runs)}"
+    if ended:
         best.progress.status = "stopped"
-        best.progress.message = f"{runs[-1].progress.message} of restart {len(runs)}; this is an earlier one: " + (
-            best.progress.message
-        )
+        best.progress.message = f"{ended}; this is an earlier one: {best.progress.message}"
     return best
-
-
-def _restart_key(rng_key: int | jax.Array, restart: int) -> int | jax.Array:
-    if restart == 0:
-        return rng_key
-    return jax.random.fold_in(as_key(rng_key), restart)
 
 
 def plan(
@@ -155,6 +172,7 @@ def plan(
     estimators: Mapping[str, Any] | None = None,
     num_particles: int | None = None,
     batch_size: int | Mapping[str, int] | None = None,
+    allow_nan: Collection[str] = (),
 ) -> Plan:
     """The plan that `fit` would follow: for every site its family, estimator, baseline and why. Nothing is optimized.
 
@@ -163,5 +181,6 @@ def plan(
     Example:
         >>> print(autovi.plan(model, {"y": y}))
     """
-    engine, _ = prepare(model, data, Options(guide, families, estimators, num_particles, batch_size))
+    options = Options(guide, families, estimators, num_particles, batch_size, allow_nan=allow_nan)
+    engine, _ = prepare(model, data, options)
     return engine.program.plan

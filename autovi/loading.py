@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,9 +21,19 @@ from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
 from autovi.result import storage
 from autovi.result.fit import Fit
-from autovi.result.saving import FIELDS, KIND, decode_data, model_of, program_of, unpack_labels
+from autovi.result.paths import checked_path
+from autovi.result.saving import (
+    FIELDS,
+    KIND,
+    decode_data,
+    model_of,
+    program_of,
+    program_settings,
+    progress_of,
+    unpack_labels,
+)
+from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
-from autovi.run.stopping import Progress
 from autovi.run.stored import restored
 
 
@@ -51,7 +62,7 @@ def load(
             is left out without it.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file. IsADirectoryError: the path is a folder.
         ValueError: the file is truncated, foreign or from a newer version, or does not belong to this model; the
             message has the path.
 
@@ -59,52 +70,85 @@ def load(
         >>> fit.save("posterior.autovi")
         >>> again = autovi.load("posterior.autovi", model)
     """
-    name = os.fspath(path)
+    name = checked_path(path)
     arrays, meta = storage.read(name)
     if meta.get("kind") != KIND:
         raise ValueError(
             f"path {name!r}: autovi wrote the file, but it is no fit; give the path of one from `fit.save`"
         )
     try:
-        asked = _options(meta, guide, families or {}, estimators or {}, objective)
-        return _restore(arrays, meta, model, replace(asked, optimizer=optimizer))
+        arguments = decode_data(meta["data"], under("data", arrays))
+        asked = (guide, families or {}, estimators or {}, objective, optimizer)
+        return restored_fit(arrays, meta, model, arguments, *asked)
     except (ValueError, TypeError) as error:
         raise ValueError(f"path {name!r}: {error}") from cause_of(error)
 
 
-def _restore(arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable, options: Options) -> Fit:
+def restored_fit(
+    arrays: Mapping[str, Any],
+    meta: Mapping[str, Any],
+    model: Callable,
+    arguments: tuple[tuple, dict[str, Any]],
+    guide: Any,
+    families: Mapping[str, Any],
+    estimators: Mapping[str, Any],
+    objective: Objective | None,
+    optimizer: optax.GradientTransformation | None,
+) -> Fit:
+    """The fit of these `saving.contents`; `arguments` are the model's, and all others are as for `load`.
+
+    Raises:
+        ValueError: the fit does not belong to this model.
+    """
+    options = replace(_options(meta, guide, families, estimators, objective), optimizer=optimizer)
     if options.optimizer is not None and meta["optimizer"] == "autovi":
         raise ValueError("optimizer: this fit had autovi's own; leave out optimizer=")
-    engine, inputs = _prepared(arrays, meta, model, options)
+    _warn_of_precision(meta)
+    engine, inputs = _prepared(model, arguments, options)
     saved = _saved_plan(engine.program.plan, meta["plan"])
     _check_same(meta, saved, engine)
     like = jax.eval_shape(engine.initial_state, inputs.traced(), jax.random.key(0))
     with_memory = meta["optimizer"] == ("autovi" if options.optimizer is None else "given")
-    state = restored(like, engine.program, _under("state", arrays), with_memory)
+    state = restored(like, engine.program, under("state", arrays), with_memory)
     _check_program(meta, engine)  # last, as what was found before says more
     return Fit(
         model=model,
         guide=engine.guide,
         engine=engine,
-        inputs=replace(inputs, labels=unpack_labels(_under("label", arrays), meta["labels"])),
+        inputs=replace(inputs, labels=unpack_labels(under("label", arrays), meta["labels"])),
         state=state,
-        progress=Progress(**{**meta["progress"], "rates": tuple(meta["progress"]["rates"])}, losses=[arrays["losses"]]),
+        progress=progress_of(meta["progress"], arrays["losses"]),
+        seconds=Seconds(**meta["seconds"]),
+        options=options,
         rng_key=arrays["rng_key"],
         saved_plan=saved,
+        coords=under("coord", arrays),
+        dims=meta.get("dims", {}),
         **{field: meta[field] for field in FIELDS},
     )
 
 
-def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _warn_of_precision(meta: Mapping[str, Any]) -> None:
+    saved, now = meta["program"]["jax_enable_x64"], program_settings()["jax_enable_x64"]
+    if saved != now:
+        rounded = "its numbers are rounded to 32 bits, and " if saved == "True" else ""
+        warnings.warn(
+            f"this fit was made with jax_enable_x64={saved}, which is {now} here: {rounded}the draws of a key are "
+            "others; set it as it was to have the same",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays whose names begin with `prefix/`, without it."""
     return {n.removeprefix(f"{prefix}/"): v for n, v in arrays.items() if n.startswith(f"{prefix}/")}
 
 
-def _prepared(
-    arrays: Mapping[str, Any], meta: Mapping[str, Any], model: Callable, options: Options
-) -> tuple[Engine, Inputs]:
-    args, kwargs = decode_data(meta["data"], _under("data", arrays))
+def _prepared(model: Callable, arguments: tuple[tuple, dict[str, Any]], options: Options) -> tuple[Engine, Inputs]:
+    args, kwargs = arguments
     try:
-        return prepare(model, bind(model, kwargs if kwargs or not args else args), options)
+        return prepare(model, bind(model, kwargs if kwargs or not args else args, options.allow_nan), options)
     except (ValueError, TypeError) as error:
         raise ValueError(f"model: the file belongs to another model than the one given: {error}") from cause_of(error)
 
@@ -130,6 +174,7 @@ def _options(
         num_particles=meta["plan"]["num_particles"],
         batch_size=meta["lengths"] or None,
         objective=_objective(meta["objective"], objective),
+        allow_nan=meta.get("allow_nan", ()),
     )
 
 

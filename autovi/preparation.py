@@ -18,10 +18,10 @@ from autovi.model.callables import check_function
 from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
 from autovi.model.guides import another_model, as_guide_function
-from autovi.model.inputs import Inputs, bind
+from autovi.model.inputs import Inputs, bind, check_allowed
 from autovi.model.matching import guide_nodes
 from autovi.model.places import cause_of
-from autovi.model.repeatable import check_same_again
+from autovi.model.repeatable import GlobalDraws, check_same_again
 from autovi.model.sites import Sites
 from autovi.model.target import Target
 from autovi.model.targets import trace_program
@@ -29,6 +29,7 @@ from autovi.model.traced import Traced
 from autovi.objectives import Objective
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
+from autovi.process import computing
 from autovi.program.program import Program
 from autovi.run.cache import CACHE, environment, sorted_items
 from autovi.run.checks import check_count
@@ -48,12 +49,13 @@ class Options:
     batch_size: int | Mapping[str, int] | None = None
     optimizer: optax.GradientTransformation | None = None
     objective: str | Objective = "elbo"
+    allow_nan: Collection[str] = ()
 
 
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     """Everything before the first step, nothing run: the engine (kept from an earlier fit of the same program) and the
     checked inputs."""
-    with ONE_AT_A_TIME:  # whether NumPyro validates is a setting of the process too
+    with computing(), ONE_AT_A_TIME:  # whether NumPyro validates is a setting of the process too
         return _prepared(model, data, options)
 
 
@@ -62,11 +64,13 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     check_optimizer(options.optimizer)
     if not isinstance(model, Target):
         check_function(model, "model")
-    inputs = data if isinstance(data, Inputs) else bind(model, data)
+    inputs = data if isinstance(data, Inputs) else bind(model, data, options.allow_nan)
+    check_allowed(inputs, options.allow_nan)
     if isinstance(options.guide, str) and options.guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {options.guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
+    drawn = GlobalDraws()
     traced, inputs = trace_program(model, None, inputs)
     lengths = _lengths(traced.sites, options.batch_size)
     if lengths:
@@ -96,6 +100,8 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
     partly = partly_masked(traced, inputs)
     key = (*_cache_key(inputs, traced, options), partly)
+    if drawn.any:
+        check_same_again(traced, lambda: trace_program(model, guide, inputs, lengths)[0])
     engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths, partly))
     engine.use(model, guide)
     return engine, inputs
@@ -110,7 +116,6 @@ def _make(
     lengths: Mapping[str, int],
     partly: Collection[str],
 ) -> Engine:
-    check_same_again(traced, lambda: trace_program(model, guide, inputs, lengths)[0])
     check_rows_factor(traced, inputs)
     objective = as_objective(options.objective)
     structure = analyse_structure(traced)

@@ -121,7 +121,7 @@ def unobserved(y=None):
 
 
 def random(y):
-    mu = numpyro.sample("mu", dist.Normal(np.random.default_rng().normal(), 1.0))
+    mu = numpyro.sample("mu", dist.Normal(np.random.normal(), 1.0))
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[0])
 
 

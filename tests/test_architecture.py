@@ -11,8 +11,10 @@ PACKAGE = ROOT / "autovi"
 
 # Earliest first: a module imports only from its own room and from those before it.
 ORDER = [
+    "numbers",
     "keys",
     "compiling",
+    "process",
     "distributions",
     "implicit",
     "model",
@@ -23,10 +25,12 @@ ORDER = [
     "plan",
     "program",
     "run",
-    "result",
     "preparation",
+    "result",
+    "initial",
     "fitting",
     "loading",
+    "travel",
     "__init__",
 ]
 # The same inside the folder.
@@ -53,7 +57,7 @@ MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {
     "preparation": ["model", "analysis", "plan", "program", "run"],
-    "fitting": ["preparation", "run.loop", "run.checks", "result.fit"],
+    "fitting": ["preparation", "initial", "run.running", "result.fit"],
 }
 MAX_LINES = 400
 

@@ -1,8 +1,10 @@
 """docs/errors.md, message by message: every row of its tables has a case here that brings the message about."""
 
 import functools
+import pickle
 import re
 import signal
+import sys
 import warnings
 from pathlib import Path
 
@@ -135,6 +137,25 @@ def linked():
     fit(m.with_function, {"y": m.Y, "link": lambda y: y})().save("link.autovi")
 
 
+def not_pickled():
+    result = fit(lambda y: m.normal(y))()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cloudpickle", None)
+        pickle.dumps(result)
+
+
+def forked():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autovi.process._FORK.lost_threads", True)  # as a fork would find it; see test_process.py
+        autovi.plan(m.normal, m.DATA)
+
+
+def of_other_precision():
+    content = pickle.dumps(fitted())
+    with jax.enable_x64(True):
+        pickle.loads(content)
+
+
 COUNTS = np.array([7, 9, 12, 5, 8])
 COLUMNS = {"x": np.ones((4, 3)), "y": m.Y}
 WRONG_COUNTS = ["num_steps", "max_steps", "num_draws", "num_restarts", "num_particles", "batch_size"]
@@ -175,7 +196,7 @@ CASES = {
     "a model that returns before its first site": [plan(m.returns_early)],
     "no latent site": [plan(m.all_observed)],
     "no observed site, or `obs` forgotten": [plan(m.unobserved)],
-    "a model that draws with NumPy's or Python's random numbers, or reads the clock": [plan(m.random)],
+    "a model that draws from NumPy's or Python's global random numbers": [plan(m.random)],
     "sites inside of a function under `jax.jit`, `jax.vmap`, `jax.lax.scan`": [plan(m.jitted_inside)],
     "a site whose name is no string": [plan(m.numbered)],
     "a site name that appears twice": [plan(m.twice)],
@@ -259,8 +280,14 @@ CASES = {
     # After the fit
     "a global or closure that the model reads has changed since the fit": [changed],
     "`predict` with other columns than the fit had": [lambda: fitted_columns().predict({"x": np.ones((4, 2))})],
-    "a folder that is not there, in `save`": [lambda tmp_path: fitted().save(tmp_path / "nowhere" / "fit.autovi")],
-    "a file that is not there, in `load`": [lambda tmp_path: autovi.load(tmp_path / "none.autovi", m.normal)],
+    "`save` into a folder that is not there (`FileNotFoundError`), or to the path of a folder (`IsADirectoryError`)": [
+        lambda: fitted().save("runs/fit.autovi"),
+        lambda tmp_path: fitted().save(tmp_path),
+    ],
+    "`autovi.load` of a file that is not there (`FileNotFoundError`)": [lambda: autovi.load("fit.autovi", m.normal)],
+    "a model that pickle cannot take, without cloudpickle (`pickle.PicklingError`)": [not_pickled],
+    "anything that computes, in a process that was forked after JAX was used (`RuntimeError`)": [forked],
+    "a fit that comes to a process where `jax_enable_x64` is another": [of_other_precision],
     "a saved fit that is truncated, or foreign": [
         lambda tmp_path: truncated(tmp_path)(),
         lambda tmp_path: foreign(tmp_path)(),
@@ -276,9 +303,10 @@ def test_every_row_has_a_case():
 
 
 @pytest.mark.parametrize("row", CASES)
-def test_what_is_said(row, tmp_path):
+def test_what_is_said(row, tmp_path, monkeypatch):
     quoted = quotes(rows()[row])
     assert quoted, "the row quotes no message"
+    monkeypatch.chdir(tmp_path)
     calls = [functools.partial(c, tmp_path) if c.__code__.co_varnames[:1] == ("tmp_path",) else c for c in CASES[row]]
     messages = ["\n".join(said(call)) for call in calls]
     for pattern in quoted:

@@ -5,6 +5,7 @@ from pathlib import Path
 import arviz as az
 import numpy as np
 import pytest
+from scipy import stats
 
 from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents
 
@@ -20,9 +21,18 @@ def draws(fit, name: str) -> np.ndarray:
 def assert_saved(folder: Path, stem: str, names: set[str]) -> None:
     plot = folder / f"{stem}.png"
     assert plot.read_bytes().startswith(PNG)
-    assert plot.stat().st_size > 5_000, "an empty figure is smaller than this"
+    assert plot.stat().st_size > 20_000, "empty axes are smaller than this"
     posterior = az.from_netcdf(folder / f"{stem}.nc")["posterior"]
     assert names <= set(posterior.data_vars)
+
+
+def assert_complete(figure) -> None:
+    """Every panel has a title, names of its axes, and says which of its parts is the exact answer."""
+    assert len(figure.axes) == 3
+    for ax in figure.axes:
+        assert ax.get_title() and ax.get_xlabel() and ax.get_ylabel(), ax
+    labels = [[text.get_text() for text in ax.get_legend().get_texts()] for ax in figure.axes]
+    assert any("data" in label for label in labels[0]) and all("exact" in label for label in labels[1:])
 
 
 def test_coal_mining_data_is_the_complete_series():
@@ -53,6 +63,25 @@ def test_exact_switch_posterior_agrees_with_quadrature():
         assert exact[year] / exact[1890] == pytest.approx(expected, rel=1e-4)
 
 
+def test_exact_rate_densities_agree_with_their_means():
+    """They integrate to one, and have the means of the Gamma distributions on either side of the year."""
+    rates = np.linspace(0.0, 8.0, 4001)
+    means = exact_rate_means()
+    for density, mean in zip(coal_mining.exact_rate_densities(rates), means, strict=True):
+        assert np.trapezoid(density, rates) == pytest.approx(1.0, abs=1e-4)
+        assert np.trapezoid(density * rates, rates) == pytest.approx(mean, rel=1e-4)
+
+
+def exact_rate_means() -> tuple[float, float]:
+    """Given the year, the rates are Gamma(1 + disasters, 1 + years) on either side of it."""
+    exact = coal_mining.exact_switch_posterior()
+    counts, first = coal_mining.COUNTS, coal_mining.FIRST
+    before = [(p, counts[: y - first + 1]) for y, p in exact.items()]
+    after = [(p, counts[y - first + 1 :]) for y, p in exact.items()]
+    early, late = (sum(p * (1 + c.sum()) / (1 + len(c)) for p, c in part) for part in (before, after))
+    return early, late
+
+
 @pytest.mark.slow
 def test_coal_mining(tmp_path, capsys):
     fit = coal_mining.main(tmp_path, num_draws=4000, progress_bar=False)
@@ -64,18 +93,37 @@ def test_coal_mining(tmp_path, capsys):
     assert 1889 <= max(found, key=found.get) <= 1892
     # 4,000 exact draws over about ten likely years are themselves 0.02 away on average.
     assert 0.5 * sum(abs(found.get(year, 0.0) - p) for year, p in exact.items()) < 0.06
-    # Given the year, the rates are Gamma(1 + disasters, 1 + years) on either side of it.
-    counts, first = coal_mining.COUNTS, coal_mining.FIRST
-    before = [(p, counts[: y - first + 1]) for y, p in exact.items()]
-    after = [(p, counts[y - first + 1 :]) for y, p in exact.items()]
-    early, late = (sum(p * (1 + c.sum()) / (1 + len(c)) for p, c in part) for part in (before, after))
+    early, late = exact_rate_means()
     assert draws(fit, "early").mean() == pytest.approx(early, rel=0.02)
     assert draws(fit, "late").mean() == pytest.approx(late, rel=0.02)
 
     assert_saved(tmp_path, "coal_mining", {"switch", "early", "late"})
+    assert_complete(coal_mining.figure(fit))
     assert list(fit.idata["observed_data"]["disasters"].coords["year"].values) == list(range(1851, 1963))
     printed = capsys.readouterr().out
     assert "switch" in printed and "The last year of the higher rate" in printed
+
+
+def test_the_exact_eight_schools_agree_with_brute_force():
+    """The joint density on a grid of `mu` and `tau`; given both, the effect of a school is normal."""
+    exact = eight_schools.Exact()
+    mu, tau = np.linspace(-25.0, 35.0, 601), np.arange(0.01, 80.0, 0.04)
+    y, se = eight_schools.EFFECTS, eight_schools.STANDARD_ERRORS
+    log_p = stats.norm.logpdf(mu, 0, 5)[:, None] + stats.halfcauchy.logpdf(tau, scale=5.0)
+    for effect, error in zip(y, se, strict=True):
+        log_p = log_p + stats.norm.logpdf(effect, mu[:, None], np.hypot(tau, error))
+    p = np.exp(log_p - log_p.max())
+    p /= p.sum()
+
+    assert exact.weight @ exact.mu_mean == pytest.approx(mu @ p.sum(axis=1), abs=1e-3)
+    np.testing.assert_allclose(exact.mu_density(mu), p.sum(axis=1) / 0.1, atol=2e-4)
+    np.testing.assert_allclose(np.interp(tau, exact.tau, exact.tau_density()), p.sum(axis=0) / 0.04, atol=2e-3)
+    school = 0
+    low, middle, high = exact.theta_quantiles(school, [0.03, 0.5, 0.97])
+    weight = tau**2 / (tau**2 + se[school] ** 2)
+    mean, sd = weight * y[school] + (1 - weight) * mu[:, None], np.sqrt(weight) * se[school]
+    below = [(p * stats.norm.cdf(theta, mean, sd)).sum() for theta in (low, middle, high)]
+    np.testing.assert_allclose(below, [0.03, 0.5, 0.97], atol=1e-3)
 
 
 def test_eight_schools(tmp_path, capsys):
@@ -91,6 +139,7 @@ def test_eight_schools(tmp_path, capsys):
     assert theta[:, 4].mean() == pytest.approx(3.61, abs=1.2)
 
     assert_saved(tmp_path, "eight_schools", {"mu", "tau", "z", "theta"})
+    assert_complete(eight_schools.figure(fit))
     assert list(fit.idata["posterior"]["theta"].coords["school"].values) == eight_schools.SCHOOLS
     assert "mu" in capsys.readouterr().out
 

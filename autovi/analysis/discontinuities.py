@@ -21,6 +21,7 @@ from autovi.analysis.structure import Structure, cost_terms
 from autovi.analysis.trial_values import MAX_PAIRS, as_double, trial_values
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
+from autovi.numbers import nats
 
 LIMIT = 10.0  # seconds that all evaluations together may take; compiling, once per precision, comes on top
 MIN_PAIRS = 8  # of values between which a cost has to be followed, for a site to count as tested
@@ -165,7 +166,7 @@ class _Search:
             return
         term = segments.term(found)
         by = ", ".join(sorted(self.suspects[site.node][term]))
-        site.jump = f"the term {term!r} jumps by {found.size[0]:.2g} nats in it, by {by}"
+        site.jump = f"the term {term!r} jumps by {nats(float(found.size[0]))} in it, by {by}"
 
     def _timed(self, what: Any, segments: Segments, name: str, node: str, pair: int, steps: int) -> Any:
         """The result of an evaluation, unless there is no time for it. Compiling is not counted."""

@@ -23,6 +23,7 @@ from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.sites import CIRCULAR, Sites
 from autovi.model.targets import as_target
+from autovi.numbers import nats
 
 DRAWS = 32  # values of everything else at which the two sides are compared
 STEPS = 10_000  # that the loops of one evaluation may take
@@ -93,7 +94,7 @@ def _jump(node: str, terms: Callable, values: Mapping[str, Array], unconstrained
     worst = max(jumps, key=lambda t: jumps[t], default="")
     if not worst or jumps[worst] == 0:
         return None
-    return f"the term {worst!r} differs by {jumps[worst]:.2g} nats between -pi and pi"
+    return f"the term {worst!r} differs by {nats(jumps[worst])} between -pi and pi"
 
 
 def _jump_of(cost: Array) -> tuple[Array, Array]:

@@ -8,7 +8,15 @@ import numpy as np
 
 from autovi.implicit.composite.supports import composition_fault
 from autovi.model.execution import Record, SiteError
-from autovi.model.places import with_places
+from autovi.model.places import Place, with_places
+
+
+class ShapeError(SiteError):
+    """Shapes that do not go together; the lengths of the data may explain it."""
+
+    def __init__(self, said: str, place: Place | None):
+        super().__init__(with_places(said, place))
+        self.said, self.place = said, place
 
 
 def check_site(record: Record) -> None:
@@ -17,11 +25,14 @@ def check_site(record: Record) -> None:
     Raises:
         SiteError: they do not; the message names the site, both shapes, the plates, and what would explain it.
     """
-    if fault := _fault(record):
+    assert record.fn is not None
+    if (fault := _fault_of_shape(record)) is not None:
+        raise ShapeError(f"site {record.name!r}: {fault}", record.place)
+    if (fault := composition_fault(record.fn)) is not None:
         raise SiteError(with_places(f"site {record.name!r}: {fault}", record.place))
 
 
-def _fault(record: Record) -> str | None:
+def _fault_of_shape(record: Record) -> str | None:
     assert record.fn is not None
     names = [f.name for f in record.frames]
     if twice := [n for n in names if names.count(n) > 1]:
@@ -34,7 +45,7 @@ def _fault(record: Record) -> str | None:
     # One number may stand for all elements; data that are repeated along a dimension are a mistake.
     repeated = record.observed and prod(value) > 1 and prod(value) != prod(expected) and together == expected
     if together is not None and together in (value, expected) and not repeated:
-        return composition_fault(record.fn)
+        return None
     frames = {f.name: f.size for f in record.frames}
     said = f"its value has shape {value}, its distribution {expected} (plates {frames}); expected the same. "
     apart = [d for d in range(-len(value), 0) if len(value) == len(expected) and value[d] != expected[d]]

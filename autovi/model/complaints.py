@@ -14,8 +14,10 @@ import jax
 from numpyro import plate
 from numpyro.distributions import Distribution
 
+from autovi.model.agreement import ShapeError
 from autovi.model.concrete import asks_for_number, remedy
 from autovi.model.execution import SiteError
+from autovi.model.leaves import DataError
 from autovi.model.parameters import wrong_parameters
 from autovi.model.places import Spot, cause_of, code, places_of, spots_of, with_places
 
@@ -34,6 +36,7 @@ class Circumstances:
         arguments: of the function, positional and by name.
         seen: the latent sites that were reached.
         lengths: of the plates that `batch_size` subsamples.
+        lengths_said: which arguments have unequal lengths, in a sentence.
     """
 
     what: str
@@ -41,6 +44,7 @@ class Circumstances:
     arguments: tuple[tuple, Mapping[str, Any]]
     seen: Collection[str] = ()
     lengths: Mapping[str, int] | None = None
+    lengths_said: str = ""
 
 
 def complain(error: Exception, about: Circumstances) -> NoReturn:
@@ -49,7 +53,9 @@ def complain(error: Exception, about: Circumstances) -> NoReturn:
     Raises:
         ValueError: the argument or the site, what was expected, what to do, and the user's line at the end.
     """
-    if isinstance(error, SiteError):
+    if isinstance(error, ShapeError):
+        raise ValueError(with_places(f"{error.said}{about.lengths_said}", error.place)) from cause_of(error)
+    if isinstance(error, SiteError | DataError):
         raise ValueError(str(error)) from cause_of(error)
     places = places_of(error)
     if (said := _sentence(error, about)) is not None:
@@ -138,6 +144,7 @@ def _of_others(error: Exception, about: Circumstances) -> str | None:
     plates = f" that indexes its data (batch_size makes {about.lengths} of the plates)" if about.lengths else ""
     return (
         f"{said}. If shapes do not fit, a numpyro.plate of the right size{plates} around the site is the usual remedy"
+        f"{about.lengths_said}"
     )
 
 

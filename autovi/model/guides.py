@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import jax
 from numpyro import handlers
@@ -18,6 +19,7 @@ from autovi.model.inputs import Inputs, check_signature
 from autovi.model.places import cause_of
 
 _SET_UP: WeakSet[Any] = WeakSet()
+_BEFORE: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()  # the attributes of AutoGuides that were set up
 
 
 def as_guide_function(guide: Any, inputs: Inputs, model: Callable) -> Callable:
@@ -35,6 +37,8 @@ def as_guide_function(guide: Any, inputs: Inputs, model: Callable) -> Callable:
     check_function(guide, "guide")
     check_signature(guide, *inputs.rebuild(inputs.arrays), "guide")
     if guide not in _SET_UP:
+        if isinstance(guide, AutoGuide):
+            _BEFORE[guide] = {n: copy(v) if isinstance(v, dict | list) else v for n, v in vars(guide).items()}
         args, kwargs = inputs.rebuild(inputs.arrays if inputs.concrete else jax.device_put(inputs.arrays))
         # What is wrong with a guide function is said when it is traced, with the site's name.
         try:
@@ -62,3 +66,13 @@ def another_model(guide: Any, model: Callable) -> Iterator[None]:
             f"guide: this {kind} was made for {name!r}, which is not the model; make it for the model, {kind}(model). "
             f"What does not fit: {str(error).removeprefix('guide: ')}"
         ) from cause_of(error)
+
+
+def not_set_up(guide: Any) -> Any:
+    """An AutoGuide as it was before it was set up, for another process, where the data set it up as they did here: what
+    it finds then holds the data, and functions that do not pickle. Any other guide as it is."""
+    if guide not in _BEFORE:
+        return guide
+    fresh = object.__new__(type(guide))
+    vars(fresh).update(_BEFORE[guide])
+    return fresh

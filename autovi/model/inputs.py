@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.digest import digest
-from autovi.model.labels import Labels, split
+from autovi.model.labels import Labels, is_frame
+from autovi.model.leaves import is_list_of_data, split
+from autovi.model.numeric_checks import check_finite, check_precision, has_nan, is_array, widened
 
 Arrays = dict[str, Any]
+NAMES_SAID = 4  # of the arguments of one length
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class Inputs:
     """Arguments of a model: `arrays` by path are traced, all other leaves are static.
 
     `rebuild(arrays)` gives back `(args, kwargs)`. With `concrete=True` the arrays are constants of the program,
-    for models that compute shapes or indices from the values of their data.
+    for models that compute shapes or indices from the values of their data. Data frames are matrices, or `Columns`;
+    which of both a model takes is found by running it. As long as it is not known, `opened(names)` gives the same data
+    with these `frames` as `Columns`.
     """
 
     arrays: Arrays
@@ -31,6 +37,9 @@ class Inputs:
     tree: Any
     labels: Mapping[str, Labels]
     concrete: bool = False
+    allow_nan: frozenset[str] = frozenset()
+    opened: Callable[[Collection[str]], Inputs] | None = None
+    frames: tuple[str, ...] = ()
 
     def rebuild(self, arrays: Arrays) -> tuple[tuple, dict[str, Any]]:
         """The model's positional and keyword arguments with these arrays in their places."""
@@ -47,11 +56,21 @@ class Inputs:
         if self.concrete:
             return self
         arrays = {p: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for p, a in self.arrays.items()}
-        return replace(self, arrays=arrays, labels={})
+        return replace(self, arrays=arrays, labels={}, opened=None)
 
     def as_constants(self) -> Inputs:
         """The same data as constants of the program."""
         return replace(self, concrete=True)
+
+    def headers(self) -> list[Header]:
+        """Those of the data frames that are taken by column."""
+        whole = jax.tree.unflatten(self.tree, self.paths)
+        found = jax.tree.leaves(whole, is_leaf=lambda v: isinstance(v, Columns))
+        return [taken_apart(v)[0] for v in found if isinstance(v, Columns)]
+
+    def with_nan(self) -> list[str]:
+        """The arguments that have NaN, by path."""
+        return [name for name, value in (*self.arrays.items(), *self.static) if has_nan(value)]
 
     def signature(self) -> Any:
         """What the compiled program depends on besides the values of the traced arrays. Hashable, and holds no data."""
@@ -66,10 +85,11 @@ def _placement(array: Any) -> tuple[Any, ...]:
     return tuple(str(getattr(array, name, "")) for name in names) if isinstance(array, jax.Array) else ()
 
 
-def bind(model: Callable, data: Any) -> Inputs:
+def bind(model: Callable, data: Any, allow_nan: Collection[str] = ()) -> Inputs:
     """Checks `data` against the model's signature and makes arrays of its leaves.
 
-    A dict gives keyword arguments, a tuple positional ones, None no arguments.
+    A dict gives keyword arguments, a tuple positional ones, None no arguments. A data frame becomes a matrix, or
+    `Columns` if no matrix can be made of it; see `Inputs.opened`. Arguments in `allow_nan` may have NaN.
 
     Raises:
         ValueError: a key the model does not take, one it needs and lacks, or a NaN or infinite value.
@@ -80,27 +100,129 @@ def bind(model: Callable, data: Any) -> Inputs:
     args, kwargs = _arguments(data)
     check_signature(model, args, kwargs)
     names = _positional_names(model, len(args))
-    paths, leaves, tree = [], [], None
-    flat, tree = jax.tree_util.tree_flatten_with_path((args, kwargs), is_leaf=lambda v: v is not args and _is_leaf(v))
-    arrays: Arrays = {}
-    static: list[tuple[str, Any]] = []
+    given = jax.tree.map(_of_data_set, (args, kwargs), is_leaf=lambda v: v is not args and _is_leaf(v))
+    frames = tuple(_path_name(path, names) for path, leaf in _flat(given)[0] if is_frame(leaf))
+    bound = partial(_bound, given, names, frozenset(allow_nan))
+    closed = set(frames)
+    while True:
+        try:
+            inputs = bound(set(frames) - closed)
+        except _NoMatrix as error:
+            closed.discard(str(error))
+        else:
+            break
+    return replace(inputs, opened=bound, frames=frames) if closed else inputs
+
+
+class _NoMatrix(Exception):
+    """The data frame of this name makes no matrix."""
+
+
+def _bound(given: Any, names: list[str], allow_nan: frozenset[str], by_column: Collection[str]) -> Inputs:
+    flat, tree = _flat(given)
+    leaves: list[Any] = []
     labels: dict[str, Labels] = {}
     for path, leaf in flat:
         name = _path_name(path, names)
-        value, label = split(leaf, name)
-        # A copy: draws and predictions are computed when asked for, when the user may have changed the array in place.
-        value = _widened(value.copy()) if isinstance(value, np.ndarray) else value
-        paths.append(name)
-        leaves.append(value)
-        _check_finite(name, value)
-        _check_precision(name, value)
-        if _is_array(value):
-            arrays[name] = value
-            if label is not None:
-                labels[name] = label
+        if is_frame(leaf):
+            value, found = (_table if name in by_column else _matrix)(leaf, name, allow_nan)
         else:
-            static.append((name, value))
-    return Inputs(arrays, tuple(static), tuple(paths), tree, labels)
+            value, found = _read(leaf, name, allow_nan)
+        leaves.append(value)
+        labels |= found
+    whole = jax.tree.unflatten(tree, leaves)
+    flat, tree = _flat(whole)
+    values = {_path_name(path, names): leaf for path, leaf in flat}
+    arrays = {name: value for name, value in values.items() if is_array(value)}
+    static = tuple((name, value) for name, value in values.items() if not is_array(value))
+    kept = {name: label for name, label in labels.items() if name in arrays}
+    return Inputs(arrays, static, tuple(values), tree, kept, allow_nan=allow_nan)
+
+
+def _flat(given: Any) -> tuple[list[Any], Any]:
+    return jax.tree_util.tree_flatten_with_path(given, is_leaf=lambda v: v is not given[0] and _is_leaf(v))
+
+
+def _read(leaf: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict[str, Labels]]:
+    value, label = split(leaf, name)
+    # A copy: draws and predictions are computed when asked for, when the user may have changed the array in place.
+    value = widened(value.copy()) if isinstance(value, np.ndarray) else value
+    check_finite(name, value, bool(allow_nan & {name, _head(name)}))
+    check_precision(name, value)
+    return value, {} if label is None else {name: label}
+
+
+def _matrix(frame: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict[str, Labels]]:
+    try:
+        return _read(frame, name, allow_nan)
+    except (TypeError, ValueError) as error:
+        if not all(isinstance(column, str) for column in frame.columns):
+            raise  # by name there are strings alone
+        raise _NoMatrix(name) from error
+
+
+def _table(frame: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict[str, Labels]]:
+    """The columns of a frame, each of its own type; what is wrong with one is said when the model takes it."""
+    values: dict[str, Any] = {}
+    labels: dict[str, Labels] = {}
+    refused: dict[str, str] = {}
+    for column in frame.columns:
+        if not isinstance(column, str):
+            continue
+        try:
+            values[column], found = _read(frame[column], f"{name}[{column!r}]", allow_nan)
+            labels |= found
+        except (TypeError, ValueError) as error:
+            refused[column] = str(error)
+    codes = tuple(c for c in values if (label := labels.get(f"{name}[{c!r}]")) and label.categories is not None)
+    header = Header(name, tuple(values), tuple(refused.items()), codes)
+    return Columns(header, list(values.values())), labels
+
+
+def _of_data_set(value: Any) -> Any:
+    """A data set of xarray is a dict of arrays."""
+    return dict(value.data_vars) if hasattr(value, "data_vars") else value
+
+
+def check_allowed(inputs: Inputs, allow_nan: Collection[str]) -> None:
+    """Raises ValueError at a name in `allow_nan` that no argument has."""
+    if isinstance(allow_nan, str):
+        raise ValueError(f"allow_nan: expected a set of names, got a string; say allow_nan={{{allow_nan!r}}}")
+    opened = () if inputs.opened is None else inputs.opened(inputs.frames).paths
+    known = {*inputs.paths, *opened}
+    known |= {_head(name) for name in known}
+    if unknown := sorted(set(map(str, allow_nan)) - known):
+        raise ValueError(f"allow_nan: no argument is called {unknown[0]!r}; the data are {sorted(known)}")
+
+
+def _head(name: str) -> str:
+    """The argument that a nested name belongs to."""
+    return name.split("[", 1)[0].split(".", 1)[0]
+
+
+def lengths_said(inputs: Inputs) -> str:
+    """The sentence that the arguments have unequal lengths, to follow an error about shapes; "" where they have not.
+
+    Example:
+        >>> lengths_said(bind(model, {"x": np.ones(4), "y": np.ones(5)}))
+        ". The data: 'x' has 4 rows, 'y' has 5"
+    """
+    names: dict[int, list[str]] = {}
+    for name, array in inputs.arrays.items():
+        if np.ndim(array) > 0:
+            names.setdefault(np.shape(array)[0], []).append(name)
+    if len(names) < 2:
+        return ""
+    groups = [(_listed(group), "has" if len(group) == 1 else "have", length) for length, group in names.items()]
+    said = [f"{who} {have} {length}{'' if i else ' rows'}" for i, (who, have, length) in enumerate(groups)]
+    return f". The data: {', '.join(said)}"
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [repr(name) for name in names]
+    if len(quoted) > NAMES_SAID:
+        quoted = [*quoted[: NAMES_SAID - 1], f"{len(quoted) - NAMES_SAID + 1} more"]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
 
 
 def _arguments(data: Any) -> tuple[tuple, dict[str, Any]]:
@@ -143,78 +265,14 @@ def _positional_names(model: Callable, count: int) -> list[str]:
 
 
 def _is_leaf(value: Any) -> bool:
+    if is_list_of_data(value):
+        return True
     if type(value) in (list, tuple):  # named tuples stay what they are
         return len(value) > 0 and all(isinstance(v, int | float | np.number | list) for v in value)
-    return not isinstance(value, dict | tuple)
+    return not isinstance(value, dict | tuple | Columns)
 
 
 def _path_name(path: tuple, positional: list[str]) -> str:
     side, rest = path[0].idx, path[1:]
     head = positional[rest[0].idx] if side == 0 else str(rest[0].key)
     return head + "".join(map(str, rest[1:]))
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | jax.Array)
-
-
-def _widened(value: np.ndarray) -> np.ndarray:
-    """Integers of at least 32 bits: with less, 255 + 1 is 0 in a density."""
-    small = np.issubdtype(value.dtype, np.integer) and value.dtype.itemsize < 4
-    return value.astype(np.int32) if small else value
-
-
-def _check_precision(name: str, value: Any) -> None:
-    """JAX computes with 32 bits unless told otherwise: numbers that do not fit are refused, and a warning says where
-    the differences between numbers would be lost."""
-    if not isinstance(value, np.ndarray) or value.dtype.itemsize < 8 or not value.size:
-        return
-    if jax.config.read("jax_enable_x64"):
-        return
-    remedy = "subtract an offset, change the unit, or set jax_enable_x64"
-    array = value
-    if np.issubdtype(array.dtype, np.integer):
-        limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise ValueError(f"data[{name!r}] has integers that do not fit 32 bits, up to {array.max()}; {remedy}")
-    elif np.issubdtype(array.dtype, np.floating):
-        largest = float(np.abs(array).max())
-        if largest > float(np.finfo(np.float32).max):
-            raise ValueError(f"data[{name!r}] has numbers that do not fit 32 bits, up to {largest:.3g}; {remedy}")
-        _check_underflow(name, array, remedy)
-        spread = float(array.max() - array.min())
-        if 0 < spread < 1e3 * np.finfo(np.float32).eps * largest:
-            warnings.warn(
-                f"data[{name!r}] varies by {spread:.3g} around {largest:.6g}, of which 32 bits keep less than a "
-                f"thousand steps; {remedy}",
-                UserWarning,
-                stacklevel=4,
-            )
-
-
-def _check_underflow(name: str, array: np.ndarray, remedy: str) -> None:
-    tiny = (array != 0) & (np.abs(array) < np.finfo(np.float32).tiny)
-    if tiny.any():
-        warnings.warn(
-            f"data[{name!r}] has {int(tiny.sum())} numbers that 32 bits do not hold, such as "
-            f"{float(array[tiny].flat[0]):.3g}, which becomes 0; {remedy}",
-            UserWarning,
-            stacklevel=5,
-        )
-
-
-def _check_finite(name: str, value: Any) -> None:
-    if isinstance(value, float) and value != value:  # an infinite scalar may be a setting, such as a bound
-        raise ValueError(
-            f"data[{name!r}] is NaN; give a number, or None where the model takes None for what is missing"
-        )
-    # JAX's issubdtype knows bfloat16 and the like, and keys, which are no numbers.
-    if not _is_array(value) or not jax.dtypes.issubdtype(value.dtype, np.inexact):
-        return
-    bad = ~np.isfinite(np.asarray(value))
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"data[{name!r}] has {int(bad.sum())} NaN or infinite values, the first at {where}; drop them, or put any "
-            "valid number in their place and mark them missing with obs_mask"
-        )

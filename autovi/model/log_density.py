@@ -62,9 +62,18 @@ class LogDensity(OfParameters):
         all_sites = Sites(sites, {}, {}, {})
         return Traced(all_sites, None, graph, graph, dict.fromkeys(shapes, 1.0), {}, {}, {}), inputs
 
-    def prior(self, guide: Callable | None, inputs: Inputs, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict:
+    def prior(
+        self,
+        guide: Callable | None,
+        inputs: Inputs,
+        arrays: Mapping[str, Any],
+        rng_key: jax.Array,
+        values: Mapping[str, Any] | None = None,
+        lengths: Mapping[str, int] | None = None,
+    ) -> dict:
         shapes, _ = self._leaves()
-        return {n: jax.random.normal(site_key(rng_key, n), shape) for n, shape in shapes.items()}
+        drawn = {n: jax.random.normal(site_key(rng_key, n), shape) for n, shape in shapes.items()}
+        return {**drawn, **(values or {})}
 
     def _leaves(self) -> tuple[dict[str, tuple[int, ...]], Any]:
         leaves, made = jax.tree_util.tree_flatten_with_path(self.template)

@@ -46,7 +46,15 @@ class Loss(OfParameters):
         tracing.of_run = lambda tracing: _LossRun(tracing, self.template)
         return tracing.checked_run(inputs), inputs
 
-    def prior(self, guide: Callable | None, inputs: Inputs, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict:
+    def prior(
+        self,
+        guide: Callable | None,
+        inputs: Inputs,
+        arrays: Mapping[str, Any],
+        rng_key: jax.Array,
+        values: Mapping[str, Any] | None = None,
+        lengths: Mapping[str, int] | None = None,
+    ) -> dict:
         args, kwargs = inputs.rebuild(dict(arrays))
         params = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), self.template)
         records = execute(self.function, (params, *args), kwargs, rng_key)

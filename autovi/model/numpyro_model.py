@@ -39,13 +39,32 @@ class NumPyroModel(Target):
     ) -> tuple[Traced, Inputs]:
         return trace_numpyro(self.function, guide, inputs, lengths, relaxed, check_guide)
 
-    def prior(self, guide: Callable | None, inputs: Inputs, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict:
+    def prior(
+        self,
+        guide: Callable | None,
+        inputs: Inputs,
+        arrays: Mapping[str, Any],
+        rng_key: jax.Array,
+        values: Mapping[str, Any] | None = None,
+        lengths: Mapping[str, int] | None = None,
+    ) -> dict:
         args, kwargs = inputs.rebuild(dict(arrays))
-        records = execute(self.function, args, kwargs, rng_key, latent=_improper)
+        given = values or {}
+        indices = {n: jnp.arange(length) for n, length in (lengths or {}).items()}
+
+        def latent(msg: dict[str, Any]) -> Any:
+            index = msg["infer"].get("_scan_current_index")
+            if msg["name"] in given:
+                return given[msg["name"]] if index is None else given[msg["name"]][index]
+            return _improper(msg)
+
+        records = execute(self.function, args, kwargs, rng_key, latent=latent, indices=indices)
         guided = {} if guide is None else execute(guide, args, kwargs, rng_key)
         drawn = {n: r.value for n, r in guided.items() if r.fn is not None}
-        latent = {n: r for n, r in records.items() if r.kind == "sample" and not r.observed and n not in drawn}
-        return {**{n: _as_node(r, guide is None) for n, r in latent.items()}, **drawn}
+        left = {n: r for n, r in records.items() if r.kind == "sample" and not r.observed and n not in drawn}
+        nodes = {n: _as_node(r, guide is None) for n, r in left.items()}
+        outside = {n: jnp.where(_inside(left[n]), nodes[n], jnp.nan) for n in given if n in nodes}
+        return {**nodes, **outside, **drawn}
 
     def predict(
         self,
@@ -62,6 +81,11 @@ class NumPyroModel(Target):
 def _improper(msg: dict[str, Any]) -> Any:
     """A site without a sampler starts at the origin; the others are drawn."""
     return feasible(msg) if registry.lookup(msg["fn"]).observation_only else None
+
+
+def _inside(record: Record) -> jax.Array:
+    assert record.fn is not None
+    return jnp.all(record.fn.support(record.value))
 
 
 def _as_node(record: Record, unconstrained: bool) -> jax.Array:

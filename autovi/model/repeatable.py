@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from autovi.model.traced import Traced
+
+
+class GlobalDraws:
+    """Whether random numbers of Python's or NumPy's own generators have been drawn since this was made."""
+
+    def __init__(self) -> None:
+        self._before = _states()
+
+    @property
+    def any(self) -> bool:
+        """Have some been drawn?"""
+        return _states() != self._before
+
+
+def _states() -> tuple[Any, ...]:
+    # `legacy=False` gives the position too, which moves with every draw.
+    state: Any = np.random.get_state(legacy=False)
+    return random.getstate(), state["state"]["key"].tobytes(), state["state"]["pos"]
 
 
 def check_same_again(traced: Traced, again: Callable[[], Traced]) -> None:

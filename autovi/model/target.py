@@ -40,9 +40,18 @@ class Target(ABC):
         """Sites and graph, and the inputs as the program must take them: see `trace_program`."""
 
     @abstractmethod
-    def prior(self, guide: Callable | None, inputs: Inputs, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict:
+    def prior(
+        self,
+        guide: Callable | None,
+        inputs: Inputs,
+        arrays: Mapping[str, Any],
+        rng_key: jax.Array,
+        values: Mapping[str, Any] | None = None,
+        lengths: Mapping[str, int] | None = None,
+    ) -> dict:
         """A plausible value of every node, to try costs at: from the guide function, else on the unconstrained scale
-        from the prior."""
+        from the prior, given the `values` of some sites (of which the node is NaN where a value is outside the support)
+        and the `lengths` of subsampled plates, whose first elements these are."""
 
     def predict(
         self,

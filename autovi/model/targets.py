@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from autovi.model.inputs import Inputs
@@ -34,4 +35,24 @@ def trace_program(
     Raises:
         ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
     """
-    return as_target(model).trace(guide, inputs, lengths or {}, relaxed, check_guide)
+
+    def run(taken: Inputs) -> tuple[Traced, Inputs]:
+        return as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide)
+
+    if inputs.opened is None:
+        return run(inputs)
+    try:
+        return run(replace(inputs, opened=None))
+    except Exception as error:
+        of_matrix = error
+    opened = inputs.opened(inputs.frames)
+    try:
+        result = run(opened)
+    except Exception:
+        # Which of both faults is the model's? That of the way in which it takes its data.
+        if any(header.asked for header in opened.headers()):
+            raise
+        raise of_matrix from None
+    asked = {header.where for header in opened.headers() if header.asked or header.refused or header.codes}
+    # The others stay matrices, whose columns have labels.
+    return result if asked == set(inputs.frames) else run(inputs.opened(asked))

@@ -22,7 +22,7 @@ from autovi.model.concrete import is_concrete_error
 from autovi.model.execution import Record, SiteError, execute, mask_of, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
-from autovi.model.inputs import Inputs
+from autovi.model.inputs import Inputs, lengths_said
 from autovi.model.masked import masked_outputs
 from autovi.model.places import Place, with_places
 from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
@@ -107,7 +107,9 @@ class NumPyroTracing:
     def complain(self, error: Exception, inputs: Inputs) -> NoReturn:
         """Raises what is to be said of an exception of a run."""
         function = self.model if self.running == "model" or self.guide is None else self.guide
-        about = Circumstances(self.running, function, inputs.rebuild(inputs.arrays), self.seen, self.lengths)
+        about = Circumstances(
+            self.running, function, inputs.rebuild(inputs.arrays), self.seen, self.lengths, lengths_said(inputs)
+        )
         complain(error, about)
 
 

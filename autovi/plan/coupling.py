@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 
 from autovi.analysis.structure import Structure
 from autovi.model.sites import Site
+from autovi.plan.grouping import names
+
+ROOM = 100  # columns for the names of sites in a message
 
 
 def coupled_sites(discrete: Collection[str], nodes: Mapping[str, Site], structure: Structure) -> dict[str, list[str]]:
@@ -41,5 +44,5 @@ def warning(coupled: Mapping[str, list[str]]) -> str:
     """What a fit says: empty where no discrete sites meet."""
     if not coupled:
         return ""
-    names = ", ".join(map(repr, coupled))
-    return f"discrete site(s) {names}: independent in q of what they meet (mean field), so probabilities may be far off"
+    which = names([repr(name) for name in coupled], ROOM)
+    return f"discrete site(s) {which}: independent in q of what they meet (mean field), so probabilities may be far off"

@@ -9,6 +9,7 @@ from typing import Any
 
 from autovi.estimators import Estimator
 from autovi.families import Family
+from autovi.plan.display import plan_html, plan_text
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,9 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        header = ("site", "support", "shape", "family", "estimator", "baseline")
-        rows = [
-            (
-                c.site,
-                c.support,
-                "x".join(map(str, c.shape)) or "scalar",
-                c.family,
-                c.estimator,
-                c.baseline or "-",
-            )
-            for c in self.choices
-        ]
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        line = lambda row: "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()  # noqa: E731
-        out = [f"Plan: {self.num_particles} particle{'s' * (self.num_particles != 1)} a step", line(header)]
-        for choice, row in zip(self.choices, rows, strict=True):
-            out += [line(row), f"    {choice.why}"]
-        return "\n".join([*out, *(f"note: {n}" for n in self.notes)])
+        return plan_text(self)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return plan_html(self)

@@ -38,6 +38,20 @@ class BlockGuide:
         """Parameters around one starting point: `start` holds every unconstrained value of the blocks, in order."""
         return {b.name: family_of(b).init(x, self.layout(b)) for b, x in self._starts(start)}
 
+    def start_of(self, values: Mapping[str, Any]) -> jax.Array:
+        """The starting point at which the sites have these unconstrained values, NaN for sites that `values` lack."""
+        parts = [self._start_part(block, values) for block in self.plan.blocks]
+        return jnp.concatenate([jnp.zeros(0), *(part for part in parts if part is not None)])
+
+    def _start_part(self, block: Block, values: Mapping[str, Any]) -> jax.Array | None:
+        sites = [self.sites.samples[s] for s in block.sites if self.sites.samples[s].unconstrained_shape is not None]
+        shapes = [site.full(site.unconstrained_shape or ()) for site in sites]
+        known = [jnp.broadcast_to(values.get(s.name, jnp.nan), x) for s, x in zip(sites, shapes, strict=True)]
+        if not block.by_element:
+            return jnp.concatenate([jnp.ravel(x) for x in known]) if known else None
+        batch_shape = self.layout(block).batch_shape
+        return jnp.ravel(jnp.concatenate([x.reshape(*batch_shape, -1) for x in known], axis=-1))
+
     def start_values(self, start: jax.Array, indices: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The value of every continuous block at a starting point, to force it to."""
         continuous = [(b, x) for b, x in self._starts(start) if self._start_size(b)]

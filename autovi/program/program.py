@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 from numpyro.distributions.transforms import biject_to
 
@@ -101,6 +102,12 @@ class Program(Wiring):
     def constrained(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameter sites on their own scale."""
         return {n: jax.tree.map(biject_to(self.traced.params[n].constraint), v) for n, v in params["param"].items()}
+
+    def named(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters as a user sees them: "block.parameter" for the engine's families, those of parameter sites by
+        name, constrained."""
+        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in params["guide"].items() for k, v in leaves.items()}
+        return {**flat, **jax.tree.map(np.asarray, self.constrained(params))}
 
     def shared(
         self, params: Mapping[str, Any], arrays: Mapping[str, Any], indices: Mapping[str, Any], wanted: Iterable[str]

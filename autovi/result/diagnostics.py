@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+GRADIENT_REPEATS = 64  # estimates of one step's gradient, from which its noise is taken
+
 
 class Elbo(NamedTuple):
     """An ELBO in nats with its Monte Carlo standard error."""

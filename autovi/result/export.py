@@ -6,8 +6,6 @@ ArviZ and xarray are imported inside the functions, so that `import autovi` does
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,9 +21,6 @@ DATA_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant
 MIN_DRAWS_FOR_K = 30
 # Rounding of a sum of log densities is a few units in the last place of its largest part.
 _NOISE_ULPS = 16
-# Panels that a reader still takes in.
-_MAX_VARIABLES = 12
-_MAX_ELEMENTS = 12
 
 Groups = Mapping[str, Mapping[str, Any]]
 
@@ -35,6 +30,7 @@ def build(
     *,
     dims: Mapping[str, Sequence[str | None]] | None = None,
     coords: Mapping[str, Any] | None = None,
+    predictions: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build an `InferenceData` (ArviZ 0.x) or a `DataTree` (1.x) that ArviZ's functions and netCDF take.
@@ -54,6 +50,7 @@ def build(
             repeated.
         coords: dim name -> coordinate values; other dims count from 0. In `predictions` groups, whose data
             may be new, values that do not fit are left out.
+        predictions: "dims" and "coords" of the `predictions` groups, if theirs are others.
         attrs: of the object and of its posterior. Numbers and strings stay, all else becomes a JSON string,
             since netCDF holds no nested values. `inference_library`, its version and `created_at` are added.
 
@@ -74,19 +71,22 @@ def build(
     rename = _dim_names(filled)
     datasets = {}
     for group, variables in filled.items():
-        arrays = _data_arrays(group, variables, dims, rename)
+        own_axes = predictions if predictions is not None and group.startswith("predictions") else None
+        own_dims, own_coords = (own_axes["dims"], own_axes["coords"]) if own_axes else (dims, coords)
+        arrays = _data_arrays(group, variables, own_dims, rename)
         axes = _sizes(group, arrays)
         own = plain if group == "posterior" else {key: plain[key] for key in _library_attrs()}
-        values = _coords_of(group, axes, {rename(dim): v for dim, v in coords.items()})
+        values = _coords_of(group, axes, {rename(dim): v for dim, v in own_coords.items()})
         datasets[group] = xr.Dataset(arrays, coords=values, attrs=own)
     return _container(datasets, plain)
 
 
-def summary(idata: Any, **kwargs: Any) -> Any:
+def summary(idata: Any, *, constant: Mapping[str, np.ndarray] | None = None, **kwargs: Any) -> Any:
     """`arviz.summary` made right for independent draws: means, standard deviations and intervals.
 
     `kind="stats"` unless asked otherwise, because independent draws have no chains to diagnose. For any other
     kind an R-hat that cannot be computed (one chain) is left out. Boolean variables count as 0 and 1.
+    Elements that are `constant` (site -> booleans of its shape) are left out of a table with a row for each element.
     Keyword arguments go to `arviz.summary`, whose interval names differ between 0.x and 1.x.
 
     Example:
@@ -99,8 +99,22 @@ def summary(idata: Any, **kwargs: Any) -> Any:
     # A variable that never varies has errors of 0/0, which the table shows as NaN.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = az.summary(dataset, **kwargs)
+        if constant and kwargs.get("fmt", "wide") == "wide":
+            table = table[~_rows_of(dataset, constant, kwargs)]
     columns = getattr(table, "columns", ())
     return table.drop(columns="r_hat") if "r_hat" in columns and table["r_hat"].isna().all() else table
+
+
+def _rows_of(dataset: Any, elements: Mapping[str, np.ndarray], kwargs: Mapping[str, Any]) -> np.ndarray:
+    """Which rows of the table these elements are: ArviZ orders the same variables in the same way."""
+    import arviz as az
+
+    chosen = {_variable_name(site): at for site, at in elements.items()}
+    marked = dataset.isel(draw=[0, 0]).map(
+        lambda array: array.copy(data=np.broadcast_to(chosen.get(array.name, False), array.shape).astype(float))
+    )
+    selection = {key: kwargs[key] for key in ("var_names", "filter_vars", "coords", "order") if key in kwargs}
+    return np.asarray(az.summary(marked, kind="stats", round_to="none", **selection)["mean"], float) > 0.5
 
 
 def pareto_k(log_weights: Any) -> float:
@@ -139,46 +153,51 @@ def pareto_k(log_weights: Any) -> float:
     if np.isneginf(largest):
         return float("inf")
     weights -= largest
-    tail_size = int(min(weights.size / 5, 3 * weights.size**0.5))
+    size = tail_size(weights.size)
     # Below the smallest normal number exp underflows: such weights are all zero to the fit.
-    tail = np.maximum(np.sort(weights)[-tail_size:], np.log(np.finfo(np.float64).tiny))
+    tail = np.maximum(np.sort(weights)[-size:], np.log(np.finfo(np.float64).tiny))
     # The fit takes its scale from the tail's first quartile.
-    if tail[int(tail_size / 4 - 0.5)] - tail[0] <= noise:
-        return float("-inf") if _effective_size(weights) >= tail_size else float("inf")
+    if tail[int(size / 4 - 0.5)] - tail[0] <= noise:
+        return float("-inf") if _effective_size(weights) >= size else float("inf")
     k = _psis_k(weights)
     return k if np.isfinite(k) else float("inf")
 
 
-def plot_posterior_summary(idata: Any, path: str | os.PathLike[str]) -> None:
-    """Save a picture of the posterior: for each variable the distribution of its draws beside the draws.
+def pareto_k_se(khat: float, num_draws: int) -> float:
+    """The standard error of `pareto_k` with so many draws, by the asymptotic variance (1 + k)^2 / n of the maximum
+    likelihood estimate from n weights in the tail (Smith, 1985); NaN where k is not finite or below -1/2."""
+    if not -0.5 < khat < float("inf"):
+        return float("nan")
+    return float((1 + khat) / tail_size(num_draws) ** 0.5)
 
-    Of many variables the first twelve are drawn, and of each at most twelve elements. No window opens, and
-    the figures that were open stay.
+
+def tail_size(num_draws: int) -> int:
+    """How many of the largest weights are the tail that `pareto_k` is fitted to: `3 sqrt(n)`, at most a fifth."""
+    return int(min(num_draws / 5, 3 * num_draws**0.5))
+
+
+def posterior(idata: Any) -> Any:
+    """The posterior as an `xarray.Dataset` of numbers, dims `(chain, draw, ...)`: booleans are 0 and 1."""
+    return _numeric(_group(idata, "posterior"))
+
+
+def density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A grid and the density on it, by ArviZ's kernel estimate, which ends where the draws end.
 
     Args:
-        idata: what `build` or `Fit.to_arviz` gives.
-        path: the picture's file; its suffix, such as .png, says the format.
-
-    Raises:
-        ImportError: a plotting library is missing, with what to install.
+        draws: finite numbers, at least two of them different, shape `(num_draws,)`.
 
     Example:
-        >>> plot_posterior_summary(fit.idata, "posterior.png")
+        >>> grid, height = density(np.random.default_rng(0).normal(size=1000))
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("plot: it needs matplotlib: pip install 'autovi[plots]'") from error
-    before = set(plt.get_fignums())
-    panels = _first_panels(_numeric(_group(idata, "posterior")))
-    try:
-        with warnings.catch_warnings():
-            # ArviZ's calls into newer matplotlibs are deprecated, and a constant variable has no density.
-            warnings.simplefilter("ignore")
-            _trace_figure(panels).savefig(path, bbox_inches="tight")
-    finally:
-        for number in set(plt.get_fignums()) - before:
-            plt.close(number)
+    if _is_arviz_1():
+        from arviz_stats.base import array_stats
+
+        grid, height, _ = array_stats.kde(draws)  # the third is the bandwidth
+        return grid, height
+    import arviz as az
+
+    return az.kde(draws)
 
 
 def _is_arviz_1() -> bool:
@@ -263,7 +282,10 @@ def _data_arrays(
         array = _storable(np.asarray(value), f"{group}[{site!r}]")
         if array.ndim < len(lead):
             raise ValueError(f"{group}[{site!r}]: expected leading axes (chain, draw), got shape {array.shape}")
-        names = _axis_names(site, array.ndim - len(lead), dims.get(site, ()), rename)
+        ndim = array.ndim - len(lead)
+        # A value with event dims has one density.
+        given = dims.get(site, ())[:ndim] if group == "log_likelihood" else dims.get(site, ())
+        names = _axis_names(site, ndim, given, rename)
         arrays[name] = ((*lead, *names), array, {} if name == site else {"site": site})
     return arrays
 
@@ -343,30 +365,3 @@ def _psis_k(log_weights: np.ndarray) -> float:
     import arviz as az
 
     return float(az.psislw(log_weights)[1])
-
-
-def _first_panels(dataset: Any) -> Any:
-    """The leading variables, and so much of each dim that no variable has more elements than the limit."""
-    chosen = dataset[[name for name, array in dataset.data_vars.items() if array.size][:_MAX_VARIABLES]]
-    kept = dict.fromkeys(chosen.sizes, _MAX_ELEMENTS)
-    for array in chosen.data_vars.values():
-        own = [dim for dim in array.dims if dim not in SAMPLE_DIMS]
-        for dim in own:
-            # The tolerance lets a perfect power keep its root: 27 ** (1 / 3) is 3 less a rounding error.
-            kept[dim] = min(kept[dim], int(_MAX_ELEMENTS ** (1 / len(own)) + 1e-9))
-    return chosen.isel({dim: slice(0, size) for dim, size in kept.items() if dim not in SAMPLE_DIMS})
-
-
-def _trace_figure(dataset: Any) -> Any:
-    import arviz as az
-
-    if not _is_arviz_1():
-        figure = az.plot_trace(az.InferenceData(posterior=dataset), show=False).ravel()[0].figure
-        figure.tight_layout()  # its titles stand on the axes above otherwise
-        return figure
-    if not hasattr(az, "plot_trace_dist"):
-        raise ImportError("plot: it needs ArviZ's plotting part: pip install 'arviz-plots[matplotlib]'")
-    import xarray as xr
-
-    tree = xr.DataTree.from_dict({"posterior": dataset})
-    return az.plot_trace_dist(tree, backend="matplotlib").get_viz("figure")

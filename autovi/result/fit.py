@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 
-from autovi.keys import as_key, is_key
-from autovi.model.inputs import Inputs, bind
-from autovi.model.labels import plate_coords
-from autovi.model.sites import Site
+from autovi.keys import as_key
+from autovi.model.inputs import Inputs
+from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
-from autovi.result import export
-from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.preparation import Options
+from autovi.process import computing
+from autovi.result import export, plots
+from autovi.result.axes import Axes, numbers_of
+from autovi.result.constants import constant_elements
+from autovi.result.diagnostics import GRADIENT_REPEATS, Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.display import fit_html, fit_text
+from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
-from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
+from autovi.run.checks import check_count
+from autovi.run.clock import Seconds, waiting
+from autovi.run.drawing import (
+    DENSITIES,
+    DRAWS_BUDGET,
+    LIKELIHOODS,
+    VALUES,
+    Draws,
+    batch_log_weights,
+    draws,
+    gradients,
+    kept_per_draw,
+)
+from autovi.run.engine import Engine
+from autovi.run.loop import MAX_STEPS
+from autovi.run.predicting import predict
+from autovi.run.reporting import Report
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
-GRADIENT_REPEATS = 64
+WEIGHED_NUMBERS = 20_000_000_000  # that may be computed for the weights of draws: about half a minute of them
 
 
 @dataclass(eq=False)
@@ -45,7 +69,11 @@ class Fit:
     progress: Progress
     rng_key: jax.Array
     num_draws: int
-    seconds: float
+    seconds: Seconds
+    options: Options
+    progress_bar: bool = False
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
 
     def __post_init__(self) -> None:
@@ -53,7 +81,8 @@ class Fit:
 
     def __dir__(self) -> list[str]:
         """What is public: how a fit is held inside is not."""
-        inside = {"engine", "inputs", "state", "progress", "raw_params", "saved_plan"}
+        inside = {"coords", "dims", "engine", "inputs", "options", "progress", "progress_bar", "raw_params"}
+        inside |= {"saved_plan", "state"}
         return [name for name in super().__dir__() if not name.startswith("_") and name not in inside]
 
     @property
@@ -77,6 +106,7 @@ class Fit:
         return int(self.state.skipped)
 
     @cached_property
+    @computing()
     def raw_params(self) -> Any:
         """The parameters to be used, by block, on the scale that they were trained on."""
         return self.state.fitted
@@ -89,14 +119,15 @@ class Fit:
     @cached_property
     def params(self) -> dict[str, np.ndarray]:
         """The fitted parameters: "block.parameter" for the engine's families, parameter sites by name, constrained."""
-        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in self.raw_params["guide"].items() for k, v in leaves.items()}
-        return {**flat, **jax.tree.map(np.asarray, self._site_params)}
+        return self.engine.program.named(self.raw_params)
 
     @cached_property
+    @computing()
     def _site_params(self) -> dict[str, Any]:
         return self.engine.program.constrained(self.raw_params)
 
     @cached_property
+    @computing()
     def _arrays(self) -> Any:
         return jax.device_put(self.inputs.traced())
 
@@ -104,10 +135,19 @@ class Fit:
         """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
         self.engine.use_unchanged(self.model, self.guide, self.inputs, self._at_rest)
 
-    def _draw(self, num_draws: int, rng_key: jax.Array, *kinds: str) -> Draws:
-        self._check_unchanged()
-        return self.engine.draws(self.raw_params, self._arrays, rng_key, num_draws, kinds)
+    @contextmanager
+    def _diagnosing(self, what: str) -> Iterator[None]:
+        """What runs inside is computed after the fit, for which the model must be unchanged: timed, with a line while
+        it lasts."""
+        with self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
+            self._check_unchanged()
+            yield
 
+    def _draw(self, num_draws: int, rng_key: jax.Array, *kinds: str) -> Draws:
+        with self._diagnosing(f"{num_draws} posterior draws"):
+            return draws(self.engine, self.raw_params, self._arrays, rng_key, num_draws, kinds)
+
+    @computing()
     def _own_draws(self, *kinds: str) -> Draws:
         """The draws of `draws`, of which these kinds are kept."""
         return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0), *kinds)
@@ -115,7 +155,7 @@ class Fit:
     @cached_property
     def _light(self) -> bool:
         """Is all that belongs to the draws small enough to be made and kept at once?"""
-        return self.num_draws * self.engine.kept_per_draw((VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
+        return self.num_draws * kept_per_draw(self.engine, (VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
 
     @cached_property
     def draws(self) -> Draws:
@@ -138,17 +178,44 @@ class Fit:
         """`draws` with log p and log q, the values left out where they are large."""
         return self.draws if self._light or "draws" in self.__dict__ else self._own_draws(DENSITIES)
 
-    @property
+    @cached_property
     def _log_weights(self) -> np.ndarray:
-        return np.asarray(self._densities.log_p - self._densities.log_q)
+        """log p(x, z) - log q(z) of the first draws, as many as are weighed."""
+        whole = self._num_weighed == self.num_draws
+        kept = (
+            self._densities if whole else self._draw(self._num_weighed, jax.random.fold_in(self.rng_key, 0), DENSITIES)
+        )
+        return np.asarray(kept.log_p - kept.log_q)
+
+    @cached_property
+    def _num_weighed(self) -> int:
+        """How many of the draws are weighed at full plates: so many as do not take minutes."""
+        if self._light or "draws" in self.__dict__:
+            return self.num_draws
+        few = WEIGHED_NUMBERS // self.engine.numbers_per_draw
+        return min(self.num_draws, few) if few >= export.MIN_DRAWS_FOR_K else 0
+
+    @property
+    def estimated_from(self) -> str:
+        """What ELBO and k-hat are estimated from, in words."""
+        if self._num_weighed:
+            return f"{self._num_weighed} draws at full plates"
+        plates = self.engine.program.sites.subsampled.values()
+        batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
+        return f"{self.num_draws} draws{f' on batches of {batches}' if batches else ''}; k-hat is not estimated"
 
     @cached_property
     def _elbo(self) -> Elbo:
-        return elbo_of(self._log_weights)
+        if self._num_weighed:
+            return elbo_of(self._log_weights)
+        key = jax.random.fold_in(self.rng_key, 4)
+        with self._diagnosing("the ELBO"):
+            return elbo_of(batch_log_weights(self.engine, self.raw_params, self._arrays, key, self.num_draws))
 
     @property
     def elbo(self) -> float:
-        """The ELBO in nats, estimated with `num_draws` draws at full plates."""
+        """The ELBO in nats, from `num_draws` draws at full plates. Where these would take minutes, it is from fewer, or
+        from draws on batches as in the fit (see `estimated_from`)."""
         return self._elbo.value
 
     @property
@@ -162,9 +229,15 @@ class Fit:
 
         Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
         """
-        return export.pareto_k(self._log_weights)
+        return export.pareto_k(self._log_weights) if self._num_weighed else float("nan")
+
+    @property
+    def khat_se(self) -> float:
+        """The standard error of `khat`: (1 + k) / sqrt(n) with n weights in the tail that is fitted (Smith, 1985)."""
+        return export.pareto_k_se(self.khat, self._num_weighed)
 
     @cached_property
+    @computing()
     def gradients(self) -> dict[str, SiteGradient]:
         """Variance and signal-to-noise ratio of the gradient estimate of one step, at the fitted parameters.
 
@@ -172,81 +245,160 @@ class Fit:
         have no gradient.
         """
         key = jax.random.fold_in(self.rng_key, 1)
-        self._check_unchanged()
-        sampled = self.engine.gradients(self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS)
+        with self._diagnosing("the noise of gradients"):
+            sampled = gradients(
+                self.engine, self.raw_params, self.state.estimators, self._arrays, key, GRADIENT_REPEATS
+            )
         of_block = gradient_summary(sampled["guide"])
         blocks = self.engine.program.plan.blocks
         of_site = {s: of_block[b.name] for b in blocks if b.name in of_block for s in b.sites}
         return {**of_site, **gradient_summary(sampled["param"])}
 
+    @computing()
     def sample(self, num_draws: int, rng_key: int | jax.Array | None = None) -> dict[str, np.ndarray]:
         """Posterior draws: name -> `(num_draws, *shape)`, constrained, deterministic sites included.
 
         Without `rng_key` the draws are the same at every call.
         """
-        _check_count("num_draws", num_draws)
+        check_count("num_draws", num_draws)
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
         return dict(self._draw(int(num_draws), key, VALUES).values)
 
+    @computing()
     def predict(
-        self, new_data: Any = None, *, num_draws: int | None = None, rng_key: int | jax.Array | None = None
+        self,
+        new_data: Any = None,
+        *,
+        num_draws: int | None = None,
+        rng_key: int | jax.Array | None = None,
+        batch_size: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Posterior predictive draws: name -> `(num_draws, *shape)` of observed and deterministic sites.
 
         `new_data` takes the form of `fit`'s data, without the observations (None: the data of the fit). Latent sites
         of a plate that has another size there are drawn anew, from their prior given the rest, and returned as well.
         Without `num_draws` the latent values are those in `idata`; without `rng_key` the draws are the same at every
-        call.
+        call. `batch_size` draws are made at once (None: so many as hold about twenty million numbers).
 
         Raises:
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
-        inputs = self.inputs if new_data is None else self._bind(new_data)
+        check_count("batch_size", batch_size, optional=True)
+        inputs = self.inputs if new_data is None else bind_like(self.model, new_data, self.inputs)
+        return self._predicted(inputs, num_draws, rng_key, batch_size)
+
+    def _predicted(
+        self,
+        inputs: Inputs,
+        num_draws: int | None = None,
+        rng_key: int | jax.Array | None = None,
+        batch_size: int | None = None,
+    ) -> dict[str, np.ndarray]:
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self._values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
-        return self.engine.predict(self.model, inputs, latent, self._site_params, key)
+        with self._diagnosing("predictions"):
+            return predict(self.engine, self.model, inputs, latent, self._site_params, key, batch_size)
 
-    def _bind(self, new_data: Any) -> Inputs:
-        inputs = bind(self.model, new_data)
-        return inputs.as_constants() if self.inputs.concrete else inputs
+    def resume(
+        self,
+        num_steps: int | None = None,
+        *,
+        data: Any = None,
+        max_steps: int = MAX_STEPS,
+        learning_rate: float | optax.Schedule | None = None,
+        callback: Callable[[Report], Any] | None = None,
+        progress_bar: bool | None = None,
+    ) -> Fit:
+        """A fit that goes on where this one ended, its optimizer's memory included; this one stays what it is.
+
+        Args:
+            num_steps: so many steps more, at a learning rate that falls as in `fit`; None: the rest of the steps in
+                which the fit was stopped, or until the loss stands still.
+            data: new data of the form and sizes of the old; None: the same.
+            max_steps: the bound on the steps to come when `num_steps` is None.
+            learning_rate: as in `fit`; None: as before.
+            callback: as in `fit`; it is not remembered.
+            progress_bar: None: as in the fit.
+
+        Raises:
+            ValueError: data of other sizes, or a model that has changed since.
+
+        Example:
+            >>> fit = fit.resume(5000)
+        """
+        return resumed(self, data, num_steps, max_steps, learning_rate, callback, progress_bar)
 
     @cached_property
     def idata(self) -> Any:
         """The posterior as ArviZ opens it; the same object at every access. See `to_arviz`."""
         return self.to_arviz()
 
-    def to_arviz(self, groups: Collection[str] | None = None) -> Any:
+    def to_arviz(
+        self,
+        groups: Collection[str] | None = None,
+        *,
+        num_draws: int | None = None,
+        new_data: Any = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str | None]] | None = None,
+    ) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
         Groups: posterior, posterior_predictive, log_likelihood (unscaled, 0 where masked), sample_stats,
         observed_data, constant_data (an argument named like a site or plate gets "_data" at its end). Plates are
         dims; pandas and xarray labels of the data are coords. The plan, the ELBO and k-hat are attributes.
+        `dims` (variable -> names of all its axes) and `coords` (dim -> labels) are as in `arviz.from_dict`; they win
+        over those of `fit`, and those over plates and labels of the data.
+        With `new_data` (as for `predict`) there are predictions and predictions_constant_data too, with the labels of
+        the new data; elements that the posterior has too keep theirs.
         `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
-        observations, and are made only where they are asked for. `sample_stats` holds the log densities of model (`lp`)
+        observations, and are made only where they are asked for. `num_draws` asks for another number of draws than the
+        fit's. `sample_stats` holds the log densities of model (`lp`)
         and posterior (`log_q`) in the same variables, those in which each site was fitted, and their difference
         `log_weight`.
 
         Raises:
-            ValueError: an unknown group.
+            ValueError: an unknown group; dims or coords that do not fit the model.
         """
+        if num_draws is not None and num_draws != self.num_draws:
+            return self._with_draws(num_draws).to_arviz(groups, new_data=new_data, coords=coords, dims=dims)
+        axes = self._axes
+        if coords or dims:
+            axes = replace(axes, coords={**self.coords, **(coords or {})}, dims={**self.dims, **(dims or {})})
+            axes.check()
         made: dict[str, Callable[[], Mapping[str, Any]]] = {
             "posterior": lambda: _chain(self._values),
             "posterior_predictive": lambda: _chain(self._predictive()),
             "log_likelihood": lambda: _chain(self.log_likelihoods),
             "sample_stats": lambda: _chain(self._stats()),
             "observed_data": lambda: self._observed,
-            "constant_data": lambda: {self._variable(n): a for n, a in self._constant.items()},
+            "constant_data": lambda: {self._axes.variable(n): a for n, a in self._constant.items()},
         }
+        of_new: dict[str, Any] = {}
+        if new_data is not None:
+            inputs = bind_like(self.model, new_data, self.inputs)
+            of_new = {"predictions": axes.of_new_data(self.model, inputs)}
+            made["predictions"] = lambda: _chain(self._predicted(inputs))
+            made["predictions_constant_data"] = lambda: {
+                self._axes.variable(n): a for n, a in numbers_of(inputs).items()
+            }
         if unknown := sorted(set(groups or ()) - set(made)):
             raise ValueError(f"groups: unknown name {unknown[0]!r}; expected some of {list(made)}")
         wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
-        return export.build(wanted, **self._axes(), attrs=self._attrs())
+        return export.build(wanted, **axes.named(), **of_new, attrs=self._attrs())
 
-    def _axes(self) -> dict[str, Any]:
-        dims = self._dims()
-        return {"dims": dims, "coords": {**self._column_coords(dims), **self._coords}}
+    def _with_draws(self, num_draws: int) -> Fit:
+        """The same fit with another number of draws."""
+        check_count("num_draws", num_draws)
+        fit = replace(self, num_draws=int(num_draws))
+        fit._at_rest = self._at_rest
+        return fit
+
+    @cached_property
+    def _axes(self) -> Axes:
+        return Axes(self.engine.full.traced, self.inputs, self.coords, self.dims)
 
     def _predictive(self) -> dict[str, np.ndarray]:
         observed = self.engine.full.sites.observed
@@ -257,59 +409,18 @@ class Fit:
         return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
 
     @cached_property
+    @computing()
     def _observed(self) -> dict[str, np.ndarray]:
-        self._check_unchanged()
-        return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
+        with self._diagnosing("the observed values"):
+            return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
 
     @cached_property
     def _constant(self) -> dict[str, np.ndarray]:
         """The model's array arguments that are not observations, keys of random numbers apart."""
-        numbers = {n: np.asarray(a) for n, a in self.inputs.arrays.items() if not is_key(a)}
-        return {n: a for n, a in numbers.items() if not any(_same_numbers(a, o) for o in self._observed.values())}
-
-    def _variable(self, argument: str) -> str:
-        """The name of a data array in ArviZ: names of sites and plates are theirs alone."""
-        sites = self.engine.full.sites
-        taken = {*sites.samples, *sites.deterministics, *sites.plates}
-        return self._variable(f"{argument}_data") if argument in taken else argument
-
-    @cached_property
-    def _plate_sizes(self) -> dict[str, int]:
-        return {p.name: p.size for p in self.engine.full.sites.plates.values()}
-
-    @cached_property
-    def _coords(self) -> dict[str, Any]:
-        return plate_coords(self._plate_sizes, self.inputs.labels)
-
-    def _dims(self) -> dict[str, list[str | None]]:
-        """Names of the leading axes of every variable; those after them get ArviZ's own."""
-        sites = self.engine.full.sites
-        dims = {name: _plate_names(site) for name, site in sites.samples.items()}
-        dims |= {name: list(plates) for name, plates in sites.deterministics.items()}
-        dims |= {self._variable(n): self._constant_dims(n, array) for n, array in self._constant.items()}
-        return dims
-
-    def _constant_dims(self, name: str, array: np.ndarray) -> list[str | None]:
-        """The plates among a data array's axes: those that its labels name, else the only one of that length."""
-        labels, sizes = self.inputs.labels.get(name), self._plate_sizes
-        names: list[str | None] = []
-        for axis, size in enumerate(np.shape(array)):
-            dim, values = (None, None) if labels is None else (labels.dims[axis], labels.coords[axis])
-            fitting = [plate for plate in sizes if sizes[plate] == size]
-            plate = dim if dim is not None else fitting[0] if len(fitting) == 1 else None
-            # The columns of a table are no plate, though there be as many.
-            foreign = plate not in fitting or (values is not None and not _same(values, self._coords.get(plate)))
-            names.append(None if foreign or plate in names else plate)
-        return names
-
-    def _column_coords(self, dims: Mapping[str, list[str | None]]) -> dict[str, Any]:
-        """Labels of the axes of data arrays that are no plates."""
-        labels = {self._variable(n): self.inputs.labels[n] for n in self._constant if n in self.inputs.labels}
         return {
-            f"{n}_dim_{axis}": values
-            for n, label in labels.items()
-            for axis, values in enumerate(label.coords)
-            if values is not None and dims[n][axis] is None
+            n: a
+            for n, a in numbers_of(self.inputs).items()
+            if not any(_same_numbers(a, o) for o in self._observed.values())
         }
 
     def _attrs(self) -> dict[str, Any]:
@@ -321,49 +432,58 @@ class Fit:
             "khat": self.khat,
             "status": self.status,
             "message": self.message,
-            "sampling_time": self.seconds,
+            "sampling_time": self.seconds.total,
         }
 
     def summary(self, **kwargs: Any) -> Any:
         """`az.summary` made right for independent draws: statistics without convergence columns, which are for chains.
 
+        Elements that are the same whatever the latent values, such as the zeros of a Cholesky factor, are left out.
         Keyword arguments go to `az.summary`.
         """
-        if self._light or "idata" in self.__dict__ or kwargs.get("group", "posterior") != "posterior":
-            return export.summary(self.idata, **kwargs)
-        return export.summary(export.build({"posterior": _chain(self._values)}, **self._axes()), **kwargs)
+        posterior = kwargs.get("group", "posterior") == "posterior"
+        constant = constant_elements(self, self._values) if posterior else {}
+        if self._light or "idata" in self.__dict__ or not posterior:
+            return export.summary(self.idata, constant=constant, **kwargs)
+        built = export.build({"posterior": _chain(self._values)}, **self._axes.named())
+        return export.summary(built, constant=constant, **kwargs)
+
+    plot = plots.plot
+    plot_forest = plots.plot_forest
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.
 
         Raises:
             ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
+            FileNotFoundError: the folder is not there. IsADirectoryError: the path is a folder.
         """
         write_fit(self, path)
 
+    def __copy__(self) -> Fit:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fit:
+        """A copy that shares nothing that could be changed; what is compiled, all fits of one program share."""
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        memo[id(self.engine)] = self.engine
+        kept = {field.name for field in fields(self)} | {"_at_rest"}  # what is computed when asked for is computed anew
+        vars(twin).update({n: deepcopy(v, memo) for n, v in vars(self).items() if n in kept})
+        self.engine.use(twin.model, twin.guide)  # whoever of the two lives longer
+        return twin
+
     def __repr__(self) -> str:
-        return f"Fit({self.status}: {self.message}; {self.losses.size} steps in {self.seconds:.1f} s)\n{self.plan}"
+        return fit_text(self)
 
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-
-
-def _plate_names(site: Site) -> list[str | None]:
-    names: list[str | None] = [None] * len(site.batch_shape)
-    for plate in site.plates:
-        if -plate.dim <= len(names) and site.batch_shape[plate.dim] == plate.size:
-            names[plate.dim] = plate.name
-    return names
+    def _repr_html_(self) -> str:
+        return fit_html(self)
 
 
 def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {n: np.asarray(v)[None] for n, v in group.items()}
-
-
-def _same(values: np.ndarray, other: np.ndarray | None) -> bool:
-    return other is not None and np.array_equal(values, other)
 
 
 def _same_numbers(array: np.ndarray, other: np.ndarray) -> bool:

@@ -14,18 +14,22 @@ import numpy as np
 
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families import FAMILIES, Family
+from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.inputs import Inputs
 from autovi.model.labels import Labels
 from autovi.model.sites import Sites
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Plan
+from autovi.process import computing
 from autovi.result import storage
 from autovi.run.engine import Engine
+from autovi.run.learning_rate import forgotten
+from autovi.run.stopping import Progress
 from autovi.run.stored import stored
 
 KIND = "fit"  # checkpoints are files of the same format
 # What is kept as it is.
-FIELDS = ("num_draws", "seconds")
+FIELDS = ("num_draws",)
 
 
 def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
@@ -34,11 +38,19 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
     """
+    arrays, meta = contents(fit)
+    storage.write(path, arrays, {**meta, "data": data_template(fit.inputs)})
+
+
+@computing()
+def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file holds of a `Fit`: arrays, and all else but how the model's arguments are made of the arrays."""
     label_arrays, label_dims = pack_labels(fit.inputs.labels)
     arrays = {
         **_prefixed("state", stored(fit.state)),
         **_prefixed("data", fit.inputs.arrays),
         **_prefixed("label", label_arrays),
+        **_prefixed("coord", {dim: _storable(values) for dim, values in fit.coords.items()}),
         "losses": fit.losses,
         "rng_key": fit.rng_key,
     }
@@ -46,17 +58,32 @@ def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
         "kind": KIND,
         "plan": fit.plan.to_dict(),
         "choices": choices_of(fit.plan),
-        "progress": {n: v for n, v in vars(fit.progress).items() if n != "losses"},
+        "progress": _progress(fit.progress),
+        # What diagnostics took is of the process that asked for them.
+        "seconds": {**asdict(fit.seconds), "diagnostics": 0.0},
         "objective": _instance(fit.engine.program.objective, OBJECTIVES),
         "optimizer": _optimizer(fit),
         "program": program_of(fit.engine),
         "model": model_of(fit.engine.full.sites),
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
-        "data": data_template(fit.inputs),
         "labels": label_dims,
+        "dims": {name: list(axes) for name, axes in fit.dims.items()},
+        "allow_nan": sorted(fit.inputs.allow_nan),
         **{field: getattr(fit, field) for field in FIELDS},
     }
-    storage.write(path, arrays, meta)
+    return arrays, meta
+
+
+def _progress(progress: Progress) -> dict[str, Any]:
+    """What is kept of it beside the losses; of a schedule that there was one."""
+    fields = {n: v for n, v in vars(progress).items() if n != "losses"}
+    return {**fields, "learning_rate": None if progress.learning_rate is None else "given"}
+
+
+def progress_of(saved: Mapping[str, Any], losses: np.ndarray) -> Progress:
+    """The inverse of what a file has of a `Progress`."""
+    schedule = None if saved["learning_rate"] is None else forgotten
+    return Progress(**{**saved, "rates": tuple(saved["rates"]), "learning_rate": schedule, "losses": [losses]})
 
 
 def _optimizer(fit: Any) -> str:
@@ -78,8 +105,13 @@ def model_of(sites: Sites) -> list[list[Any]]:
 def program_of(engine: Engine) -> dict[str, str]:
     """The digest of what model and guide compute, and the versions and settings that write a program as this one is
     written."""
-    settings = {s: str(getattr(jax.config, s)) for s in ("jax_enable_x64", "jax_default_prng_impl")}
-    return {"digest": engine.fingerprint.program, **settings, **{p: version(p) for p in ("jax", "numpyro", "autovi")}}
+    versions = {p: version(p) for p in ("jax", "numpyro", "autovi")}
+    return {"digest": engine.fingerprint.program, **program_settings(), **versions}
+
+
+def program_settings() -> dict[str, str]:
+    """The settings of JAX that write the same program in another way."""
+    return {s: str(getattr(jax.config, s)) for s in ("jax_enable_x64", "jax_default_prng_impl")}
 
 
 def choices_of(plan: Plan) -> dict[str, Any]:
@@ -108,13 +140,22 @@ def pack_labels(labels: Mapping[str, Labels]) -> tuple[dict[str, np.ndarray], di
         for axis, values in enumerate(label.coords)
         if values is not None
     }
+    arrays |= {
+        f"{name}/categories": _storable(label.categories)
+        for name, label in labels.items()
+        if label.categories is not None
+    }
     return arrays, {name: list(label.dims) for name, label in labels.items()}
 
 
 def unpack_labels(arrays: Mapping[str, Any], dims: Mapping[str, Any]) -> dict[str, Labels]:
     """The inverse of `pack_labels`."""
     return {
-        name: Labels(tuple(axes), tuple(arrays.get(f"{name}/{axis}") for axis in range(len(axes))))
+        name: Labels(
+            tuple(axes),
+            tuple(arrays.get(f"{name}/{axis}") for axis in range(len(axes))),
+            arrays.get(f"{name}/categories"),
+        )
         for name, axes in dims.items()
     }
 
@@ -159,6 +200,9 @@ def _encode(tree: Any) -> dict[str, Any]:
     if isinstance(tree, dict):
         # Pairs, because a key need not be a string.
         return {"dict": [[_json("(a key)", k), _encode(v)] for k, v in tree.items()]}
+    if isinstance(tree, Columns):
+        header, values = taken_apart(tree)
+        return {"columns": [header.to_json(), [_encode(v) for v in values]]}
     if type(tree) not in (tuple, list):
         raise ValueError(
             f"data: an argument of the model is a {type(tree).__name__}, so that the fit cannot be saved; of the "
@@ -175,6 +219,8 @@ def decode_data(template: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
             return arrays[content]
         case "value":
             return content
+        case "columns":
+            return Columns(Header.from_json(content[0]), [decode_data(v, arrays) for v in content[1]])
         case "dict":
             return {k: decode_data(v, arrays) for k, v in content}
         case _:

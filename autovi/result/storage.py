@@ -15,13 +15,15 @@ import os
 import uuid
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+
+from autovi.result.paths import checked_path, unreadable, unwritable
 
 FORMAT = "autovi"
 FORMAT_VERSION = 1
@@ -45,25 +47,16 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping
 
     Raises:
         TypeError: something that this format does not hold, with its name.
-        OSError: the file cannot be written; a previous file is then still whole.
+        OSError: the file cannot be written; a previous file is then still whole. `FileNotFoundError`: its folder is
+            not there. `IsADirectoryError`: the path is a folder.
 
     Example:
         >>> write("fit.autovi", {"params/loc": np.zeros(3)}, {"step": 100})
     """
-    stored, manifest = {}, {}
-    for name, value in arrays.items():
-        stored[name], manifest[name] = _pack(name, value)
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "arrays": manifest}
-    header["meta"] = _to_json(dict(meta), "meta")
-    text = json.dumps(header, allow_nan=False).encode()
-    path = os.fspath(path)
-    folder = os.path.dirname(path)
-    if folder and not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"path {path!r}: there is no folder {folder!r}; make it first, as with os.makedirs(folder)"
-        )
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"path {path!r}: it is a folder; give the name of a file in it")
+    text, stored = _described(arrays, meta)
+    path = checked_path(path)
+    if fault := unwritable(path):
+        raise fault
     # In the same folder, because `os.replace` is atomic only within one file system.
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -73,9 +66,32 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping
             # Without this a power cut may leave the new name on an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except PermissionError as error:
+        raise PermissionError(error.errno, f"path: no file can be written there ({error.strerror})", path) from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def to_bytes(arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> bytes:
+    """The bytes of the file that `write` would write.
+
+    Raises:
+        TypeError: as `write`.
+    """
+    file = io.BytesIO()
+    _write_zip(file, *_described(arrays, meta))
+    return file.getvalue()
+
+
+def _described(arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[bytes, dict[str, np.ndarray]]:
+    """The header and the arrays as a file holds them."""
+    stored, manifest = {}, {}
+    for name, value in arrays.items():
+        stored[name], manifest[name] = _pack(name, value)
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "arrays": manifest}
+    header["meta"] = _to_json(dict(meta), "meta")
+    return json.dumps(header, allow_nan=False).encode(), stored
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,39 +100,45 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         ValueError: the file is damaged, is not autovi's, holds objects, or was written by a newer autovi. The
             message has the path and what to do.
-        OSError: the file cannot be opened, `FileNotFoundError` among them.
+        OSError: the file cannot be opened. `FileNotFoundError`: it is not there. `IsADirectoryError`: it is a folder.
 
     Example:
         >>> arrays, meta = read("fit.autovi")
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"path {path!r}: it is a folder; give the name of a file in it, from `fit.save`")
-    if not os.path.exists(path):
-        there = (
-            f"the folder {os.getcwd()!r} is where names without one are looked for" if not os.path.isabs(path) else ""
-        )
-        raise FileNotFoundError(
-            f"path {path!r}: there is no such file; {there or 'give the name of one from `fit.save`'}"
-        )
+    path = checked_path(path)
+    if fault := unreadable(path):
+        raise fault
     with open(path, "rb") as file:
-        if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
-            raise ValueError(
-                f"path {path!r}: it is not a file that autovi wrote, or its beginning is lost. Give the path of a "
-                "file from `fit.save` or of a checkpoint."
-            )
-        file.seek(0)
-        try:
-            return _read_zip(file, path)
-        except (_Refused, MemoryError):
-            raise
-        # On damaged bytes zipfile and NumPy raise BadZipFile, RuntimeError, NotImplementedError, EOFError,
-        # KeyError, OverflowError and others: all of them mean the same thing here.
-        except Exception as error:
-            raise ValueError(
-                f"path {path!r}: it is damaged or cut short ({type(error).__name__}: {error}). Nothing of it was "
-                "loaded; use another copy, or save again."
-            ) from error
+        return _read(file, path)
+
+
+def from_bytes(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what `to_bytes` made; `name` stands for the path in messages.
+
+    Raises:
+        ValueError: as `read`.
+    """
+    return _read(io.BytesIO(content), name)
+
+
+def _read(file: IO[bytes], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+        raise ValueError(
+            f"path {path!r}: it is not a file that autovi wrote, or its beginning is lost. Give the path of a "
+            "file from `fit.save` or of a checkpoint."
+        )
+    file.seek(0)
+    try:
+        return _read_zip(file, path)
+    except (_Refused, MemoryError):
+        raise
+    # On damaged bytes zipfile and NumPy raise BadZipFile, RuntimeError, NotImplementedError, EOFError,
+    # KeyError, OverflowError and others: all of them mean the same thing here.
+    except Exception as error:
+        raise ValueError(
+            f"path {path!r}: it is damaged or cut short ({type(error).__name__}: {error}). Nothing of it was "
+            "loaded; use another copy, or save again."
+        ) from error
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

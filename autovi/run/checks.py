@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,35 +10,41 @@ import numpy as np
 
 from autovi.analysis.bounds import bounded_by
 from autovi.analysis.singular import singular_operations
+from autovi.numbers import how_many
 from autovi.plan.coupling import warning
 from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
+from autovi.run.missing import NAN_REMEDY, nan_let_through
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 if TYPE_CHECKING:
+    from autovi.model.inputs import Inputs
     from autovi.model.trial import Trial
 
 
-def check_start(engine: Engine, start: Start, arrays: Mapping[str, Any]) -> None:
+def check_start(engine: Engine, start: Start, inputs: Inputs) -> None:
     """Raises unless some starting point has a finite ELBO.
 
     Raises:
-        ValueError: names the observed site whose data lie outside its support, or else the sites whose density is not
-            finite at any of the tried points, with the parameter of theirs that is wrong.
+        ValueError: names the site that the data's NaN reach, the observed site whose data lie outside its support, or
+            else the sites whose density is not finite at any of the tried points, with the parameter of theirs that is
+            wrong.
     """
     program = engine.program
+    never = [n for n, finite in zip(program.term_names, np.any(start.finite, axis=0), strict=True) if not finite]
     fine = np.any(np.isfinite(start.totals))
     outside = [name for name, inside in start.inside.items() if not np.any(inside)]
+    if through := nan_let_through(program, inputs, [*never, *(f"p:{name}" for name in outside)]):
+        raise ValueError(f"{through}, whose density is NaN there; {NAN_REMEDY}")
     # A site that is summed out may be drawn where the data are outside: its density says what is possible.
     outside = [name for name in outside if not (fine and bounded_by(program.traced.graph, name))]
     if fine and not outside:
         return
-    trial = engine.trial(arrays)
+    trial = engine.trial(inputs.traced())
     for name in outside:
         raise ValueError(trial.with_line(_outside(program, trial, name, start.totals.size), name))
     times = dict(zip(program.term_names, np.sum(start.finite, axis=0).tolist(), strict=True))
-    never = [n for n, finite in times.items() if not finite]
     often = sorted(times, key=lambda n: times[n])[:1]
     names = sorted({n.split(":", 1)[1] for n in never or often})
     where = f"the log density is not finite at any of the {start.totals.size} starting points tried"
@@ -102,31 +108,31 @@ def _impossible(program: Program, terms: Sequence[str]) -> str:
     )
 
 
-def check_end(engine: Engine, progress: Progress, state: State) -> None:
+def check_end(engine: Engine, progress: Progress, state: State, inputs: Inputs) -> None:
     """Sets status and message from what the loop counted."""
     losses = np.concatenate([*progress.losses, np.zeros(0)])
     skipped = int(state.skipped)
     if skipped:
         where = faulty_sites(engine, state)
         said = (
-            f"{skipped} of {progress.step} steps had a non-finite ELBO or gradient and changed nothing "
-            f"(site(s) {where})"
+            f"{how_many(skipped)} of {how_many(progress.step, 'step')} had a non-finite ELBO or gradient and changed "
+            f"nothing (site(s) {where})"
         )
         observed = engine.program.sites.observed
         moving = {n: bounds for n in where if n in observed and (bounds := bounded_by(engine.program.traced.graph, n))}
         said += "".join(f"; {_bound_of(engine.program, n, bounds)}" for n, bounds in list(moving.items())[:1])
-        said += _remedy(engine, state, where)
+        through = nan_let_through(engine.program, inputs, [f"p:{name}" for name in where])
+        said += f"; {through}: {NAN_REMEDY}" if through else _remedy(engine, state, where)
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":
             progress.status = "failed"
         progress.message = "; ".join(filter(None, [progress.message, said]))
     coupled = warning(engine.program.plan.coupled)
     if progress.status == "max_steps" and not progress.message:
-        asked = progress.num_steps is not None
         progress.message = (
-            f"ran the {progress.step} steps asked for; whether they suffice was not tested"
-            if asked
-            else f"the loss had not come to a stand after max_steps={progress.max_steps}"
+            f"ran the {how_many(progress.num_steps, 'step')} asked for; whether they suffice was not tested"
+            if progress.num_steps is not None
+            else f"the loss had not come to a stand after max_steps={progress.max_steps:_}"
         )
     if coupled:
         progress.message = "; ".join(filter(None, [progress.message, coupled]))

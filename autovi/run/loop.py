@@ -14,11 +14,13 @@ from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
 from autovi.compiling import compiler_options
+from autovi.numbers import how_many
 from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
 from autovi.run.interruption import Interruption
 from autovi.run.optimizer import MANY, Optimizer, Pace, joined, split
+from autovi.run.reporting import LOG
 from autovi.run.sources import Source
 from autovi.run.state import Bad, State
 from autovi.run.stopping import CHUNK, HOPELESS, LOST, Progress, Schedule
@@ -126,42 +128,62 @@ def _trained(
     return estimators, states
 
 
-def optimize(chunk: Callable, state: State, arrays: Any, progress: Progress, *, progress_bar: bool) -> State:
+def optimize(
+    chunk: Callable,
+    state: State,
+    arrays: Any,
+    progress: Progress,
+    *,
+    progress_bar: bool,
+    told: Callable[[State], str | None] | None = None,
+) -> State:
     """Runs chunks until `num_steps`, convergence, or Ctrl-C, which ends the fit with what there is.
 
-    With a fixed number of steps the next chunk is on its way before the last one's losses are read.
+    `told` is called after every chunk with the state, and may return why the fit is to end. Without it, and with a
+    fixed number of steps, the next chunk is on its way before the last one's losses are read.
     """
     if not jax.tree.leaves((state.params, state.tables)):
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
         return state
     pending: list[tuple[Any, int]] = []
-    launched, ahead, skipped = 0, int(progress.num_steps is not None), 0
-    bar = tqdm(total=progress.num_steps, disable=not progress_bar, unit="step")
+    launched, ahead = progress.step, int(progress.num_steps is not None and told is None)
+    first, skipped = launched, int(state.skipped)
+    total = None if progress.num_steps is None else progress.limit
+    bar = tqdm(total=total, initial=launched, disable=not progress_bar, unit="step")
     with Interruption() as interruption, bar:
         while launched < progress.limit and not interruption.requested:
-            state, losses = chunk(state, arrays, progress.schedule(launched))
+            try:
+                schedule = progress.schedule(launched)
+            except Exception as error:  # of the user's own schedule: what is fitted so far is kept
+                progress.status, progress.message = "stopped", f"stopped after {launched} steps: {error}"
+                break
+            state, losses = chunk(state, arrays, schedule)
             pending.append((losses, min(CHUNK, progress.limit - launched)))
             launched += pending[-1][1]
             if len(pending) > ahead:
                 _collect(progress, *pending.pop(0), bar)
-            if launched % (HOPELESS * CHUNK) == 0:
+            if told is not None and (reason := told(state)) is not None:
+                progress.status, progress.message = "stopped", reason
+                break
+            if (launched - first) % (HOPELESS * CHUNK) == 0:
                 skipped, before = int(state.skipped), skipped
                 if skipped - before > LOST * HOPELESS * CHUNK:
                     break
-            if not ahead and progress.stands_still():
+            if not ahead and progress.num_steps is None and progress.stands_still():
                 progress.status = "converged"
                 break
         for losses, count in pending:
             _collect(progress, losses, count, bar)
         state = jax.block_until_ready(state)
-    if interruption.requested:
-        progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {progress.step} steps"
+    if interruption.requested and progress.status != "stopped":
+        progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {how_many(progress.step, 'step')}"
     return state
 
 
 def _collect(progress: Progress, losses: Any, count: int, bar: tqdm) -> None:
     progress.losses.append(np.asarray(losses)[:count])
     progress.step += count
+    LOG.debug("step %d: loss %.6g nats", progress.step, progress.losses[-1].mean())
     if not bar.disable:
         finite = progress.losses[-1][np.isfinite(progress.losses[-1])]
         bar.set_postfix_str(f"ELBO {-finite.mean():,.2f}" if finite.size else "ELBO not finite", refresh=False)

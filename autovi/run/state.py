@@ -62,6 +62,14 @@ class State(NamedTuple):
         """The running mean of the parameters, those in tables too."""
         return joined(self.average, {n: t.rows.mean for n, t in self.tables.items()})
 
+    def started_at(self, program: Program, optimizer: Optimizer, params: Any) -> State:
+        """This state before the first step with other parameters."""
+        whole, tables = split(program, params)
+        whole = jax.tree.map(lambda x, like: jnp.array(x, like.dtype), whole, self.params)
+        made = {n: optimizer.init_table(program.node_site(n), p) for n, p in tables.items()}
+        average, memory = jax.tree.map(jnp.copy, whole), optimizer.init(whole)
+        return self._replace(params=whole, average=average, optimizer=memory, tables=made)
+
     def moved_to(
         self,
         new: Program,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from autovi.numbers import how_many, with_error
+from autovi.run.learning_rate import RATES, evaluated
+
 CHUNK = 100  # steps between two looks of the host
-START_RATE = 0.05
-RATES = tuple(START_RATE * 10 ** (-k / 2) for k in range(4))  # until converged: lowered when the loss stands still
-OWN_RATE = (1.0,)  # with an optimizer of the user's, which has a learning rate of its own
 WINDOW = 8  # chunks that a verdict on the loss looks at
 TOLERANCE = 0.01  # a fall of less, in nats over a window, is none
 PRECISION = 0.1  # standard error, in nats, with which a fall must be known before it is said to be none
@@ -30,22 +31,53 @@ class Schedule(NamedTuple):
 
 @dataclass
 class Progress:
-    """What the host knows of a running fit."""
+    """What the host knows of a running fit.
+
+    A fit that goes on has several legs, each with its own number of steps. `rates` are learning rates, the first where
+    there is a number of steps; `learning_rate` is a schedule of the user's, a function of the step since
+    `learning_rate_start`.
+    """
 
     num_steps: int | None
     max_steps: int
     rates: tuple[float, ...] = RATES
+    learning_rate: Callable[[Any], Any] | None = None
+    learning_rate_start: int = 0
     losses: list[np.ndarray] = field(default_factory=list)
     step: int = 0
+    leg_start: int = 0
     level: int = 0  # which of the rates
     level_start: int = 0
+    lowered: list[int] = field(default_factory=list)  # the steps before which the rate was lowered
     status: str = "max_steps"
     message: str = ""
 
     @property
     def limit(self) -> int:
-        """The number of steps after which the fit ends whatever the loss does."""
-        return self.max_steps if self.num_steps is None else self.num_steps
+        """The number of the step after which the fit ends whatever the loss does."""
+        return self.leg_start + (self.max_steps if self.num_steps is None else self.num_steps)
+
+    def next_leg(self, num_steps: int | None, max_steps: int, new_data: bool = False) -> Progress:
+        """The progress of a fit that goes on from here.
+
+        Without `num_steps` it makes the steps that it was stopped in, or goes on until the loss stands still, at the
+        learning rate that it had reached (at the first one, with new data).
+        """
+        own: dict[str, Any] = {"losses": list(self.losses), "lowered": list(self.lowered)}
+        if num_steps is None and self.num_steps is not None and self.step < self.limit and not new_data:
+            return replace(self, **own, status="max_steps", message="")
+        stays = num_steps is None and self.num_steps is None and not new_data
+        return replace(
+            self,
+            num_steps=num_steps,
+            max_steps=max_steps,
+            **own,
+            leg_start=self.step,
+            level=self.level if stays else 0,
+            level_start=self.level_start if stays else self.step,
+            status="max_steps",
+            message="",
+        )
 
     def all_losses(self) -> np.ndarray:
         """The loss of every step so far."""
@@ -61,16 +93,21 @@ class Progress:
         """The next chunk's, beginning at step `start`.
 
         With a number of steps the rate falls along half a cosine, and the parameters of the last quarter are averaged.
-        Without one the rate is that of the level and all but its first chunk is averaged; with the user's optimizer,
-        which has one level, recent steps count more: the n-th with weight 4 / (n + 3) (Shamir and Zhang, 2013).
+        Without one the rate is that of the level and all but its first chunk is averaged; with the user's optimizer or
+        schedule, where there is one level, recent steps count more: the n-th with weight 4 / (n + 3) (Shamir and Zhang,
+        2013).
         """
         steps = np.arange(start, start + CHUNK)
+        in_leg = steps - self.leg_start
         if self.num_steps is not None:
-            rate = np.maximum(0.5 * (1 + np.cos(np.pi * np.minimum(steps / self.num_steps, 1.0))), 1e-3) * START_RATE
-            number = np.maximum(steps - int(0.75 * self.num_steps) + 1, 1)
+            cosine = 0.5 * (1 + np.cos(np.pi * np.minimum(in_leg / self.num_steps, 1.0)))
+            rate = np.maximum(cosine, 1e-3) * self.rates[0]
+            number = np.maximum(in_leg - int(0.75 * self.num_steps) + 1, 1)
         else:
             rate = np.full(CHUNK, self.rates[self.level])
             number = np.maximum(steps - self.level_start - CHUNK + 1, 1)
+        if self.learning_rate is not None:
+            rate = evaluated(self.learning_rate, steps - self.learning_rate_start)
         emphasis = np.full(CHUNK, 0.0 if self.num_steps is not None or len(self.rates) > 1 else 3.0)
         rate = np.where(steps < self.limit, rate, 0.0)
         return Schedule(rate.astype(np.float32), number.astype(np.float32), emphasis.astype(np.float32))
@@ -90,11 +127,11 @@ class Progress:
             return False
         if self.level + 1 < len(self.rates):
             self.level, self.level_start = self.level + 1, self.step
+            self.lowered.append(self.step)
             return False
         self.message = (
-            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: it fell by "
-            f"{verdict.fall:.2g} nats, standard error {verdict.se:.2g}, between the halves of the last {recent.size} "
-            "steps"
+            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: between the halves of the "
+            f"last {how_many(recent.size, 'step')} it {verdict.said}"
         )
         return True
 
@@ -112,6 +149,14 @@ class Verdict(NamedTuple):
         window as long as is worth looking at)."""
         seen = self.se < PRECISION or self.window >= LONGEST
         return self.fall < max(2.0 * self.se, TOLERANCE) and seen
+
+    @property
+    def said(self) -> str:
+        """What the loss did, in words."""
+        moved, se = with_error(abs(self.fall), self.se)
+        nothing = not moved.strip("0.")
+        what = "did not fall" if nothing else f"{'still fell' if self.fall > 0 else 'rose'} by {moved} nats"
+        return f"{what} (standard error {se}{' nats' * nothing})"
 
 
 def judge(losses: np.ndarray, window: int | None = None) -> Verdict:

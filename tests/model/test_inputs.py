@@ -14,7 +14,7 @@ import xarray as xr
 from numpyro import handlers
 
 import autovi
-from autovi.model.inputs import bind
+from autovi.model.inputs import bind, lengths_said
 from autovi.model.targets import trace_program
 from autovi.preparation import Options, prepare
 
@@ -112,6 +112,24 @@ def test_data_changed_in_place_later_do_not_matter():
     y[:] = 9.0
     np.testing.assert_array_equal(inputs.arrays["y"], Y)
     np.testing.assert_array_equal(inputs.arrays["view"], Y[:2])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"x": np.ones(4), "y": np.ones(5)}, ". The data: 'x' has 4 rows, 'y' has 5"),
+        (
+            {"x": np.ones((4, 2)), "w": np.ones(5), "y": np.ones(4)},
+            ". The data: 'w' has 5 rows, 'x' and 'y' have 4",
+        ),
+        ({c: np.ones(3 + (c == "f")) for c in "abcdef"}, ". The data: 'a', 'b', 'c' and 2 more have 3 rows, 'f' has 4"),
+        ({"t": {"x": np.ones(4)}, "y": [1.0]}, """. The data: "t['x']" has 4 rows, 'y' has 1"""),
+        ({"x": np.ones(4), "y": np.ones(4), "scale": np.ones(()), "name": "rows"}, ""),
+        (None, ""),
+    ],
+)
+def test_unequal_lengths_are_said(data, said):
+    assert lengths_said(bind(anything, data)) == said
 
 
 # --- signatures ----------------------------------------------------------------------------------------------------

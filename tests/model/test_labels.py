@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import autovi.model.columns
 import autovi.model.labels
-from autovi.model.labels import Labels, plate_coords, split
+import autovi.model.leaves
+from autovi.model.labels import Labels, plate_coords
+from autovi.model.leaves import split
 
 AB = np.array(["a", "b"])
 CD = np.array(["c", "d"])
@@ -99,9 +102,6 @@ def test_polars():
     ("value", "error", "message"),
     [
         (pd.Series(["a", "b"]), TypeError, "^y: expected numbers.*codes"),
-        (pd.Series(["a", "b"], dtype="category"), TypeError, "^y: .*category; encode"),
-        (pd.Series([1, 2], dtype="category"), TypeError, "^y: .*category; encode"),
-        (pd.Categorical([1, 2]), TypeError, "^y: .*category; encode"),
         (pd.DataFrame({"u": [1, 2], "v": ["a", "b"]}), TypeError, r"^y\['v'\]: .*codes"),
         (pd.DataFrame({"t": pd.date_range("2026-01-01", periods=2)}), TypeError, r"^y\['t'\]: .*days"),
         (pd.date_range("2026-01-01", periods=2), TypeError, "^y: .*days since"),
@@ -120,10 +120,44 @@ def test_what_is_not_numbers_is_refused_by_name(value, error, message):
         split(value, "y")
 
 
-def test_no_foreign_library_is_imported():
-    tree = ast.parse(inspect.getsource(autovi.model.labels))
+CITIES = pd.Series(["b", "a", "b"], index=[7, 8, 9], dtype=pd.CategoricalDtype(["c", "b", "a"]))
+
+
+@pytest.mark.parametrize("value", [CITIES, CITIES.array, pd.CategoricalIndex(CITIES)], ids=["series", "array", "index"])
+def test_categories_become_codes_and_keep_their_names(value):
+    codes, labels = split(value, "city")
+    assert codes.dtype == np.int32
+    np.testing.assert_array_equal(codes, [1, 2, 1])
+    assert list(labels.categories) == ["c", "b", "a"]
+    coords = labels.coords[0]
+    assert (list(coords) == [7, 8, 9]) if value is CITIES else coords is None
+
+
+def test_categories_of_polars():
+    pl = pytest.importorskip("polars")
+    pl.Series(["z", "y"], dtype=pl.Categorical)  # the codes of polars' own are those of all series so far
+    codes, labels = split(pl.Series(["b", "a", "b"], dtype=pl.Categorical))
+    np.testing.assert_array_equal(codes, [0, 1, 0])
+    assert list(labels.categories) == ["b", "a"]
+    codes, labels = split(pl.Series(["b", "a", "b"], dtype=pl.Enum(["a", "b", "c"])))
+    np.testing.assert_array_equal(codes, [1, 0, 1])
+    assert list(labels.categories) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="^y: 1 of 2 have no category, the first at 1"):
+        split(pl.Series(["b", None], dtype=pl.Categorical), "y")
+
+
+def test_a_missing_category_is_refused():
+    with pytest.raises(ValueError, match="^y: 2 of 3 have no category, the first at 1; drop those rows"):
+        split(pd.Series(["a", None, None], dtype="category"), "y")
+
+
+@pytest.mark.parametrize("module", [autovi.model.labels, autovi.model.leaves, autovi.model.columns])
+def test_no_foreign_library_is_imported(module):
+    tree = ast.parse(inspect.getsource(module))
     imports = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
-    assert not [line for line in imports if any(lib in line for lib in ("pandas", "xarray", "polars"))]
+    assert not [
+        line for line in imports if any(lib in line for lib in ("pandas", "xarray", "polars", "scipy", "torch"))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 import autovi
 from autovi.result import fit as fit_module
-from autovi.run import engine as engine_module
+from autovi.run import drawing as drawing_module
 
 Y = np.random.default_rng(0).normal(size=50).astype(np.float32)
 
@@ -36,7 +36,7 @@ def light():
 def large(monkeypatch, light):
     """The same fit with room for the numbers of 16 draws: nine parts, the last one not full."""
     budget = 16 * 52
-    for module in (fit_module, engine_module):
+    for module in (fit_module, drawing_module):
         monkeypatch.setattr(module, "DRAWS_BUDGET", budget)
     fit = quick()
     fit.engine._jitted.clear()
@@ -84,3 +84,54 @@ def test_groups_by_name(light):
     assert "mu" in idata["posterior"] and "y" in idata["observed_data"]
     with pytest.raises(ValueError, match=r"groups: unknown name 'likelihood'; expected some of \['posterior', "):
         light.to_arviz(groups=["likelihood"])
+
+
+def test_another_number_of_draws(light):
+    idata = light.to_arviz(groups=["posterior", "sample_stats"], num_draws=40)
+    assert idata["posterior"]["mu"].shape == (1, 40) == idata["sample_stats"]["lp"].shape
+    assert light.num_draws == 130 and light.idata["posterior"]["mu"].shape == (1, 130)
+    with pytest.raises(ValueError, match="num_draws: expected an integer of at least 1"):
+        light.to_arviz(num_draws=0)
+
+
+def test_predictions_in_parts_are_the_same(light):
+    whole = light.predict()
+    for batch_size in (1, 17, 1000):
+        assert_same(light.predict(batch_size=batch_size), whole)
+    with pytest.raises(ValueError, match="batch_size: expected an integer of at least 1 or None, got 0"):
+        light.predict(batch_size=0)
+
+
+def in_batches(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("n", 50, subsample_size=10) as i:
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[i])
+
+
+def quick_in_batches(num_draws):
+    return autovi.fit(in_batches, {"y": Y}, num_steps=800, num_draws=num_draws, progress_bar=False)
+
+
+def test_fewer_draws_are_weighed_where_a_pass_over_the_data_is_long(monkeypatch):
+    few = quick_in_batches(200)
+    monkeypatch.setattr(fit_module.Fit, "_light", property(lambda self: False))
+    monkeypatch.setattr(fit_module, "WEIGHED_NUMBERS", 60 * few.engine.numbers_per_draw)
+    assert few.estimated_from == "60 draws at full plates"
+    some = few.elbo, few.elbo_se, few.khat
+    monkeypatch.undo()
+    full = quick_in_batches(200)
+    assert full.estimated_from == "200 draws at full plates"
+    # They are the first of all: their mean differs by the standard error of the rest.
+    assert abs(some[0] - full.elbo) < 4.5 * some[1] + 1e-3 and some[1] > full.elbo_se
+    assert np.isfinite(some[2]) and few.khat_se == pytest.approx((1 + few.khat) / 12**0.5)
+
+
+def test_batches_where_no_pass_over_the_data_is_short(monkeypatch):
+    full = quick_in_batches(4000)
+    exact = full.elbo
+    monkeypatch.setattr(fit_module.Fit, "_light", property(lambda self: False))
+    monkeypatch.setattr(fit_module, "WEIGHED_NUMBERS", 20 * full.engine.numbers_per_draw)
+    rough = quick_in_batches(4000)
+    assert rough.estimated_from == "4000 draws on batches of 10 of the 50 elements of 'n'; k-hat is not estimated"
+    assert abs(rough.elbo - exact) < 4.5 * rough.elbo_se and full.elbo_se < rough.elbo_se < 1.0
+    assert np.isnan(rough.khat) and np.isnan(rough.khat_se)

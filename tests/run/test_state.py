@@ -107,7 +107,7 @@ def mapped(engine):
 
 
 def functions(engine):
-    return {"model": model, "guide_function": None, "_starts": {}, "_jitted": {}}
+    return {"model": model, "guide_function": None, "_jitted": {}}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,79 @@
+"""A fit as text and as HTML: how it ended, how good it is, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from math import inf, isnan
+from typing import TYPE_CHECKING
+
+from autovi.numbers import how_many, number, with_error
+from autovi.plan.display import INDENT, LEFT, plan_html, plan_text, terminal_width, wrapped
+from autovi.result.graph import model_graph
+
+if TYPE_CHECKING:
+    from autovi.result.fit import Fit
+
+# What k-hat is at most -> what it is read as.
+VERDICTS = {
+    -inf: "q is the posterior, to rounding",
+    0.5: "q is close",
+    0.7: "usable; importance weighting corrects it",
+    1.0: "do not trust intervals and tails",
+    inf: "q misses a part of the posterior, or has not converged",
+}
+TOO_FEW = "fewer than 30 draws"
+
+
+def verdict(khat: float) -> str:
+    """What to think of a fit with this k-hat, as the table in docs/results.md has it.
+
+    >>> verdict(0.6)
+    'usable; importance weighting corrects it'
+    """
+    return TOO_FEW if isnan(khat) else next(said for most, said in VERDICTS.items() if khat <= most)
+
+
+def fit_text(fit: Fit, width: int | None = None) -> str:
+    """The fit in lines of at most `width` columns (None: those of the terminal). It never raises."""
+    width = terminal_width() if width is None else width
+    facts = [text for name, said in _facts(fit).items() for text in wrapped(f"{name}: {said}", width)]
+    lines = [*wrapped(_title(fit), width), *wrapped(fit.message, width, INDENT), *facts]
+    return "\n".join([*lines, plan_text(fit.plan, width)])
+
+
+def fit_html(fit: Fit) -> str:
+    """The fit with its plan and, where graphviz is installed, its model drawn. It never raises."""
+    facts = "".join(
+        f"<tr><th {LEFT}>{name}</th><td {LEFT}>{escape(said)}</td></tr>" for name, said in _facts(fit).items()
+    )
+    head = f"<div><strong>{escape(_title(fit))}</strong></div><div>{escape(fit.message)}</div>"
+    drawn = model_graph(fit)
+    graph = f"<details><summary>Model</summary>{drawn}</details>" if drawn else ""
+    return f"<div>{head}<table><tbody>{facts}</tbody></table>{plan_html(fit.plan)}{graph}</div>"
+
+
+def _title(fit: Fit) -> str:
+    return f"Fit: {fit.status}, {how_many(fit.losses.size, 'step')} in {fit.seconds.total:,.1f} s"
+
+
+def _facts(fit: Fit) -> dict[str, str]:
+    """What is known of the quality. What takes long and was not asked for yet is not computed for a look at the fit."""
+    return {"ELBO": _attempt(fit, "elbo", "_elbo", _elbo), "k-hat": _attempt(fit, "khat", "khat", _khat)}
+
+
+def _attempt(fit: Fit, name: str, kept: str, say: Callable[[Fit], str]) -> str:
+    try:
+        quick = not {kept, "draws", "_densities"}.isdisjoint(vars(fit)) or fit._light
+        return say(fit) if quick else f"fit.{name} not computed yet"
+    except Exception as error:  # a look at a fit must not fail, whatever the model does by now
+        return f"fit.{name} cannot be computed: {error}"
+
+
+def _elbo(fit: Fit) -> str:
+    value, se = with_error(fit.elbo, fit.elbo_se)
+    return f"{value} nats, standard error not known" if isnan(fit.elbo_se) else f"{value} ± {se} nats"
+
+
+def _khat(fit: Fit) -> str:
+    return f"{number(fit.khat)} ({verdict(fit.khat)})"

@@ -1,0 +1,87 @@
+"""A fit that goes on: more steps, on the same or on new data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from autovi.model.inputs import Inputs
+from autovi.preparation import prepare
+from autovi.process import computing
+from autovi.run.checks import check_count
+from autovi.run.clock import Seconds
+from autovi.run.engine import Engine
+from autovi.run.learning_rate import rates_of
+from autovi.run.reporting import Report
+from autovi.run.running import Watch, before_the_first_step, ran
+from autovi.run.state import State
+from autovi.run.stopping import Progress
+
+
+@computing()
+def resumed(
+    fit: Any,
+    data: Any,
+    num_steps: int | None,
+    max_steps: int,
+    learning_rate: float | optax.Schedule | None,
+    callback: Callable[[Report], Any] | None,
+    progress_bar: bool | None,
+) -> Any:
+    """See `Fit.resume`."""
+    check_count("num_steps", num_steps, optional=True)
+    check_count("max_steps", max_steps)
+    show = fit.progress_bar if progress_bar is None else progress_bar
+    clock = Seconds()
+    with before_the_first_step(), clock.spent("trace"):
+        progress = _paced(fit, fit.progress.next_leg(num_steps, max_steps, data is not None), learning_rate)
+        progress.schedule(progress.step)  # a schedule of the user's fails here or never
+        engine, inputs = _prepared(fit, data)
+        state = _copied(fit.state, engine, inputs)
+    arrays = jax.device_put(inputs.traced())
+    state = ran(engine, inputs, arrays, state, progress, Watch(callback, show, clock))
+    key = jax.random.fold_in(fit.rng_key, 6)
+    return replace(
+        fit, engine=engine, inputs=inputs, state=state, progress=progress, rng_key=key, seconds=clock, progress_bar=show
+    )
+
+
+def _paced(fit: Any, progress: Progress, learning_rate: Any) -> Progress:
+    if learning_rate is None:
+        return progress
+    rates, schedule = rates_of(learning_rate, fit.options.optimizer)
+    step = progress.step
+    return replace(progress, rates=rates, learning_rate=schedule, learning_rate_start=step, level=0, level_start=step)
+
+
+def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
+    if data is None:
+        fit._check_unchanged()
+        return fit.engine, fit.inputs
+    return prepare(fit.model, data, fit.options)
+
+
+def _copied(state: State, engine: Engine, inputs: Inputs) -> State:
+    """The state for the steps to come, which use it up.
+
+    Raises:
+        ValueError: the new data have other sizes, or what the optimizer remembers is not there.
+    """
+    like = jax.eval_shape(engine.initial_state, inputs.traced(), jax.random.key(0))
+    if state.optimizer is None and like.optimizer is not None:
+        raise ValueError(
+            "resume: this fit was loaded without its optimizer; load it again with "
+            "autovi.load(path, model, optimizer=...)"
+        )
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
+    if shapes(state) != shapes(like):
+        raise ValueError(
+            "resume: with these data the posterior has another shape than in the fit (other sites, or plates of local "
+            "sites of another size); start a new fit from it with autovi.fit(model, data, init=fit)"
+        )
+    return jax.tree.map(jnp.copy, state)

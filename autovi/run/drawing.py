@@ -1,0 +1,157 @@
+"""What is drawn from a fitted posterior: values, log densities, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autovi.compiling import compiler_options
+from autovi.estimators.marginalize import log_conditional
+from autovi.model.execution import site_key
+from autovi.model.traced import weighted
+from autovi.process import computing
+from autovi.program.branches import branches_of
+from autovi.program.surrogate import Step
+from autovi.program.world import World
+from autovi.run.engine import Engine
+
+DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
+VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
+
+
+class Draws(NamedTuple):
+    """Posterior draws with a leading draw axis: values, log likelihoods per observation, and the log density of model
+    and guide on the unconstrained scale. What was not asked for is empty or None."""
+
+    values: dict[str, Any]
+    log_likelihoods: dict[str, Any]
+    log_p: Any
+    log_q: Any
+
+
+@computing()
+def draws(
+    engine: Engine,
+    params: Any,
+    arrays: Mapping[str, Any],
+    rng_key: jax.Array,
+    num_draws: int,
+    kinds: tuple[str, ...],
+) -> Draws:
+    """Posterior draws at full plates, marginalized sites drawn from their exact conditional.
+
+    Of each draw the `kinds` asked for are computed and kept; the draws of a key are the same whatever is kept. They
+    are made in parts, so that no more is held than is kept.
+    """
+    keys = jax.random.split(rng_key, num_draws)
+    part = int(np.clip(DRAWS_BUDGET // max(1, kept_per_draw(engine, kinds)), 1, num_draws))
+    run = engine.kept(("draws", part, kinds), lambda: _compiled_draws(engine, part, kinds))
+    parts = (run(params, arrays, keys[place]) for place in places(num_draws, part))
+    kept, vectors = joined(parts, part, num_draws)
+    # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
+    values = {**kept.values, **(engine.full.from_vectors(vectors) if VALUES in kinds else {})}
+    sites = engine.full.sites
+    order = [n for n in (*sites.latents, *sites.deterministics) if n in values]
+    return kept._replace(values={n: values[n] for n in order})
+
+
+def kept_per_draw(engine: Engine, kinds: tuple[str, ...]) -> int:
+    """How many numbers of each draw are kept."""
+    return sum(prod(engine.full.traced.graph.shape(o)) for o in engine.full.outputs_for(kinds))
+
+
+def places(count: int, part: int) -> list[np.ndarray]:
+    """Which of `count` things belong to each part; the last part is filled up, as another length would be another
+    program."""
+    return [np.arange(i, i + part) % count for i in range(0, count, part)]
+
+
+def joined(parts: Iterable[Any], part: int, count: int) -> Any:
+    """The first `count` rows of trees of arrays that have `part` rows each, put where they stay as they come."""
+    whole: Any = None
+    for number, tree in enumerate(parts):
+        tree = jax.tree.map(np.asarray, tree)
+        if part == count:
+            return tree
+        if whole is None:
+            whole = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), tree)
+        start, end = number * part, min(count, (number + 1) * part)
+        jax.tree.map(lambda to, x, s=start, e=end: to.__setitem__(slice(s, e), x[: e - s]), whole, tree)
+    return whole
+
+
+def _compiled_draws(engine: Engine, part: int, kinds: tuple[str, ...]) -> Any:
+    batch = int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part))
+
+    def all_draws(params: Any, arrays: Any, keys: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+        return jax.lax.map(partial(_draw, engine, params, arrays, batch, kinds), keys, batch_size=batch)
+
+    return jax.jit(all_draws, compiler_options=compiler_options(part * engine.numbers_per_draw))
+
+
+def _draw(
+    engine: Engine, params: Any, arrays: Any, lanes: int, kinds: tuple[str, ...], key: jax.Array
+) -> tuple[Draws, dict[str, jax.Array]]:
+    program = engine.full
+    indices = {n: jnp.arange(p.size) for n, p in engine.program.sites.subsampled.items()}
+    shared = program.shared(params, arrays, indices, (*program.cost_outputs, *program.outputs_for(kinds)))
+    noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
+    world = program.particle(shared, key, noise)
+    forced, log_q = {}, jnp.zeros(())
+    for node in program.plan.marginal:
+        alone, _ = program.owned(node)
+        logits = jnp.moveaxis(log_conditional(branches_of(program, world, node, alone, (), lanes)), 0, -1)
+        forced[node] = jax.random.categorical(site_key(key, node), logits)
+        chosen = jnp.take_along_axis(logits, forced[node][..., None], axis=-1)[..., 0]
+        log_q += jnp.sum(weighted(chosen, 1.0, world.counts(node)))
+    there = (world.forced(forced) if forced else world).with_priors()
+    densities = _log_densities(there, log_q) if DENSITIES in kinds else (None, None)
+    values = program.read_values(there) if VALUES in kinds else {}
+    likelihoods = program.read_likelihoods(there) if LIKELIHOODS in kinds else {}
+    blocks = {block for block, _ in program.places.values()} if VALUES in kinds else set()
+    vectors = {block: there.nodes[block].draw.value for block in blocks}
+    return Draws(values, likelihoods, *densities), vectors
+
+
+def _log_densities(world: World, log_q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of a particle under model and guide; `log_q` is that of the sites that are summed out."""
+    terms, together = world.all_terms()
+    log_p = sum(jnp.sum(t) for t in [*together, *(t for n, t in terms.items() if n.startswith("p:"))])
+    return jnp.asarray(log_p), jnp.asarray(log_q - sum(jnp.sum(t) for n, t in terms.items() if n.startswith("q:")))
+
+
+@computing()
+def batch_log_weights(engine: Engine, params: Any, arrays: Any, rng_key: jax.Array, num_draws: int) -> np.ndarray:
+    """Estimates of log p(x, z) - log q(z), each of a posterior draw on a batch of its own, as a step makes them: their
+    mean is the ELBO. Their spread is that of the draws and that of the batches."""
+    program = engine.program
+
+    def one(params: Any, arrays: Any, key: jax.Array) -> jax.Array:
+        batch, indices = engine.source.next(arrays, jnp.zeros((), jnp.int32), key)
+        return Step(program, program.seen(params, indices), batch, indices, key, 1).log_weights[0]
+
+    def every(params: Any, arrays: Any, keys: jax.Array) -> jax.Array:
+        return jax.lax.map(partial(one, params, arrays), keys)
+
+    run = engine.kept(("batches", num_draws), lambda: jax.jit(every, compiler_options=compiler_options()))
+    return np.asarray(run(params, arrays, jax.random.split(rng_key, num_draws)))
+
+
+@computing()
+def gradients(engine: Engine, params: Any, estimator_params: Any, arrays: Any, rng_key: jax.Array, repeats: int) -> Any:
+    """`repeats` independent gradient estimates, stacked in front, as Adam would see them."""
+    grad = jax.grad(lambda *args: engine.estimate(*args)[0])
+
+    def every(params: Any, own: Any, arrays: Any, keys: jax.Array) -> Any:
+        return jax.lax.map(lambda key: grad(params, own, arrays, key), keys)
+
+    # Optimized: quickly compiled code may compute the argument of a maximum twice, with other rounding, so that no
+    # entry equals the maximum, and the gradient is 0 / 0.
+    run = engine.kept(("gradients", repeats), lambda: jax.jit(every, compiler_options=compiler_options()))
+    return run(params, estimator_params, arrays, jax.random.split(rng_key, repeats))

@@ -1,0 +1,75 @@
+"""One run from its start to its end: compiled, started, optimized, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from autovi.model.inputs import Inputs
+from autovi.run.checks import check_end, check_start
+from autovi.run.clock import Seconds
+from autovi.run.engine import Engine
+from autovi.run.loop import optimize
+from autovi.run.origin import Origin
+from autovi.run.reporting import LOG, Report, called
+from autovi.run.state import State
+from autovi.run.stopping import Progress
+
+
+class Run(NamedTuple):
+    """What a run leaves; `rng_key` is for what is drawn from the result."""
+
+    state: State
+    progress: Progress
+    rng_key: jax.Array
+
+
+class Watch(NamedTuple):
+    """Who looks on: a callback, the progress bar, the clock."""
+
+    callback: Callable[[Report], Any] | None
+    progress_bar: bool
+    clock: Seconds
+
+
+@contextmanager
+def before_the_first_step() -> Iterator[None]:
+    """Ctrl-C inside ends in one sentence: there is nothing to return yet."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped by Ctrl-C before the first step: there is no fit") from None
+
+
+def started(
+    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch
+) -> tuple[State, jax.Array]:
+    """The state before the first step, and the key for the result.
+
+    Raises:
+        ValueError: no starting point has a finite ELBO.
+    """
+    start, _ = engine.compile(arrays, rng_key, origin, watch.clock, watch.progress_bar)
+    with watch.clock.spent("run"):
+        state, tried, result_key = start(arrays, rng_key)
+        check_start(engine, jax.tree.map(np.asarray, tried), inputs)
+    return state, result_key
+
+
+def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:
+    """The state after the last step, with status and message in `progress`. The given state is used up."""
+    with watch.clock.spent("trace"):
+        compiling = engine.chunk(state, arrays)
+    chunk = engine.waited(compiling, watch.clock, watch.progress_bar)
+    callback = watch.callback
+    told = None if callback is None else lambda state: called(callback, engine.program, state, progress)
+    LOG.info("%d particles a step, %d cost terms", engine.num_particles, len(engine.program.term_names))
+    with watch.clock.spent("run"):
+        state = optimize(chunk, state, arrays, progress, progress_bar=watch.progress_bar, told=told)
+        check_end(engine, progress, state, inputs)
+    LOG.info("%s after %d steps: %s", progress.status, progress.step, progress.message)
+    return state

@@ -1,0 +1,213 @@
+"""A fit as text and as HTML, what a summary leaves out, and what completion shows."""
+
+import importlib.util
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import autovi
+from autovi.plan.display import plan_text
+from autovi.result import display
+from autovi.result.constants import constant_elements
+from autovi.result.display import fit_html, fit_text, verdict
+from autovi.result.graph import model_graph
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def model(y):
+    corr = numpyro.sample("L", dist.LKJCholesky(3, 2.0))
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0).expand([3]).to_event(1))
+    numpyro.deterministic("corr", corr @ corr.T)
+    numpyro.deterministic("grid", jnp.arange(2.0))
+    numpyro.deterministic("large", scale > 50.0)
+    on = numpyro.sample("on", dist.Bernoulli(0.5))
+    numpyro.deterministic("twice", 2.0 * on)
+    with numpyro.plate("row", len(y)):
+        numpyro.sample("y", dist.MultivariateNormal(9.0 * on, scale_tril=scale[:, None] * corr), obs=y)
+
+
+Y = 9.0 + np.random.default_rng(0).normal(size=(20, 3))
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return autovi.fit(model, {"y": Y}, num_steps=60, num_draws=200, progress_bar=False)
+
+
+def said(fit):
+    """The first lines of the fit, those before the plan, without their breaks."""
+    return re.sub(r"\s+", " ", fit_text(fit, 80).split("\nPlan:")[0])
+
+
+# --- print(fit) ------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_prints_how_it_ended_how_good_it_is_and_its_plan(fit, monkeypatch):
+    lines = fit_text(fit, 80).splitlines()
+    assert lines[:2] == [
+        f"Fit: max_steps, 60 steps in {fit.seconds:.1f} s",
+        "    ran the 60 steps asked for; whether they suffice was not tested",
+    ]
+    value, se = re.fullmatch(r"ELBO: (-[\d.,]+) ± ([\d.,]+) nats", lines[2]).groups()
+    assert float(value) == pytest.approx(fit.elbo, abs=fit.elbo_se)
+    assert float(se) == pytest.approx(fit.elbo_se, rel=0.06)
+    assert lines[3].startswith("k-hat: ") and lines[3].endswith(f"({verdict(fit.khat)})")
+    assert "\n".join(lines[4:]) == plan_text(fit.plan, 80)
+    for width in (40, 80, 120):
+        assert max(map(len, fit_text(fit, width).splitlines())) <= width
+    monkeypatch.setenv("COLUMNS", "100")
+    assert str(fit) == repr(fit) == fit_text(fit, 100)
+
+
+def test_the_verdicts_are_those_of_the_docs():
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|$", (ROOT / "docs" / "results.md").read_text(), re.MULTILINE)
+    table = dict(rows[rows.index(("k-hat", "Read it as")) + 1 :][:6])
+    cases = {"−inf": -np.inf, "below 0.5": 0.2, "0.5 to 0.7": 0.6, "0.7 to 1": 0.9, "above 1, inf": 1.2, "nan": np.nan}
+    assert list(table) == list(cases)
+    for row, khat in cases.items():
+        assert verdict(khat) in table[row].replace("*", ""), row
+    assert verdict(np.inf) == verdict(1.2) and verdict(0.7) == verdict(0.6) and verdict(-3.0) == verdict(0.2)
+
+
+def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
+    fresh = replace(fit)
+    fresh.__dict__["_light"] = False
+    monkeypatch.setattr(type(fit), "_draw", lambda *a: pytest.fail("draws are made"))
+    assert said(fresh).endswith("ELBO: fit.elbo not computed yet k-hat: fit.khat not computed yet")
+    fresh.__dict__["draws"] = fit.draws  # made by now, so that both are quick
+    assert said(fresh) == said(fit)
+
+
+def test_a_model_that_has_changed_since_is_said_in_the_line():
+    shift = [0.0]
+
+    def moved(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal(0.0, 1.0)) + shift[0], 1.0), obs=y)
+
+    changed = autovi.fit(moved, {"y": 1.0}, num_steps=5, progress_bar=False)
+    shift[0] = 1.0
+    assert "ELBO: fit.elbo cannot be computed: the model has changed since the fit" in said(changed)
+    assert "the model has changed since the fit" in fit_html(changed)
+    assert max(map(len, fit_text(changed, 80).splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("elbo", "se", "text"),
+    [
+        (-1234.5678, 0.0123, "-1,234.568 ± 0.012 nats"),
+        (-31.5, np.nan, "-31.5 nats, standard error not known"),
+        (-np.inf, np.nan, "minus infinity nats, standard error not known"),
+        (-2.0, 0.0, "-2 ± 0 nats"),
+    ],
+)
+def test_what_is_said_of_an_elbo(elbo, se, text):
+    assert display._elbo(SimpleNamespace(elbo=elbo, elbo_se=se)) == text
+
+
+# --- notebooks -------------------------------------------------------------------------------------------------------
+
+
+def test_html_has_what_the_text_has(fit, monkeypatch):
+    monkeypatch.setattr(display, "model_graph", lambda fit: "")
+    html = fit._repr_html_()
+    assert html == fit_html(fit) and fit.plan._repr_html_() in html and "<details>" not in html
+    assert "<strong>Fit: max_steps, 60 steps in" in html and f"({verdict(fit.khat)})</td>" in html
+    monkeypatch.setattr(display, "model_graph", lambda fit: "<svg></svg>")
+    assert "<details><summary>Model</summary><svg></svg></details>" in fit_html(fit)
+
+
+@pytest.fixture
+def with_graphviz(monkeypatch):
+    monkeypatch.setattr("autovi.result.graph.find_spec", lambda name: object())
+    monkeypatch.setattr("autovi.result.graph.which", lambda name: "/usr/bin/dot")
+
+
+def test_the_model_is_drawn_with_its_arguments(fit, with_graphviz, monkeypatch):
+    asked = []
+
+    def render(model, args, kwargs):
+        asked.append((model, args, {n: np.shape(a) for n, a in kwargs.items()}))
+        return SimpleNamespace(pipe=lambda format: b'<?xml version="1.0"?><svg width="9pt"><g/></svg>')
+
+    monkeypatch.setattr(numpyro, "render_model", render)
+    assert model_graph(fit) == '<svg style="max-width: 100%; height: auto" width="9pt"><g/></svg>'
+    assert asked == [(model, (), {"y": (20, 3)})]
+
+
+def test_a_model_that_cannot_be_drawn_is_left_out(fit, with_graphviz, monkeypatch):
+    def render(*args):
+        raise NotImplementedError
+
+    monkeypatch.setattr(numpyro, "render_model", render)
+    assert model_graph(fit) == ""
+    monkeypatch.setattr("autovi.result.graph.which", lambda name: None)
+    monkeypatch.setattr(numpyro, "render_model", lambda *args: pytest.fail("graphviz is not there"))
+    assert model_graph(fit) == ""
+
+
+@pytest.mark.skipif(not (importlib.util.find_spec("graphviz") and shutil.which("dot")), reason="needs graphviz")
+def test_graphviz_draws_it(fit):
+    assert model_graph(fit).startswith("<svg") and ">scale<" in model_graph(fit)
+
+
+# --- summary ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_leaves_constants_out_and_keeps_what_could_vary(fit):
+    table = fit.summary()
+    lower = ["L[1, 0]", "L[1, 1]", "L[2, 0]", "L[2, 1]", "L[2, 2]"]
+    off = [f"corr[{i}, {j}]" for i in range(3) for j in range(3) if i != j]
+    each = [f"{name}[{i}]" for name in ("scale", "large") for i in range(3)]
+    # `on` is 1 in every draw, and no scale is above 50: findings, not constants.
+    assert set(table.index) == {*lower, *off, *each, "on", "twice"}
+    assert float(table["sd"].astype(float)["on"]) == 0.0 == float(table["sd"].astype(float)["large[0]"])
+    assert float(table["mean"].astype(float)["L[1, 1]"]) == pytest.approx(
+        fit.draws.values["L"][:, 1, 1].mean(), abs=0.01
+    )
+
+
+def test_a_part_of_the_summary_and_other_forms_of_it(fit):
+    assert list(fit.summary(var_names=["on", "L"]).index)[:2] == ["on", "L[1, 0]"]
+    assert list(fit.summary(var_names=["L"], coords={"L_dim_0": [0, 1]}).index) == ["L[1, 0]", "L[1, 1]"]
+    assert list(fit.summary(var_names=["cor"], filter_vars="like").index)[0] == "corr[0, 1]"
+    assert len(fit.summary(group="posterior_predictive")) == 60
+    assert "grid" in fit.summary(fmt="xarray")
+
+
+def test_which_elements_are_constant(fit):
+    found = constant_elements(fit, fit.draws.values)
+    assert set(found) == {"L", "corr", "grid"}
+    np.testing.assert_array_equal(found["L"], np.triu(np.ones((3, 3), bool), 1) | (np.arange(9).reshape(3, 3) == 0))
+    np.testing.assert_array_equal(found["corr"], np.eye(3, dtype=bool))
+    assert found["grid"].all()
+
+
+def test_a_point_estimate_is_no_constant():
+    def point(y):
+        w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.sample("y", dist.Normal(w.sum(), 1.0), obs=y)
+
+    options = {"families": {"w": "delta"}, "num_steps": 5, "num_draws": 10, "progress_bar": False}
+    found = autovi.fit(point, {"y": 1.0}, **options)
+    assert list(found.summary().index) == ["w[0]", "w[1]"]
+
+
+# --- completion ------------------------------------------------------------------------------------------------------
+
+
+def test_completion_shows_public_names_only(fit):
+    assert set(dir(autovi)) == {*autovi.__all__, "__version__"}
+    shown = set(dir(fit))
+    assert {"elbo", "khat", "plan", "sample", "summary", "status", "message", "seconds"} <= shown
+    assert not [n for n in shown if n.startswith("_")]
+    assert not shown & {"engine", "inputs", "state", "progress", "raw_params", "saved_plan"}
+    assert all(getattr(type(fit), n, None).__doc__ for n in shown if hasattr(type(fit), n))

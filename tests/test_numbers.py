@@ -1,0 +1,94 @@
+"""Numbers as they are said, and the sentence on the loss in which they are."""
+
+import doctest
+
+import numpy as np
+import pytest
+
+from autovi import numbers
+from autovi.numbers import how_many, nats, number, with_error
+from autovi.run.stopping import CHUNK, WINDOW, Progress, Verdict
+
+
+def test_examples_in_the_docstrings():
+    tried = doctest.testmod(numbers)
+    assert (tried.failed, tried.attempted) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0"),
+        (1e-4, "0.0001"),
+        (9.9e-5, "less than 0.0001"),
+        (-1e-9, "less than 0.0001"),
+        (0.00123, "0.0012"),
+        (0.0999, "0.1"),
+        (1.2345678, "1.2"),
+        (99.9, "100"),
+        (1234.5, "1,200"),
+        (999_999, "1 million"),
+        (1.26e9, "1.3 billion"),
+        (-5.4e11, "-540 billion"),
+        (3.4e80, "more than 10^80"),
+        (-3.4e80, "less than -10^80"),
+        (np.inf, "infinity"),
+        (-np.inf, "minus infinity"),
+        (np.nan, "NaN"),
+        (np.float32(0.25), "0.25"),
+    ],
+)
+def test_numbers(value, said):
+    assert number(value) == said
+
+
+def test_counts_and_nats():
+    assert (how_many(1, "step"), how_many(0, "step"), how_many(12_345)) == ("1 step", "0 steps", "12,345")
+    assert (nats(1.04), nats(1.1), nats(np.inf)) == ("1 nat", "1.1 nats", "infinitely many nats")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (12345.678, 0.0196, ("12,345.678", "0.020")),
+        (-5_123_456.71, 3.24, ("-5,123,456.7", "3.2")),
+        (1234.5, 120.0, ("1,234", "120")),
+        (-0.00001, 0.0064, ("0.0000", "0.0064")),
+        (-31.4159265, 1e-7, ("-31.4159", "less than 0.0001")),
+        (-31.4159265, 0.0, ("-31.4159", "0")),
+        (2.5, np.nan, ("2.5", "NaN")),
+        (3.4e80, 1.0, ("more than 10^80", "1")),
+    ],
+)
+def test_a_number_with_its_error(value, error, said):
+    assert with_error(value, error) == said
+
+
+@pytest.mark.parametrize(
+    ("fall", "se", "said"),
+    [
+        (0.00851, 0.0064, "still fell by 0.0085 nats (standard error 0.0064)"),
+        (-0.0123, 0.0341, "rose by 0.012 nats (standard error 0.034)"),
+        (0.00001, 0.0064, "did not fall (standard error 0.0064 nats)"),
+        (0.0, 0.0, "did not fall (standard error 0 nats)"),
+        (-3.4e80, 1e79, "rose by more than 10^80 nats (standard error more than 10^79)"),
+    ],
+)
+def test_what_the_loss_did(fall, se, said):
+    assert Verdict(fall, se, 800).said == said
+
+
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [
+        (1e-5, "it still fell by 0.0040 nats (standard error 0.0006)"),
+        (-1e-3, "it rose by 0.400 nats"),
+        (0, "it did not"),
+    ],
+)
+def test_the_message_of_a_standing_loss(slope, said):
+    """With rates of one level: the halves of a window of 800 steps are 400 steps apart."""
+    progress = Progress(None, 10_000, (1.0,))
+    progress.losses, progress.step = [5.0 - slope * np.arange(WINDOW * CHUNK)], WINDOW * CHUNK
+    assert progress.stands_still()
+    assert progress.message.startswith(f"the loss stands still: between the halves of the last 800 steps {said}")
