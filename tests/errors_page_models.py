@@ -1,6 +1,7 @@
 """Models and guides with one fault each, for the rows of docs/errors.md."""
 
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,16 @@ def unobserved(y=None):
 
 def random(y):
     mu = numpyro.sample("mu", dist.Normal(np.random.normal(), 1.0))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[0])
+
+
+def random_of_its_own(y):
+    mu = numpyro.sample("mu", dist.Normal(np.random.default_rng().normal(), 1.0))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[0])
+
+
+def timed(y):
+    mu = numpyro.sample("mu", dist.Normal(time.perf_counter(), 1.0))
     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y[0])
 
 

@@ -280,6 +280,10 @@ CASES = {
     # After the fit
     "a global or closure that the model reads has changed since the fit": [changed],
     "`predict` with other columns than the fit had": [lambda: fitted_columns().predict({"x": np.ones((4, 2))})],
+    "a model that draws from a random generator of its own, or reads the clock": [
+        lambda: fit(m.random_of_its_own)().elbo,
+        lambda: fit(m.timed)().elbo,
+    ],
     "`save` into a folder that is not there (`FileNotFoundError`), or to the path of a folder (`IsADirectoryError`)": [
         lambda: fitted().save("runs/fit.autovi"),
         lambda tmp_path: fitted().save(tmp_path),
