@@ -107,7 +107,7 @@ def _arrived(content: bytes, baggage: Baggage) -> Any:
     try:
         return restored_fit(arrays, meta, **{**baggage._asdict(), "arguments": arguments})
     except (ValueError, TypeError) as error:
-        raise ValueError(f"the pickled fit: {error}") from error
+        raise ValueError(f"pickle: {error}") from error
 
 
 def _baggage(fit: Fit) -> Baggage:

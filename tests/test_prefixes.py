@@ -9,7 +9,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "autovi"
 FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if "implicit" not in p.relative_to(PACKAGE).parts]
 # {} stands for what is filled in: "site {}: ...", "{}: ...", "batch_size[{}]: ...", "rng_key: ..."
-PREFIX = re.compile(r"^([a-zA-Z_]+|\{\})(\[\{\}\])?( \{\})?( \([^)]*\))?: |^data(\[\{\}\])? (has|is|does) ")
+PREFIX = re.compile(
+    r"^([a-zA-Z_]+(, [a-zA-Z_]+)*|\{\})(\[\{\}\])?( \{\})?( \([^)]*\))?: |^data(\[\{\}\])? (has|is|does) "
+)
 ERRORS = {"ValueError", "TypeError", "SiteError", "_Refused", "FileNotFoundError", "IsADirectoryError", "ImportError"}
 
 
@@ -18,7 +20,7 @@ def text_of(node):
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+        return "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return text_of(node.left)
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "with_places":
@@ -31,7 +33,7 @@ def messages(source):
         call = node.exc if isinstance(node, ast.Raise) else None
         if isinstance(call, ast.Call) and ast.unparse(call.func) in ERRORS and call.args:
             text = text_of(call.args[0])
-            if text is not None and text != "{}":
+            if text is not None and not text.startswith(("{}{}", "{}, ")) and text != "{}":
                 yield node.lineno, text
 
 

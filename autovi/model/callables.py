@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import jax
 from numpyro.infer.autoguide import AutoGuide
 
 from autovi.model.libraries import is_of_jax
@@ -49,8 +50,8 @@ def _transformed(function: Any, what: str) -> str | None:
     if isinstance(function, FunctionType):
         if not (makers := _makers(function)):
             return None
-        name = makers[-1]
-    elif is_of_jax(kind):
+        name = next((made for made in makers if hasattr(jax, made)), makers[-1])
+    elif is_of_jax(kind) and not isinstance(function, functools.partial):  # jax.tree_util.Partial is one
         name = {"PjitFunction": "jit"}.get(kind.__name__, kind.__name__)
     else:
         return None
@@ -64,14 +65,17 @@ def _transformed(function: Any, what: str) -> str | None:
 
 
 def _makers(function: Any) -> list[str]:
-    """The functions of JAX that wrapped this one, the innermost last."""
+    """The functions of JAX that wrapped this one, the outermost first. A context of JAX's transforms nothing."""
     # JAX gives its wrappers the name and module of what they wrap; the namespace in which they were made stays JAX's.
     if not isinstance(function, FunctionType):
         return []
     if str(function.__globals__.get("__name__", "")).split(".")[0] not in ("jax", "jaxlib"):
         return []
+    name = function.__code__.co_qualname.split(".")[0]
+    if isinstance(function.__globals__.get(name), type):
+        return []
     inside = [cell.cell_contents for cell in function.__closure__ or ()]
-    return [function.__code__.co_qualname.split(".")[0], *(name for part in inside for name in _makers(part))]
+    return [name, *(made for part in inside for made in _makers(part))]
 
 
 def _class(function: Any, what: str) -> str | None:

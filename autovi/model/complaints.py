@@ -77,7 +77,7 @@ def _sentence(error: Exception, about: Circumstances) -> str | None:
 
 def _of_nothing(error: Exception, about: Circumstances) -> str | None:
     """None where a value is needed."""
-    if "None" not in str(error) or not isinstance(error, TypeError | AttributeError | ValueError):
+    if "None" not in str(error) or not isinstance(error, TypeError | AttributeError | ValueError | Warning):
         return None
     arguments = _absent(about)
     found: list[tuple[str, str]] = []

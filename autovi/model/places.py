@@ -44,7 +44,8 @@ def here(until: CodeType) -> Place | None:
 
 def with_places(message: str, *places: Place | None) -> str:
     """A message that ends with lines of the user's, the innermost last."""
-    return "\n".join([message, *(str(place) for place in places[-MAX_SHOWN:] if place is not None)])
+    lines = dict.fromkeys(str(place) for place in places if place is not None)
+    return "\n".join([message, *list(lines)[-MAX_SHOWN:]])
 
 
 def places_of(error: BaseException) -> list[Place]:
@@ -116,7 +117,7 @@ def code(node: ast.AST) -> str:
 def cause_of(error: BaseException) -> BaseException | None:
     """What a complaint is raised from: nothing, so that frames of JAX and NumPyro do not hide the user's line, unless
     JAX is told to show them (JAX_TRACEBACK_FILTERING=off)."""
-    return error if jax.config.values["jax_traceback_filtering"] == "off" else None
+    return error if getattr(jax.config, "jax_traceback_filtering", None) == "off" else None
 
 
 def _is_users(frame: FrameType) -> bool:
@@ -128,6 +129,8 @@ def _is_users(frame: FrameType) -> bool:
 def _covering(node: ast.AST, start: tuple[int, int], end: tuple[int, int]) -> Iterator[ast.AST]:
     """The nodes that hold a stretch of the source, from outside to inside."""
     for child in ast.iter_child_nodes(node):
+        for decorator in getattr(child, "decorator_list", ()):  # they stand before what they belong to
+            yield from _covering(ast.Expr(decorator), start, end)
         here = getattr(child, "lineno", None), getattr(child, "col_offset", None)
         there = getattr(child, "end_lineno", None), getattr(child, "end_col_offset", None)
         if None in (*here, *there):  # arguments, comprehensions: they have no place, what is in them has

@@ -124,7 +124,7 @@ def from_bytes(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any
 def _read(file: IO[bytes], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
         raise ValueError(
-            f"{path!r} is not a file that autovi wrote, or its beginning is lost. Give the path of a "
+            f"path {path!r}: it is not a file that autovi wrote, or its beginning is lost. Give the path of a "
             "file from `fit.save` or of a checkpoint."
         )
     file.seek(0)
@@ -136,7 +136,7 @@ def _read(file: IO[bytes], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     # KeyError, OverflowError and others: all of them mean the same thing here.
     except Exception as error:
         raise ValueError(
-            f"{path!r} is damaged or cut short ({type(error).__name__}: {error}). Nothing of it was "
+            f"path {path!r}: it is damaged or cut short ({type(error).__name__}: {error}). Nothing of it was "
             "loaded; use another copy, or save again."
         ) from error
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from autovi.analysis.bounds import bounded_by
 from autovi.analysis.singular import singular_operations
-from autovi.model.inputs import Inputs
 from autovi.numbers import how_many
 from autovi.plan.coupling import warning
 from autovi.program.program import Program
@@ -20,6 +19,7 @@ from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 if TYPE_CHECKING:
+    from autovi.model.inputs import Inputs
     from autovi.model.trial import Trial
 
 

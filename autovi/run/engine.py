@@ -14,6 +14,7 @@ from autovi.analysis.structure import Structure
 from autovi.compiling import compiler_options
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
+from autovi.model.repeatable import check_same_again
 from autovi.model.targets import trace_program
 from autovi.model.trial import Trial, run_at_origin
 from autovi.process import computing
@@ -147,15 +148,17 @@ class Engine:
         """The same after a check that they still compute what they did. `at_rest` as in `Fingerprint.still`.
 
         Raises:
-            ValueError: something that they read (a global, a closure) is no longer what it was.
+            ValueError: something that they read (a global, a closure) is no longer what it was, or they differ from run
+                to run.
         """
         traced, _ = trace_program(model, guide, inputs, self.lengths)
         if not self.fingerprint.still(traced.fingerprint, at_rest):
+            # A model that differs from run to run has not been changed by anybody.
+            check_same_again(traced, lambda: trace_program(model, guide, inputs, self.lengths)[0])
             what = "it" if guide is None else "it, or its guide,"
             raise ValueError(
                 f"model: {what} has changed since the fit: something that it reads besides its arguments (a global, a "
-                "closure, an attribute) is another now, or it draws random numbers or reads the clock itself; pass it "
-                "as data, or fit again"
+                "closure, an attribute) is another now; pass it as data, or fit again"
             )
         self.use(model, guide)
 

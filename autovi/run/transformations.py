@@ -61,7 +61,8 @@ def _name(given: Any) -> str | None:
 def _number(given: Any) -> str | None:
     if isinstance(given, bool) or not isinstance(given, int | float | np.number):
         return None
-    return f"the number {given}; if that is the learning rate, write optimizer=optax.adam({given})"
+    rate = f"learning_rate={given} or optimizer=optax.adam({given})"
+    return f"the number {given}; if that is the learning rate, write {rate}"
 
 
 def _of_numpyro(given: Any) -> str | None:
@@ -90,7 +91,7 @@ def _schedule(given: Any) -> str | None:
         return None
     if getattr(rate, "shape", None) != () or not jnp.issubdtype(rate.dtype, jnp.floating):
         return None
-    return "a schedule of learning rates; write optimizer=optax.adam(schedule)"
+    return "a schedule of learning rates; write learning_rate=schedule or optimizer=optax.adam(schedule)"
 
 
 KINDS: tuple[Callable[[Any], str | None], ...] = (_name, _number, _of_numpyro, _not_called, _schedule)

@@ -18,7 +18,7 @@ def test_bytes_are_those_of_the_file(tmp_path):
     assert content == (tmp_path / "file").read_bytes()
     again, same = storage.from_bytes(content, "bytes")
     assert same == meta and again["a"].tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="'bytes' is damaged or cut short"):
+    with pytest.raises(ValueError, match="'bytes': it is damaged or cut short"):
         storage.from_bytes(content[:-30], "bytes")
 
 

@@ -58,7 +58,7 @@ def plot(
     except ImportError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
-        raise ImportError("plots need matplotlib: pip install 'autovi[plots]'") from error
+        raise ImportError("plot: it needs matplotlib: pip install 'autovi[plots]'") from error
     return draw(fit, kind, var_names, coords, ax)
 
 
