@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
 
+from autovi.analysis.let_through import NAN_REMEDY, nan_let_through
 from autovi.analysis.singular import singular_operations
-from autovi.model.inputs import Inputs
-from autovi.model.traced import data_input
 from autovi.plan.coupling import warning
 from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
 from autovi.run.state import State
 from autovi.run.stopping import Progress
+
+if TYPE_CHECKING:
+    from autovi.model.inputs import Inputs
 
 
 def check_start(program: Program, start: Start, inputs: Inputs) -> None:
@@ -28,7 +29,7 @@ def check_start(program: Program, start: Start, inputs: Inputs) -> None:
     """
     never = [n for n, finite in zip(program.term_names, np.any(start.finite, axis=0), strict=True) if not finite]
     outside = [name for name, inside in start.inside.items() if not np.any(inside)]
-    if through := nan_let_through(program, inputs, [*never, *(f"p:{name}" for name in outside)]):
+    if through := nan_let_through(program.traced, inputs, [*never, *(f"p:{name}" for name in outside)]):
         raise ValueError(f"{through}, whose density is NaN there; {NAN_REMEDY}")
     for name, inside in start.inside.items():
         if not np.any(inside):
@@ -65,25 +66,6 @@ def _impossible(program: Program, terms: Sequence[str]) -> str:
     )
 
 
-def nan_let_through(program: Program, inputs: Inputs, terms: Sequence[str]) -> str:
-    """Which argument with NaN (see `allow_nan`) one of these terms of the density depends on; "" if none does."""
-    graph = program.traced.graph
-    for name in inputs.with_nan() if inputs.allow_nan else []:
-        var = graph.inputs.get(data_input(name))
-        reached = None if var is None else graph.downstream([var])  # None: the data are constants of the program
-        for term in terms:
-            output = graph.outputs.get(term)
-            if reached is None or (output is not None and not isinstance(output, Literal) and output in reached):
-                return f"data[{name!r}] has NaN, which the model lets through to site {term.split(':', 1)[1]!r}"
-    return ""
-
-
-NAN_REMEDY = (
-    "drop those elements, or mask them in the model (numpyro.handlers.mask) and put a number in their place "
-    "(jnp.nan_to_num)"
-)
-
-
 def check_end(engine: Engine, progress: Progress, state: State, inputs: Inputs) -> None:
     """Sets status and message from what the loop counted."""
     losses = np.concatenate([*progress.losses, np.zeros(0)])
@@ -101,7 +83,7 @@ def check_end(engine: Engine, progress: Progress, state: State, inputs: Inputs) 
                 f"; the support of {moving[0]!r} moves with its parameters, and where the guide lets it leave an "
                 "observation behind the ELBO is minus infinity: give the parameter a support that the data allow"
             )
-        through = nan_let_through(engine.program, inputs, [f"p:{name}" for name in where])
+        through = nan_let_through(engine.program.traced, inputs, [f"p:{name}" for name in where])
         said += f"; {through}: {NAN_REMEDY}" if through else _remedy(engine, state, where)
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":
