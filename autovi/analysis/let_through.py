@@ -24,5 +24,6 @@ def nan_let_through(traced: Traced, inputs: Inputs, terms: Sequence[str]) -> str
         for term in terms:
             output = graph.outputs.get(term)
             if reached is None or (output is not None and not isinstance(output, Literal) and output in reached):
-                return f"data[{name!r}] has NaN, which the model lets through to site {term.split(':', 1)[1]!r}"
+                lets = "may let" if reached is None else "lets"
+                return f"data[{name!r}] has NaN, which the model {lets} through to site {term.split(':', 1)[1]!r}"
     return ""
