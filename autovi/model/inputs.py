@@ -167,7 +167,10 @@ def _table(frame: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict[
     labels: dict[str, Labels] = {}
     refused: dict[str, str] = {}
     for column in frame.columns:
-        if not isinstance(column, str):
+        twice = list(frame.columns).count(column) > 1
+        if twice or not isinstance(column, str):
+            fault = "two columns have the name" if twice else "no text, but a column has the name"
+            refused[str(column)] = f"{name}: {fault} {column!r}; rename it"
             continue
         try:
             values[column], found = _read(frame[column], f"{name}[{column!r}]", allow_nan)
