@@ -272,11 +272,13 @@ def _positional_names(model: Callable, count: int) -> list[str]:
 
 
 def _is_leaf(value: Any) -> bool:
-    if is_list_of_data(value):
-        return True
     if type(value) in (list, tuple):  # named tuples stay what they are
-        return len(value) > 0 and all(isinstance(v, int | float | np.number | list) for v in value)
+        return (len(value) > 0 and all(map(_is_number_or_list, value))) or is_list_of_data(value)
     return not isinstance(value, dict | tuple | Columns)
+
+
+def _is_number_or_list(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) or (type(value) is list and _is_leaf(value))
 
 
 def _path_name(path: tuple, positional: list[str]) -> str:
