@@ -239,9 +239,14 @@ def _arguments(data: Any) -> tuple[tuple, dict[str, Any]]:
         return (), dict(data)
     if isinstance(data, tuple):
         return data, {}
+    remedy = (
+        "as one argument it is data=(frame,), with a column for each argument data={c: frame[c] for c in frame.columns}"
+        if is_frame(data)
+        else "a single array is data=(array,)"
+    )
     raise TypeError(
         f"data: expected a dict (keyword arguments of the model), a tuple (positional ones) or None, got "
-        f"{type(data).__name__}; a single array is data=(array,)"
+        f"{type(data).__name__}; {remedy}"
     )
 
 
