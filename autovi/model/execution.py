@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from numpyro import handlers
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
-from numpyro.primitives import CondIndepStackFrame, Messenger
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit
+from numpyro.primitives import CondIndepStackFrame, Messenger, prng_key
 
 # NumPyro keeps the handlers that are at work in one list of the process: two models that run in two threads would see
 # each other's.
@@ -136,9 +136,31 @@ def execute(
     return bind.records
 
 
+class _Drawn(handlers.uncondition):
+    """Draws what is observed, inside a scan too, where later steps then go on from the draws."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", _drawn_at_step))
+        elif not msg.get("_control_flow_done"):  # has been drawn at its step
+            super().process_message(msg)
+
+
+def _drawn_at_step(msg: dict[str, Any]) -> Any:
+    fn = msg["fn"]
+    if not msg["is_observed"] or isinstance(fn, Unit):
+        return None
+    if len(jnp.shape(msg["value"])) > len(fn.shape()):
+        raise ValueError(
+            f"site {msg['name']!r}: inside a scan it is observed with shape {jnp.shape(msg['value'])}, but its "
+            f"distribution has shape {tuple(fn.shape())}: one draw would stand for all; put a numpyro.plate around it"
+        )
+    return fn(rng_key=prng_key(), sample_shape=msg["kwargs"].get("sample_shape") or ())
+
+
 def unobserved(fn: Callable) -> Callable:
-    """The model with its observed sites (not its factors) turned into draws: for posterior predictives."""
-    return handlers.uncondition(fn)
+    """The model with its observed sites (not its factors) turned into draws: for predictives."""
+    return _Drawn(fn)
 
 
 def site_key(rng_key: jax.Array, name: str) -> jax.Array:
