@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -41,6 +41,15 @@ def as_guide_function(guide: Any, inputs: Inputs) -> Callable:
                 guide(*args, **kwargs)
         _SET_UP.add(guide)
     return guide
+
+
+def copied(guide: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy of a guide, which is set up if the guide is. Functions are their own copies."""
+    twin = deepcopy(guide, memo)
+    if guide in _BEFORE:
+        _BEFORE[twin] = deepcopy(_BEFORE[guide], memo)
+        _SET_UP.add(twin)
+    return twin
 
 
 def not_set_up(guide: Any) -> Any:

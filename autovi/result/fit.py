@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from autovi.keys import as_key, is_key
+from autovi.model.guides import copied
 from autovi.model.inputs import Inputs, bind
 from autovi.plan.plan import Plan
 from autovi.process import computing
@@ -315,9 +316,9 @@ class Fit:
         """A copy that shares nothing that could be changed; what is compiled, all fits of one program share."""
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        memo[id(self.engine)] = self.engine
-        kept = {field.name for field in fields(self)} | {"_at_rest"}  # what is computed when asked for is computed anew
-        vars(twin).update({n: deepcopy(v, memo) for n, v in vars(self).items() if n in kept})
+        memo |= {id(self.engine): self.engine, id(self.guide): copied(self.guide, memo)}
+        kept = {n: v for n, v in vars(self).items() if not isinstance(getattr(type(self), n, None), cached_property)}
+        vars(twin).update({n: deepcopy(v, memo) for n, v in kept.items()})  # the rest is computed anew when asked for
         self.engine.use(twin.model, twin.guide)  # whoever of the two lives longer
         return twin
 
