@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 from numpyro import handlers
-from numpyro.contrib.control_flow import scan
+from numpyro.contrib.control_flow import cond, scan
 from numpyro.distributions import constraints
 
 import autovi
@@ -213,8 +213,19 @@ def test_a_scan_that_observes_more_than_it_says():
     def wide(y):
         scan(lambda c, obs: (c, numpyro.sample("y", dist.Normal(0.0, 1.0), obs=obs)), 0.0, y)
 
-    with pytest.raises(ValueError, match=r"site 'y': inside a scan it is observed with shape \(3,\).*numpyro.plate"):
+    with pytest.raises(ValueError, match=r"'y': inside a scan or cond it is observed with shape \(3,\).*numpyro.plate"):
         drawn(wide, {"y": np.zeros((3, 3))})
+
+
+def test_branches():
+    def branching(y):
+        def branch(mean):
+            with numpyro.plate("row", 2):
+                numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+        cond(jnp.sum(y) > 0, lambda _: branch(10.0), lambda _: branch(-10.0), None)
+
+    assert_moments(values(drawn(branching, {"y": np.ones(2)}), "prior_predictive", "y"), np.full(2, 10.0), np.ones(2))
 
 
 def test_one_distribution_for_many_observations_and_one_observation_for_many():

@@ -137,7 +137,7 @@ def execute(
 
 
 class _Drawn(handlers.uncondition):
-    """Draws what is observed, inside a scan too, where later steps then go on from the draws."""
+    """Draws what is observed, inside a scan or cond too, where later steps then go on from the draws."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "control_flow":
@@ -147,12 +147,12 @@ class _Drawn(handlers.uncondition):
 
 
 def _drawn_at_step(msg: dict[str, Any]) -> Any:
-    fn = msg["fn"]
-    if not msg["is_observed"] or isinstance(fn, Unit):
+    if msg["type"] != "sample" or not msg["is_observed"] or isinstance(msg["fn"], Unit):
         return None
+    fn = msg["fn"]
     if len(jnp.shape(msg["value"])) > len(fn.shape()):
         raise ValueError(
-            f"site {msg['name']!r}: inside a scan it is observed with shape {jnp.shape(msg['value'])}, but its "
+            f"site {msg['name']!r}: inside a scan or cond it is observed with shape {jnp.shape(msg['value'])}, but its "
             f"distribution has shape {tuple(fn.shape())}: one draw would stand for all; put a numpyro.plate around it"
         )
     return fn(rng_key=prng_key(), sample_shape=msg["kwargs"].get("sample_shape") or ())
