@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from autovi.keys import as_key
+from autovi.model.guides import copied
 from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
@@ -383,9 +384,9 @@ class Fit:
         """A copy that shares nothing that could be changed; what is compiled, all fits of one program share."""
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        memo[id(self.engine)] = self.engine
-        kept = {field.name for field in fields(self)} | {"_at_rest"}  # what is computed when asked for is computed anew
-        vars(twin).update({n: deepcopy(v, memo) for n, v in vars(self).items() if n in kept})
+        memo |= {id(self.engine): self.engine, id(self.guide): copied(self.guide, memo)}
+        kept = {n: v for n, v in vars(self).items() if not isinstance(getattr(type(self), n, None), cached_property)}
+        vars(twin).update({n: deepcopy(v, memo) for n, v in kept.items()})  # the rest is computed anew when asked for
         self.engine.use(twin.model, twin.guide)  # whoever of the two lives longer
         return twin
 

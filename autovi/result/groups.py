@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.result import export
 from autovi.result.axes import Axes, numbers_of
@@ -66,7 +67,7 @@ def _of_fit(fit: Fit, axes: Axes) -> Groups:
         "log_likelihood": lambda: _chain(fit.log_likelihoods),
         "sample_stats": lambda: _chain(_stats(fit)),
         "observed_data": lambda: fit._observed,
-        "constant_data": lambda: {axes.variable(n): a for n, a in _constant(fit).items()},
+        "constant_data": lambda: {axes.variable(n): a for n, a in constant_data(fit.inputs, fit._observed).items()},
     }
 
 
@@ -80,10 +81,10 @@ def _stats(fit: Fit) -> dict[str, np.ndarray]:
     return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
 
 
-def _constant(fit: Fit) -> dict[str, np.ndarray]:
+def constant_data(inputs: Inputs, observed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The model's array arguments that are not observations, keys of random numbers apart."""
-    observed = fit._observed.values()
-    return {n: a for n, a in numbers_of(fit.inputs).items() if not any(_same_numbers(a, o) for o in observed)}
+    seen = observed.values()
+    return {n: a for n, a in numbers_of(inputs).items() if not any(_same_numbers(a, o) for o in seen)}
 
 
 def _attrs(fit: Fit) -> dict[str, Any]:
