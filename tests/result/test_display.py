@@ -79,11 +79,11 @@ def test_the_verdicts_are_those_of_the_docs():
 
 
 def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
-    fresh = replace(fit)
+    fresh, draws = replace(fit), fit.draws
     fresh.__dict__["_light"] = False
     monkeypatch.setattr(type(fit), "_draw", lambda *a: pytest.fail("draws are made"))
     assert said(fresh).endswith("ELBO: fit.elbo not computed yet k-hat: fit.khat not computed yet")
-    fresh.__dict__["draws"] = fit.draws  # made by now, so that both are quick
+    fresh.__dict__["draws"] = draws  # made by now, so that both are quick
     assert said(fresh) == said(fit)
 
 
@@ -206,6 +206,8 @@ def test_a_point_estimate_is_no_constant():
 
 def test_completion_shows_public_names_only(fit):
     assert set(dir(autovi)) == {*autovi.__all__, "__version__"}
+    for part in (autovi.families, autovi.estimators, autovi.objectives, autovi.implicit):
+        assert dir(part) == sorted(part.__all__)
     shown = set(dir(fit))
     assert {"elbo", "khat", "plan", "sample", "summary", "status", "message", "seconds"} <= shown
     assert not [n for n in shown if n.startswith("_")]
