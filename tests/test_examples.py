@@ -1,5 +1,6 @@
 """Every example runs, and what it finds agrees with an exact answer or a long MCMC run."""
 
+import re
 from pathlib import Path
 
 import arviz as az
@@ -8,6 +9,7 @@ import pytest
 
 from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents
 
+KHAT = re.compile(r"^k-hat: .* \(.+\)$", re.MULTILINE)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -75,7 +77,7 @@ def test_coal_mining(tmp_path, capsys):
     assert_saved(tmp_path, "coal_mining", {"switch", "early", "late"})
     assert list(fit.idata["observed_data"]["disasters"].coords["year"].values) == list(range(1851, 1963))
     printed = capsys.readouterr().out
-    assert "switch" in printed and "The last year of the higher rate" in printed
+    assert "switch" in printed and "The last year of the higher rate" in printed and KHAT.search(printed)
 
 
 def test_eight_schools(tmp_path, capsys):
@@ -92,12 +94,14 @@ def test_eight_schools(tmp_path, capsys):
 
     assert_saved(tmp_path, "eight_schools", {"mu", "tau", "z", "theta"})
     assert list(fit.idata["posterior"]["theta"].coords["school"].values) == eight_schools.SCHOOLS
-    assert "mu" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "mu" in printed and KHAT.search(printed)
 
 
 @pytest.mark.slow
-def test_mixed_latents():
+def test_mixed_latents(capsys):
     fit = mixed_latents.main(progress_bar=False)
+    assert KHAT.search(capsys.readouterr().out)
 
     _, truth = mixed_latents.simulate()
     # The best rule for these components, knowing all parameters, is wrong on about 1 % of the points.
@@ -107,8 +111,9 @@ def test_mixed_latents():
 
 
 @pytest.mark.slow
-def test_custom_guide():
+def test_custom_guide(capsys):
     fit = custom_guide.main(progress_bar=False)
+    assert KHAT.search(capsys.readouterr().out)
 
     mean, covariance = custom_guide.exact_posterior(**custom_guide.simulate())
     sd = np.sqrt(np.diag(covariance))
@@ -141,6 +146,6 @@ def test_readme_example(capsys):
     namespace: dict = {}
     exec(compile(code, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("switch", "early", "late"))
+    assert all(name in printed for name in ("switch", "early", "late")) and KHAT.search(printed)
     expected = sum(year * p for year, p in coal_mining.exact_switch_posterior().items())
     assert draws(namespace["fit"], "switch").mean() == pytest.approx(expected, abs=0.3)
