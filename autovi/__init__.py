@@ -5,10 +5,12 @@ from autovi.fitting import fit, plan
 from autovi.loading import load
 from autovi.model.log_density import LogDensity
 from autovi.plan.plan import Plan
+from autovi.prior import prior_predictive
 from autovi.result.fit import Fit
 from autovi.run.cache import clear_cache
 from autovi.run.compilation import use_compilation_cache
 from autovi.travel import register
+from autovi.versions import show_versions
 
 __version__ = "0.1.0"
 
@@ -26,6 +28,8 @@ __all__ = [
     "load",
     "objectives",
     "plan",
+    "prior_predictive",
+    "show_versions",
     "use_compilation_cache",
 ]
 

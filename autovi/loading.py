@@ -19,6 +19,7 @@ from autovi.model.places import cause_of
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Choice, Plan
 from autovi.preparation import Options, prepare
+from autovi.process import computing
 from autovi.result import storage
 from autovi.result.fit import Fit
 from autovi.result.paths import checked_path
@@ -37,6 +38,7 @@ from autovi.run.engine import Engine
 from autovi.run.stored import restored
 
 
+@computing()
 def load(
     path: str | os.PathLike[str],
     model: Callable,
@@ -136,7 +138,7 @@ def _warn_of_precision(meta: Mapping[str, Any]) -> None:
             f"this fit was made with jax_enable_x64={saved}, which is {now} here: {rounded}the draws of a key are "
             "others; set it as it was to have the same",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -10,7 +10,6 @@ B. P. Carlin, A. E. Gelfand and A. F. M. Smith, Applied Statistics 41 (1992), 38
 
 import argparse
 import math
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -121,13 +120,12 @@ def main(
     rng_key: int = 0,
     progress_bar: bool = True,
 ) -> "autovi.Fit":
-    """Fit the model, print the plan, the summary and the time, save plot and posterior; return the fit."""
+    """Fit the model, print it with its k-hat and a summary, save plot and posterior; return the fit."""
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     # The index of the data becomes the coordinate of the plate in the ArviZ object.
     counts = pd.Series(COUNTS, index=pd.RangeIndex(FIRST, LAST + 1, name="year"))
 
-    start = time.perf_counter()
     fit = autovi.fit(
         model,
         {"counts": counts},
@@ -136,10 +134,9 @@ def main(
         num_draws=num_draws,
         progress_bar=progress_bar,
     )
-    seconds = time.perf_counter() - start
 
     print("\nBritish coal-mining disasters, 1851 to 1962\n")
-    print(fit.plan)
+    print(fit)
     print()
     print(fit.summary())
     years, occurrences = np.unique(np.asarray(fit.idata["posterior"]["switch"]), return_counts=True)
@@ -148,13 +145,11 @@ def main(
     for i in np.argsort(-occurrences)[:5]:
         year, p = int(years[i]), occurrences[i] / occurrences.sum()
         print(f"  {year}  probability {p:.3f}  (exact {exact[year]:.3f})")
-    print(f"\n{fit.status}: {fit.message}")
-    print(f"ELBO {fit.elbo:.2f} (standard error {fit.elbo_se:.2f}), k-hat {fit.khat:.2f}, fitted in {seconds:.1f} s")
 
     plot, posterior = output / "coal_mining.png", output / "coal_mining.nc"
     figure(fit).savefig(plot, dpi=120)
     fit.to_arviz().to_netcdf(posterior)
-    print(f"Saved {plot} and {posterior}")
+    print(f"\nSaved {plot} and {posterior}")
     return fit
 
 

@@ -49,10 +49,10 @@ def exact_posterior(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def main(*, num_steps: int | None = None, rng_key: int = 0, progress_bar: bool = True) -> "autovi.Fit":
-    """Fit with the guide above, print the plan and the summary, and the exact posterior beside it."""
+    """Fit with the guide above, print it with its k-hat and a summary, and the exact posterior beside it."""
     data = simulate()
     fit = autovi.fit(model, data, guide=guide, rng_key=rng_key, num_steps=num_steps, progress_bar=progress_bar)
-    print(fit.plan)
+    print(fit)
     print()
     print(fit.summary())
     mean, covariance = exact_posterior(**data)

@@ -7,7 +7,6 @@ Data: estimated effects of coaching on SAT-V scores in eight schools with their 
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +109,7 @@ def main(
     rng_key: int = 0,
     progress_bar: bool = True,
 ) -> "autovi.Fit":
-    """Fit the model, print the plan, the summary and the time, save plot and posterior; return the fit."""
+    """Fit the model, print it with its k-hat and a summary, save plot and posterior; return the fit."""
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     # The dimension and its coordinate are carried over to the ArviZ object.
@@ -119,21 +118,17 @@ def main(
         for name, values in {"standard_errors": STANDARD_ERRORS, "effects": EFFECTS}.items()
     }
 
-    start = time.perf_counter()
     fit = autovi.fit(model, data, rng_key=rng_key, num_steps=num_steps, num_draws=num_draws, progress_bar=progress_bar)
-    seconds = time.perf_counter() - start
 
     print("\nEight schools, non-centred\n")
-    print(fit.plan)
+    print(fit)
     print()
     print(fit.summary())
-    print(f"\n{fit.status}: {fit.message}")
-    print(f"ELBO {fit.elbo:.2f} (standard error {fit.elbo_se:.2f}), k-hat {fit.khat:.2f}, fitted in {seconds:.1f} s")
 
     plot, posterior = output / "eight_schools.png", output / "eight_schools.nc"
     figure(fit).savefig(plot, dpi=120)
     fit.to_arviz().to_netcdf(posterior)
-    print(f"Saved {plot} and {posterior}")
+    print(f"\nSaved {plot} and {posterior}")
     return fit
 
 

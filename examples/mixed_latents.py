@@ -39,10 +39,10 @@ def model(x) -> None:
 def main(
     *, num_points: int = 150, num_steps: int | None = None, rng_key: int = 0, progress_bar: bool = True
 ) -> "autovi.Fit":
-    """Fit the mixture, print the plan, the summary and the share of points put where they came from."""
+    """Fit the mixture, print it with its k-hat, a summary and the share of points put where they came from."""
     x, truth = simulate(num_points)
     fit = autovi.fit(model, {"x": x}, rng_key=rng_key, num_steps=num_steps, progress_bar=progress_bar)
-    print(fit.plan)
+    print(fit)
     print()
     print(fit.summary())
     print(f"\n{share_recovered(fit, truth):.0%} of the points are put into the component they came from")

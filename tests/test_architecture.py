@@ -31,6 +31,8 @@ ORDER = [
     "fitting",
     "loading",
     "travel",
+    "prior",
+    "versions",
     "__init__",
 ]
 # The same inside the folder.

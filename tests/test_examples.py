@@ -1,5 +1,6 @@
 """Every example runs, and what it finds agrees with an exact answer or a long MCMC run."""
 
+import re
 from pathlib import Path
 
 import arviz as az
@@ -9,6 +10,7 @@ from scipy import stats
 
 from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents
 
+KHAT = re.compile(r"^k-hat: .* \(.+\)$", re.MULTILINE)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -101,7 +103,7 @@ def test_coal_mining(tmp_path, capsys):
     assert_complete(coal_mining.figure(fit))
     assert list(fit.idata["observed_data"]["disasters"].coords["year"].values) == list(range(1851, 1963))
     printed = capsys.readouterr().out
-    assert "switch" in printed and "The last year of the higher rate" in printed
+    assert "switch" in printed and "The last year of the higher rate" in printed and KHAT.search(printed)
 
 
 def test_the_exact_eight_schools_agree_with_brute_force():
@@ -141,12 +143,14 @@ def test_eight_schools(tmp_path, capsys):
     assert_saved(tmp_path, "eight_schools", {"mu", "tau", "z", "theta"})
     assert_complete(eight_schools.figure(fit))
     assert list(fit.idata["posterior"]["theta"].coords["school"].values) == eight_schools.SCHOOLS
-    assert "mu" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "mu" in printed and KHAT.search(printed)
 
 
 @pytest.mark.slow
-def test_mixed_latents():
+def test_mixed_latents(capsys):
     fit = mixed_latents.main(progress_bar=False)
+    assert KHAT.search(capsys.readouterr().out)
 
     _, truth = mixed_latents.simulate()
     # The best rule for these components, knowing all parameters, is wrong on about 1 % of the points.
@@ -156,8 +160,9 @@ def test_mixed_latents():
 
 
 @pytest.mark.slow
-def test_custom_guide():
+def test_custom_guide(capsys):
     fit = custom_guide.main(progress_bar=False)
+    assert KHAT.search(capsys.readouterr().out)
 
     mean, covariance = custom_guide.exact_posterior(**custom_guide.simulate())
     sd = np.sqrt(np.diag(covariance))
@@ -190,6 +195,6 @@ def test_readme_example(capsys):
     namespace: dict = {}
     exec(compile(code, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("switch", "early", "late"))
+    assert all(name in printed for name in ("switch", "early", "late")) and KHAT.search(printed)
     expected = sum(year * p for year, p in coal_mining.exact_switch_posterior().items())
     assert draws(namespace["fit"], "switch").mean() == pytest.approx(expected, abs=0.3)

@@ -68,10 +68,10 @@ def test_a_number_with_its_error(value, error, said):
     ("fall", "se", "said"),
     [
         (0.00851, 0.0064, "still fell by 0.0085 nats (standard error 0.0064)"),
-        (-0.0123, 0.0341, "rose by 0.012 nats (standard error 0.034)"),
+        (-0.0123, 0.0341, "did not fall (it rose by 0.012 nats, standard error 0.034)"),
         (0.00001, 0.0064, "did not fall (standard error 0.0064 nats)"),
         (0.0, 0.0, "did not fall (standard error 0 nats)"),
-        (-3.4e80, 1e79, "rose by more than 10^80 nats (standard error more than 10^79)"),
+        (-3.4e80, 1e79, "did not fall (it rose by more than 10^80 nats, standard error more than 10^79)"),
     ],
 )
 def test_what_the_loss_did(fall, se, said):
@@ -82,7 +82,7 @@ def test_what_the_loss_did(fall, se, said):
     ("slope", "said"),
     [
         (1e-5, "it still fell by 0.0040 nats (standard error 0.0006)"),
-        (-1e-3, "it rose by 0.400 nats"),
+        (-1e-3, "it did not fall (it rose by 0.400 nats, standard error 0.061)"),
         (0, "it did not"),
     ],
 )

@@ -23,11 +23,12 @@ _MOVING = frozenset(
 
 
 class Codes(NamedTuple):
-    """A column of codes: its path among the data, how many categories it has, and its values."""
+    """A column of codes: its path among the data, how many categories it has, and its values if the program holds them
+    as a constant that can be told from all others."""
 
     path: str
     size: int
-    values: np.ndarray
+    values: np.ndarray | None = None
 
 
 class _Known(NamedTuple):
@@ -99,7 +100,8 @@ class _Walk:
         if getattr(value, "dtype", np.dtype(float)).kind not in "iu":
             return known
         flat = np.ravel(value)
-        same = [p for p, c in self.columns.items() if np.array_equal(flat, np.ravel(c.values))]
+        held = {p: c.values for p, c in self.columns.items() if c.values is not None}
+        same = [p for p, values in held.items() if np.array_equal(flat, np.ravel(values))]
         return known._replace(codes=frozenset(same)) if len(same) == 1 else known
 
     def _of_site(self, var: Any, known: _Known) -> _Known:

@@ -30,3 +30,8 @@ __all__ = [
     "RSVI",
     "Score",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public."""
+    return list(__all__)

@@ -45,3 +45,8 @@ __all__ = [
     "Poisson",
     "VonMises",
 ]
+
+
+def __dir__() -> list[str]:
+    """What is public."""
+    return list(__all__)

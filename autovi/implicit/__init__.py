@@ -67,3 +67,8 @@ def sample(rng_key: Array | int, distribution: Any, sample_shape: tuple[int, ...
     if not isinstance(sample_shape, (tuple, list)):
         raise TypeError(f"sample_shape: expected a tuple of integers, got {sample_shape!r}")
     return draw(as_key(rng_key), distribution, (*sample_shape, *distribution.batch_shape))
+
+
+def __dir__() -> list[str]:
+    """What is public."""
+    return list(__all__)

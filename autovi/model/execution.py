@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution
-from numpyro.primitives import CondIndepStackFrame, Messenger
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit
+from numpyro.primitives import CondIndepStackFrame, Messenger, prng_key
 
 from autovi.model.places import Place, here, with_places
 
@@ -195,9 +195,31 @@ def execute(
     return bind.records
 
 
+class _Drawn(handlers.uncondition):
+    """Draws what is observed, inside a scan or cond too, where later steps then go on from the draws."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", _drawn_at_step))
+        elif not msg.get("_control_flow_done"):  # has been drawn at its step
+            super().process_message(msg)
+
+
+def _drawn_at_step(msg: dict[str, Any]) -> Any:
+    if msg["type"] != "sample" or not msg["is_observed"] or isinstance(msg["fn"], Unit):
+        return None
+    fn = msg["fn"]
+    if len(jnp.shape(msg["value"])) > len(fn.shape()):
+        raise ValueError(
+            f"site {msg['name']!r}: inside a scan or cond it is observed with shape {jnp.shape(msg['value'])}, but its "
+            f"distribution has shape {tuple(fn.shape())}: one draw would stand for all; put a numpyro.plate around it"
+        )
+    return fn(rng_key=prng_key(), sample_shape=msg["kwargs"].get("sample_shape") or ())
+
+
 def unobserved(fn: Callable) -> Callable:
-    """The model with its observed sites (not its factors) turned into draws: for posterior predictives."""
-    return handlers.uncondition(fn)
+    """The model with its observed sites (not its factors) turned into draws: for predictives."""
+    return _Drawn(fn)
 
 
 def site_key(rng_key: jax.Array, name: str) -> jax.Array:

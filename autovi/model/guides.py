@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -66,6 +66,15 @@ def another_model(guide: Any, model: Callable) -> Iterator[None]:
             f"guide: this {kind} was made for {name!r}, which is not the model; make it for the model, {kind}(model). "
             f"What does not fit: {str(error).removeprefix('guide: ')}"
         ) from cause_of(error)
+
+
+def copied(guide: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy of a guide, which is set up if the guide is. Functions are their own copies."""
+    twin = deepcopy(guide, memo)
+    if guide in _BEFORE:
+        _BEFORE[twin] = deepcopy(_BEFORE[guide], memo)
+        _SET_UP.add(twin)
+    return twin
 
 
 def not_set_up(guide: Any) -> Any:

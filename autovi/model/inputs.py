@@ -167,7 +167,10 @@ def _table(frame: Any, name: str, allow_nan: frozenset[str]) -> tuple[Any, dict[
     labels: dict[str, Labels] = {}
     refused: dict[str, str] = {}
     for column in frame.columns:
-        if not isinstance(column, str):
+        twice = list(frame.columns).count(column) > 1
+        if twice or not isinstance(column, str):
+            fault = "two columns have the name" if twice else "no text, but a column has the name"
+            refused[str(column)] = f"{name}: {fault} {column!r}; rename it"
             continue
         try:
             values[column], found = _read(frame[column], f"{name}[{column!r}]", allow_nan)
@@ -232,9 +235,14 @@ def _arguments(data: Any) -> tuple[tuple, dict[str, Any]]:
         return (), dict(data)
     if isinstance(data, tuple):
         return data, {}
+    remedy = (
+        "as one argument it is data=(frame,), with a column for each argument data={c: frame[c] for c in frame.columns}"
+        if is_frame(data)
+        else "a single array is data=(array,)"
+    )
     raise TypeError(
         f"data: expected a dict (keyword arguments of the model), a tuple (positional ones) or None, got "
-        f"{type(data).__name__}; a single array is data=(array,)"
+        f"{type(data).__name__}; {remedy}"
     )
 
 
@@ -265,11 +273,13 @@ def _positional_names(model: Callable, count: int) -> list[str]:
 
 
 def _is_leaf(value: Any) -> bool:
-    if is_list_of_data(value):
-        return True
     if type(value) in (list, tuple):  # named tuples stay what they are
-        return len(value) > 0 and all(isinstance(v, int | float | np.number | list) for v in value)
+        return (len(value) > 0 and all(map(_is_number_or_list, value))) or is_list_of_data(value)
     return not isinstance(value, dict | tuple | Columns)
+
+
+def _is_number_or_list(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) or (type(value) is list and _is_leaf(value))
 
 
 def _path_name(path: tuple, positional: list[str]) -> str:

@@ -74,21 +74,21 @@ def split(value: Any, name: str = "data") -> tuple[Any, Labels | None]:
 
 def is_list_of_data(value: Any) -> bool:
     """Is a list meant as an array? So it is if it holds numbers or text, nested or not, and no arrays or the like."""
-    if type(value) is not list or not value:
+    if type(value) is not list:
         return False
-    leaves = list(_leaves(value))
+    leaves = list(_leaves(value, list))
     return all(x is None or isinstance(x, _ITEMS) for x in leaves) and any(x is not None for x in leaves)
 
 
 _ITEMS = (numbers.Number, np.generic, str, bytes, datetime.date, datetime.timedelta, datetime.time)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    if not isinstance(value, list | tuple):
+def _leaves(value: Any, nested: Any = list | tuple) -> Iterator[Any]:
+    if not isinstance(value, nested):
         yield value
         return
     for item in value:
-        yield from _leaves(item)
+        yield from _leaves(item, nested)
 
 
 def _from_list(value: list | tuple, name: str) -> Any:

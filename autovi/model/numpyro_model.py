@@ -13,7 +13,7 @@ from autovi.distributions import registry
 from autovi.distributions.supports import bijection_to
 from autovi.model.execution import Record, execute
 from autovi.model.inputs import Inputs
-from autovi.model.predictive import predict
+from autovi.model.predictive import predict, simulate
 from autovi.model.sites import Sites, feasible
 from autovi.model.target import Target, unchecked
 from autovi.model.traced import Traced
@@ -76,6 +76,11 @@ class NumPyroModel(Target):
         rng_key: jax.Array,
     ) -> dict[str, Any]:
         return predict(self.function, inputs, lengths, arrays, params, values, rng_key)
+
+    def simulate(
+        self, inputs: Inputs, lengths: Mapping[str, int], arrays: Mapping[str, Any], rng_keys: jax.Array, part: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        return simulate(self.function, inputs, lengths, arrays, rng_keys, part)
 
 
 def _improper(msg: dict[str, Any]) -> Any:

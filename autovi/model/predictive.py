@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from autovi.model.execution import execute, unobserved
+from autovi.distributions import registry
+from autovi.model.execution import Record, execute, unobserved
 from autovi.model.inputs import Inputs
 
 
@@ -30,10 +32,8 @@ def predict(
 
     def latent(msg: dict[str, Any]) -> Any:
         fn, name = msg["fn"], msg["name"]
-        observed = msg["infer"].get("obs")
-        if observed is not None:
-            shape = jnp.shape(observed)[: max(jnp.ndim(observed) - fn.event_dim, 0)]
-            return fn.expand(jnp.broadcast_shapes(shape, fn.batch_shape))(rng_key=msg["kwargs"]["rng_key"])
+        if msg["infer"].get("obs") is not None:
+            return _in_place_of_data(msg)
         index = msg["infer"].get("_scan_current_index")
         if name not in values:
             return None
@@ -47,8 +47,72 @@ def predict(
     args, kwargs = inputs.rebuild(dict(arrays))
     indices = {name: jnp.arange(length) for name, length in lengths.items()}
     records = execute(unobserved(model), args, kwargs, rng_key, latent=latent, params=params, indices=indices)
-    kept = [r for r in records.values() if r.kind in ("sample", "deterministic") and not r.infer.get("is_auxiliary")]
-    return {r.name: r.value for r in kept if r.name not in taken}
+    return {r.name: r.value for r in _kept(records) if r.name not in taken}
+
+
+def simulate(
+    model: Callable,
+    inputs: Inputs,
+    lengths: Mapping[str, int],
+    arrays: Mapping[str, Any],
+    rng_keys: jax.Array,
+    part: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draws of everything in the model from the prior, one for each key, `part` of them at a time; and the observed
+    values.
+
+    Parameter sites are where they start, the same in all draws.
+
+    Raises:
+        ValueError: a distribution without a sampler; the message names its site.
+    """
+    seen: list[str] = []
+
+    def latent(msg: dict[str, Any]) -> Any:
+        seen.append(msg["name"])
+        if msg["infer"].get("obs") is not None:
+            return _in_place_of_data(msg)
+        if registry.lookup(msg["fn"]).observation_only:
+            raise ValueError(
+                f"site {msg['name']!r}: {type(registry.strip(msg['fn'])).__name__} has no sampler, so that its prior "
+                "cannot be drawn from; give it a proper prior"
+            )
+        return None
+
+    args, kwargs = inputs.rebuild(dict(arrays))
+    indices = {name: jnp.arange(length) for name, length in lengths.items()}
+    run = lambda fn, key, params: execute(  # noqa: E731
+        fn, args, kwargs, key, latent=latent, params=params, indices=indices
+    )
+
+    def one(params: Mapping[str, Any], rng_key: jax.Array) -> dict[str, Any]:
+        return {r.name: r.value for r in _kept(run(unobserved(model), rng_key, params))}
+
+    try:
+        start = run(model, rng_keys[0], {})
+        params = {r.name: r.value for r in start.values() if r.kind == "param"}
+        draws = jax.lax.map(partial(one, params), rng_keys, batch_size=part)
+        return draws, {r.name: _whole(r) for r in _kept(start) if r.observed}
+    except NotImplementedError as error:
+        raise ValueError(f"site {seen[-1]!r}: its distribution has no sampler, so that it cannot be drawn") from error
+
+
+def _whole(record: Record) -> jax.Array:
+    """A site's value, repeated where one stands for all elements."""
+    assert record.fn is not None
+    value = jnp.asarray(record.value)
+    return jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, record.fn.shape()))
+
+
+def _kept(records: Mapping[str, Record]) -> list[Record]:
+    return [r for r in records.values() if r.kind in ("sample", "deterministic") and not r.infer.get("is_auxiliary")]
+
+
+def _in_place_of_data(msg: dict[str, Any]) -> Any:
+    """A draw for each observation, of which there may be more than the distribution alone says."""
+    fn, observed = msg["fn"], msg["infer"]["obs"]
+    shape = jnp.shape(observed)[: max(jnp.ndim(observed) - fn.event_dim, 0)]
+    return fn.expand(jnp.broadcast_shapes(shape, fn.batch_shape))(rng_key=msg["kwargs"]["rng_key"])
 
 
 def _check_new_elements(msg: dict[str, Any], fitted: tuple[int, ...]) -> None:

@@ -69,6 +69,19 @@ class Target(ABC):
         """
         raise TypeError(f"predict: a {type(self).__name__} does not say how its data come about; write a NumPyro model")
 
+    def simulate(
+        self, inputs: Inputs, lengths: Mapping[str, int], arrays: Mapping[str, Any], rng_keys: jax.Array, part: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Draws of everything from the prior, one for each key, `part` of them at a time; and what is observed.
+
+        Raises:
+            TypeError: the target does not say how its values come about.
+        """
+        raise TypeError(
+            f"prior_predictive: a {type(self).__name__} is a density alone, which does not say how to draw from it; "
+            "write a NumPyro model"
+        )
+
 
 @dataclass(frozen=True)
 class OfParameters(Target):

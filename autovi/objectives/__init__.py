@@ -8,3 +8,8 @@ from autovi.objectives.iwae import Iwae
 OBJECTIVES: dict[str, type[Objective]] = {"elbo": Elbo, "iwae": Iwae}
 
 __all__ = ["OBJECTIVES", "Elbo", "Expectation", "Iwae", "Objective"]
+
+
+def __dir__() -> list[str]:
+    """What is public."""
+    return list(__all__)

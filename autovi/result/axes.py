@@ -154,7 +154,7 @@ class Axes:
         """Labels of axes of sites which the program shows to be those of a column of codes or of a matrix's columns."""
         labels, graph = self.inputs.labels, self.traced.graph
         columns = {n: label.categories for n, label in labels.items() if label.categories is not None}
-        codes = [Codes(n, len(names), self.inputs.arrays[n]) for n, names in columns.items()]
+        codes = [Codes(n, len(names), self._told_apart(n)) for n, names in columns.items()]
         matrices = {
             (n, axis): values
             for n, label in labels.items()
@@ -173,6 +173,14 @@ class Axes:
                 for dim in {self._axis_name(*axis) for axis in axes}:
                     found.setdefault(dim, []).append(names)
         return {dim: values for dim, values in ((d, agreed(v)) for d, v in found.items()) if values is not None}
+
+    def _told_apart(self, name: str) -> np.ndarray | None:
+        """A column that is a constant of the program, unless something else could have its values."""
+        array = np.asarray(self.inputs.arrays[name])
+        counting = np.array_equal(array, np.arange(array.size)) or np.ptp(array) == 0
+        others = [other for n, other in numbers_of(self.inputs).items() if n != name]
+        twice = any(np.array_equal(array, other) for other in others)
+        return array if self.inputs.concrete and not counting and not twice else None
 
     def _axis_name(self, variable: str, axis: int) -> str:
         sites = {**self._sites.samples}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from autovi.compiling import compiler_options
 from autovi.model.graph import like_traced
 from autovi.model.sites import Site
-from autovi.model.traced import KEY
-from autovi.program.program import Program
-from autovi.program.world import World
+from autovi.model.targets import trace_program
+from autovi.model.traced import KEY, Traced, data_input
 
 if TYPE_CHECKING:
     from autovi.result.fit import Fit
@@ -29,8 +29,8 @@ ROUNDINGS = 64  # units in the last place by which a computed constant, such as 
 def constant_elements(fit: Fit, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Site -> which elements never vary, for the sites that have such; of `values`, draws `(num_draws, *shape)`.
 
-    They are equal in all draws, and equal to that wherever the program is tried: at a few random values of what q
-    draws, near and far. Elements of a discrete site always could vary.
+    They are equal in all draws, and equal to that wherever the model is tried: at a few random values of its latent
+    sites, near and far. Elements of a discrete site always could vary.
     """
     latents = fit.engine.full.sites.latents
     own = {n: v for n, v in values.items() if not (n in latents and latents[n].discrete)}
@@ -56,35 +56,49 @@ def _equal(draws: np.ndarray) -> np.ndarray:
 
 
 def _tried(fit: Fit, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The values of sites at a few choices of all nodes, stacked in front."""
-    program, outputs = fit.engine.full, [f"value:{n}" for n in names]
-    graph, key = program.traced.graph, jax.random.key(0)
-    indices = {n: jnp.arange(p.size) for n, p in fit.engine.program.sites.subsampled.items()}
-
-    def evaluate(params: Any, arrays: Any, nodes: Any) -> Any:
-        values = program.shared(params, arrays, indices, outputs).values
-        values = {**values, graph.inputs[KEY]: like_traced(key, graph.inputs[KEY])}
-        at = lambda chosen: World(program, {**values, **{graph.inputs[n]: v for n, v in chosen.items()}}, {}, {})  # noqa: E731
-        return jax.lax.map(lambda chosen: at(chosen).outputs(outputs), nodes)
-
-    run = jax.jit(evaluate, compiler_options=compiler_options(TRIALS))
-    found = run(fit.raw_params, fit._arrays, _choices(program))
-    return {n: np.asarray(found[f"value:{n}"]) for n in names}
-
-
-def _choices(program: Program) -> dict[str, np.ndarray]:
-    """Values of every node, `TRIALS` each."""
+    """The values of sites at a few choices of all latent ones, stacked in front."""
+    traced = _model_alone(fit)
+    graph, known = traced.graph, _known(fit, traced)
+    nodes = {v: n.removeprefix("node:") for n, v in graph.inputs.items() if n.startswith("node:")}
     rng = np.random.default_rng(0)
-    sites = {**program.sites.latents, **(program.guide_sites.latents if program.guide_sites is not None else {})}
-    nodes = {n: var.aval for n, var in program.traced.graph.inputs.items() if n.startswith("node:")}
-    return {n: _choice(rng, sites.get(n.removeprefix("node:")), a.shape, a.dtype) for n, a in nodes.items()}
+    tried = {v: _choice(rng, traced.sites.latents[n], v.aval.shape, v.aval.dtype) for v, n in nodes.items()}
+    wanted = {n: graph.outputs[f"value:{n}"] for n in names}
+    variables = list(known)
+
+    def evaluate(given: list[Any], chosen: list[Any]) -> dict[str, jax.Array]:
+        values = dict(zip([*variables, *tried], [*given, *chosen], strict=True))
+        values |= {**graph.constants, **graph.evaluate(wanted.values(), values.__contains__, values.__getitem__)}
+        return {n: jnp.asarray(v.val if isinstance(v, Literal) else values[v]) for n, v in wanted.items()}
+
+    every = lambda given, chosen: jax.lax.map(lambda one: evaluate(given, one), chosen)  # noqa: E731
+    run = jax.jit(every, compiler_options=compiler_options(TRIALS))
+    return {n: np.asarray(v) for n, v in run(list(known.values()), list(tried.values())).items()}
 
 
-def _choice(rng: np.random.Generator, site: Site | None, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _known(fit: Fit, traced: Traced) -> dict[Any, Any]:
+    """The inputs that are no latent sites: data, fitted parameters, plates at full size, a key."""
+    graph, params = traced.graph, fit.engine.full.constrained(fit.raw_params)
+    known: dict[Any, Any] = {graph.inputs[KEY]: like_traced(jax.random.key(0), graph.inputs[KEY])}
+    for name, param in traced.params.items():
+        known |= zip((graph.inputs[n] for n in param.leaves), jax.tree.leaves(params[name]), strict=True)
+    known |= {v: jnp.arange(v.aval.size) for n, v in graph.inputs.items() if n.startswith("plate:")}
+    return known | {v: a for path, a in fit._arrays.items() if (v := graph.inputs.get(data_input(path))) is not None}
+
+
+def _model_alone(fit: Fit) -> Traced:
+    """The model with latent sites on the unconstrained scale; those of a guide function are on their own."""
+    full = fit.engine.full
+    if fit.guide is None:
+        return full.traced
+    sizes = {p.name: p.size for p in full.sites.plates.values()}
+    return trace_program(fit.model, None, fit.inputs, sizes)[0]
+
+
+def _choice(rng: np.random.Generator, site: Site, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if np.issubdtype(dtype, np.floating):
         radii = np.repeat(RADII, 2).reshape(-1, *[1] * len(shape))
         return (radii * rng.uniform(-1.0, 1.0, size=(TRIALS, *shape))).astype(dtype)
     # Every element goes through its values in turn, from another one on, so that each varies.
-    values = np.arange(TRIALS) if site is None or site.values is None else np.asarray(site.values)
+    values = np.arange(TRIALS) if site.values is None else np.asarray(site.values)
     turn = np.arange(TRIALS).reshape(-1, *[1] * len(shape)) + rng.integers(len(values), size=shape)
     return values[turn % len(values)].astype(dtype)

@@ -59,12 +59,13 @@ def _title(fit: Fit) -> str:
 
 def _facts(fit: Fit) -> dict[str, str]:
     """What is known of the quality. What takes long and was not asked for yet is not computed for a look at the fit."""
-    return {"ELBO": _attempt(fit, "elbo", "_elbo", _elbo), "k-hat": _attempt(fit, "khat", "khat", _khat)}
+    return {"ELBO": _attempt(fit, "elbo", _elbo), "k-hat": _attempt(fit, "khat", _khat)}
 
 
-def _attempt(fit: Fit, name: str, kept: str, say: Callable[[Fit], str]) -> str:
+def _attempt(fit: Fit, name: str, say: Callable[[Fit], str]) -> str:
     try:
-        quick = not {kept, "draws", "_densities"}.isdisjoint(vars(fit)) or fit._light
+        made = {*vars(fit), *vars(fit._evidence)}
+        quick = not {name, "log_weights", "draws", "_densities"}.isdisjoint(made) or fit._light
         return say(fit) if quick else f"fit.{name} not computed yet"
     except Exception as error:  # a look at a fit must not fail, whatever the model does by now
         return f"fit.{name} cannot be computed: {error}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,16 +15,17 @@ import numpy as np
 import optax
 
 from autovi.keys import as_key
+from autovi.model.guides import copied
 from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
 from autovi.process import computing
 from autovi.result import export, plots
-from autovi.result.axes import Axes, numbers_of
-from autovi.result.constants import constant_elements
-from autovi.result.diagnostics import GRADIENT_REPEATS, Elbo, SiteGradient, elbo_of, gradient_summary
+from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient, gradient_summary
 from autovi.result.display import fit_html, fit_text
+from autovi.result.evidence import Evidence
+from autovi.result.groups import summary, to_arviz
 from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
 from autovi.run.checks import check_count
@@ -36,7 +36,6 @@ from autovi.run.drawing import (
     LIKELIHOODS,
     VALUES,
     Draws,
-    batch_log_weights,
     draws,
     gradients,
     kept_per_draw,
@@ -47,8 +46,6 @@ from autovi.run.predicting import predict
 from autovi.run.reporting import Report
 from autovi.run.state import State
 from autovi.run.stopping import Progress
-
-WEIGHED_NUMBERS = 20_000_000_000  # that may be computed for the weights of draws: about half a minute of them
 
 
 @dataclass(eq=False)
@@ -139,7 +136,7 @@ class Fit:
     def _diagnosing(self, what: str) -> Iterator[None]:
         """What runs inside is computed after the fit, for which the model must be unchanged: timed, with a line while
         it lasts."""
-        with self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
+        with computing(), self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
             self._check_unchanged()
             yield
 
@@ -179,62 +176,41 @@ class Fit:
         return self.draws if self._light or "draws" in self.__dict__ else self._own_draws(DENSITIES)
 
     @cached_property
-    def _log_weights(self) -> np.ndarray:
-        """log p(x, z) - log q(z) of the first draws, as many as are weighed."""
-        whole = self._num_weighed == self.num_draws
-        kept = (
-            self._densities if whole else self._draw(self._num_weighed, jax.random.fold_in(self.rng_key, 0), DENSITIES)
-        )
-        return np.asarray(kept.log_p - kept.log_q)
+    def _evidence(self) -> Evidence:
+        return Evidence(self)
 
-    @cached_property
-    def _num_weighed(self) -> int:
-        """How many of the draws are weighed at full plates: so many as do not take minutes."""
-        if self._light or "draws" in self.__dict__:
-            return self.num_draws
-        few = WEIGHED_NUMBERS // self.engine.numbers_per_draw
-        return min(self.num_draws, few) if few >= export.MIN_DRAWS_FOR_K else 0
+    @property
+    def _log_weights(self) -> np.ndarray:
+        return self._evidence.log_weights
 
     @property
     def estimated_from(self) -> str:
         """What ELBO and k-hat are estimated from, in words."""
-        if self._num_weighed:
-            return f"{self._num_weighed} draws at full plates"
-        plates = self.engine.program.sites.subsampled.values()
-        batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
-        return f"{self.num_draws} draws{f' on batches of {batches}' if batches else ''}; k-hat is not estimated"
-
-    @cached_property
-    def _elbo(self) -> Elbo:
-        if self._num_weighed:
-            return elbo_of(self._log_weights)
-        key = jax.random.fold_in(self.rng_key, 4)
-        with self._diagnosing("the ELBO"):
-            return elbo_of(batch_log_weights(self.engine, self.raw_params, self._arrays, key, self.num_draws))
+        return self._evidence.said
 
     @property
     def elbo(self) -> float:
         """The ELBO in nats, from `num_draws` draws at full plates. Where these would take minutes, it is from fewer, or
         from draws on batches as in the fit (see `estimated_from`)."""
-        return self._elbo.value
+        return self._evidence.elbo.value
 
     @property
     def elbo_se(self) -> float:
         """The Monte Carlo standard error of `elbo`, in nats."""
-        return self._elbo.se
+        return self._evidence.elbo.se
 
-    @cached_property
+    @property
     def khat(self) -> float:
         """Pareto k of the importance weights p(x, z) / q(z): above 0.7 the posterior is not to be trusted as it is.
 
         Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
         """
-        return export.pareto_k(self._log_weights) if self._num_weighed else float("nan")
+        return self._evidence.khat
 
     @property
     def khat_se(self) -> float:
         """The standard error of `khat`: (1 + k) / sqrt(n) with n weights in the tail that is fitted (Smith, 1985)."""
-        return export.pareto_k_se(self.khat, self._num_weighed)
+        return export.pareto_k_se(self.khat, self._evidence.num_weighed)
 
     @cached_property
     @computing()
@@ -364,30 +340,7 @@ class Fit:
         """
         if num_draws is not None and num_draws != self.num_draws:
             return self._with_draws(num_draws).to_arviz(groups, new_data=new_data, coords=coords, dims=dims)
-        axes = self._axes
-        if coords or dims:
-            axes = replace(axes, coords={**self.coords, **(coords or {})}, dims={**self.dims, **(dims or {})})
-            axes.check()
-        made: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "posterior": lambda: _chain(self._values),
-            "posterior_predictive": lambda: _chain(self._predictive()),
-            "log_likelihood": lambda: _chain(self.log_likelihoods),
-            "sample_stats": lambda: _chain(self._stats()),
-            "observed_data": lambda: self._observed,
-            "constant_data": lambda: {self._axes.variable(n): a for n, a in self._constant.items()},
-        }
-        of_new: dict[str, Any] = {}
-        if new_data is not None:
-            inputs = bind_like(self.model, new_data, self.inputs)
-            of_new = {"predictions": axes.of_new_data(self.model, inputs)}
-            made["predictions"] = lambda: _chain(self._predicted(inputs))
-            made["predictions_constant_data"] = lambda: {
-                self._axes.variable(n): a for n, a in numbers_of(inputs).items()
-            }
-        if unknown := sorted(set(groups or ()) - set(made)):
-            raise ValueError(f"groups: unknown name {unknown[0]!r}; expected some of {list(made)}")
-        wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
-        return export.build(wanted, **axes.named(), **of_new, attrs=self._attrs())
+        return to_arviz(self, groups, new_data, coords or {}, dims or {})
 
     def _with_draws(self, num_draws: int) -> Fit:
         """The same fit with another number of draws."""
@@ -397,43 +350,10 @@ class Fit:
         return fit
 
     @cached_property
-    def _axes(self) -> Axes:
-        return Axes(self.engine.full.traced, self.inputs, self.coords, self.dims)
-
-    def _predictive(self) -> dict[str, np.ndarray]:
-        observed = self.engine.full.sites.observed
-        return {n: v for n, v in self.predict().items() if n in observed} if observed else {}
-
-    def _stats(self) -> dict[str, np.ndarray]:
-        draws = self._densities
-        return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
-
-    @cached_property
     @computing()
     def _observed(self) -> dict[str, np.ndarray]:
         with self._diagnosing("the observed values"):
             return {n: np.asarray(v) for n, v in self.engine.observed(self._arrays).items()}
-
-    @cached_property
-    def _constant(self) -> dict[str, np.ndarray]:
-        """The model's array arguments that are not observations, keys of random numbers apart."""
-        return {
-            n: a
-            for n, a in numbers_of(self.inputs).items()
-            if not any(_same_numbers(a, o) for o in self._observed.values())
-        }
-
-    def _attrs(self) -> dict[str, Any]:
-        return {
-            "plan": json.dumps(self.plan.to_dict()),
-            "estimators": json.dumps({c.site: c.estimator for c in self.plan.choices}),
-            "elbo": self.elbo,
-            "elbo_se": self.elbo_se,
-            "khat": self.khat,
-            "status": self.status,
-            "message": self.message,
-            "sampling_time": self.seconds.total,
-        }
 
     def summary(self, **kwargs: Any) -> Any:
         """`az.summary` made right for independent draws: statistics without convergence columns, which are for chains.
@@ -441,12 +361,7 @@ class Fit:
         Elements that are the same whatever the latent values, such as the zeros of a Cholesky factor, are left out.
         Keyword arguments go to `az.summary`.
         """
-        posterior = kwargs.get("group", "posterior") == "posterior"
-        constant = constant_elements(self, self._values) if posterior else {}
-        if self._light or "idata" in self.__dict__ or not posterior:
-            return export.summary(self.idata, constant=constant, **kwargs)
-        built = export.build({"posterior": _chain(self._values)}, **self._axes.named())
-        return export.summary(built, constant=constant, **kwargs)
+        return summary(self, **kwargs)
 
     plot = plots.plot
     plot_forest = plots.plot_forest
@@ -469,9 +384,9 @@ class Fit:
         """A copy that shares nothing that could be changed; what is compiled, all fits of one program share."""
         twin = object.__new__(type(self))
         memo[id(self)] = twin
-        memo[id(self.engine)] = self.engine
-        kept = {field.name for field in fields(self)} | {"_at_rest"}  # what is computed when asked for is computed anew
-        vars(twin).update({n: deepcopy(v, memo) for n, v in vars(self).items() if n in kept})
+        memo |= {id(self.engine): self.engine, id(self.guide): copied(self.guide, memo)}
+        kept = {n: v for n, v in vars(self).items() if not isinstance(getattr(type(self), n, None), cached_property)}
+        vars(twin).update({n: deepcopy(v, memo) for n, v in kept.items()})  # the rest is computed anew when asked for
         self.engine.use(twin.model, twin.guide)  # whoever of the two lives longer
         return twin
 
@@ -480,12 +395,3 @@ class Fit:
 
     def _repr_html_(self) -> str:
         return fit_html(self)
-
-
-def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {n: np.asarray(v)[None] for n, v in group.items()}
-
-
-def _same_numbers(array: np.ndarray, other: np.ndarray) -> bool:
-    """Equal at the precision of `other`: JAX makes 32 bits of the user's 64."""
-    return array.shape == other.shape and np.array_equal(array.astype(other.dtype), other)

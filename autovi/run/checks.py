@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from autovi.analysis.bounds import bounded_by
+from autovi.analysis.let_through import NAN_REMEDY, nan_let_through
 from autovi.analysis.singular import singular_operations
 from autovi.numbers import how_many
 from autovi.plan.coupling import warning
 from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
-from autovi.run.missing import NAN_REMEDY, nan_let_through
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
@@ -35,7 +35,7 @@ def check_start(engine: Engine, start: Start, inputs: Inputs) -> None:
     never = [n for n, finite in zip(program.term_names, np.any(start.finite, axis=0), strict=True) if not finite]
     fine = np.any(np.isfinite(start.totals))
     outside = [name for name, inside in start.inside.items() if not np.any(inside)]
-    if through := nan_let_through(program, inputs, [*never, *(f"p:{name}" for name in outside)]):
+    if through := nan_let_through(program.traced, inputs, [*never, *(f"p:{name}" for name in outside)]):
         raise ValueError(f"{through}, whose density is NaN there; {NAN_REMEDY}")
     # A site that is summed out may be drawn where the data are outside: its density says what is possible.
     outside = [name for name in outside if not (fine and bounded_by(program.traced.graph, name))]
@@ -121,7 +121,7 @@ def check_end(engine: Engine, progress: Progress, state: State, inputs: Inputs) 
         observed = engine.program.sites.observed
         moving = {n: bounds for n in where if n in observed and (bounds := bounded_by(engine.program.traced.graph, n))}
         said += "".join(f"; {_bound_of(engine.program, n, bounds)}" for n, bounds in list(moving.items())[:1])
-        through = nan_let_through(engine.program, inputs, [f"p:{name}" for name in where])
+        through = nan_let_through(engine.program.traced, inputs, [f"p:{name}" for name in where])
         said += f"; {through}: {NAN_REMEDY}" if through else _remedy(engine, state, where)
         failed = skipped > 0.5 * progress.step or not np.isfinite(losses[-1:]).all()
         if failed and progress.status != "stopped":

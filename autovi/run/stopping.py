@@ -154,9 +154,11 @@ class Verdict(NamedTuple):
     def said(self) -> str:
         """What the loss did, in words."""
         moved, se = with_error(abs(self.fall), self.se)
-        nothing = not moved.strip("0.")
-        what = "did not fall" if nothing else f"{'still fell' if self.fall > 0 else 'rose'} by {moved} nats"
-        return f"{what} (standard error {se}{' nats' * nothing})"
+        if not moved.strip("0."):
+            return f"did not fall (standard error {se} nats)"
+        if self.fall > 0:
+            return f"still fell by {moved} nats (standard error {se})"
+        return f"did not fall (it rose by {moved} nats, standard error {se})"
 
 
 def judge(losses: np.ndarray, window: int | None = None) -> Verdict:

@@ -74,6 +74,12 @@ def test_nan_says_what_to_do():
         ([Y], TypeError, "data: expected a dict .* got list"),
         ("y", TypeError, "data: expected a dict .* got str"),
         (pd.Series(Y), TypeError, "data: expected a dict .* got Series"),
+        (
+            pd.DataFrame({"y": Y}),
+            TypeError,
+            r"data: expected a dict .* got DataFrame; as one argument it is data=\(frame,\), with a column for each "
+            r"argument data=\{c: frame\[c\] for c in frame.columns\}$",
+        ),
         ({"y": np.array(["a", "b"])}, TypeError, "y: expected numbers.*integer codes"),
         ({"y": pd.Series([None, 1.0], dtype=object)}, ValueError, "y: missing values"),
         ({"y": [[1.0], [1.0, 2.0]]}, ValueError, "y: expected nested lists of equal lengths"),

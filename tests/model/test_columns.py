@@ -187,6 +187,21 @@ def test_a_frame_whose_columns_have_no_names_is_a_matrix():
         traced(lambda df, w: df @ w, pd.DataFrame([[1.0, "a"]] * 3))
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["age", "b", "b"], r"^df: two columns have the name 'b'; rename it"),
+        (["age", "b", 0], r"^df: no text, but a column has the name 0; rename it"),
+    ],
+)
+def test_columns_without_a_name_of_their_own_are_in_no_table(columns, said):
+    frame = FRAME.set_axis(columns, axis=1)
+    assert traced(lambda df, w: df @ w, frame).paths == ("df", "y")
+    assert traced(lambda df, w: df["age"] * w[0], frame).paths[0] == "df['age']"
+    with pytest.raises(ValueError, match=said):
+        traced(lambda df, w: df["age"] + df @ w, frame)
+
+
 def test_a_table_is_written_to_a_file_and_read():
     inputs = traced(lambda df, w: w[df["city"]] * df["age"], CITIES)
     args, kwargs = decode_data(data_template(inputs), inputs.arrays)
@@ -204,6 +219,12 @@ def test_values_of_a_column_may_decide_shapes():
 
     result, inputs = trace_program(model, None, bind(model, {"df": CITIES, "y": Y}))
     assert inputs.concrete and result.sites.latents["a"].shape == (2,)
+
+
+def test_a_log_density_takes_columns_too():
+    target = autovi.LogDensity(lambda p, df: -((df["age"] * p["b"] - df["dose"]) ** 2).sum(), {"b": 0.0})
+    _, inputs = trace_program(target, None, bind(target, {"df": FRAME}))
+    assert inputs.paths == ("df['age']", "df['dose']", "df['old']")
 
 
 def test_a_guide_function_sees_the_same_table():

@@ -49,6 +49,11 @@ def test_rebuild_gives_back_what_was_bound():
     assert kwargs["tree"]["b"][1] == "text" and kwargs["flag"] is True and kwargs["none"] is None
 
 
+def test_lists_of_lists_of_arrays_are_no_array():
+    inputs = bind(anything, {"x": [[Y, Y[:2]], [Y]], "y": [[1, 2], [3, 4]]})
+    assert list(inputs.arrays) == ["x[0][0]", "x[0][1]", "x[1][0]", "y"]
+
+
 def test_constants_stay_what_they_were():
     inputs = bind(anything, (Y,)).as_constants()
     assert inputs.traced() == {}

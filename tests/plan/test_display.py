@@ -11,6 +11,7 @@ import pytest
 
 import autovi
 from autovi.plan import grouping
+from autovi.plan.coupling import warning
 from autovi.plan.display import (
     MAX_LINES,
     MAX_ROWS,
@@ -174,6 +175,12 @@ def test_names_get_lines_of_their_own_where_columns_leave_no_room():
 )
 def test_names(sites, room, said):
     assert names(sites, room) == said
+
+
+def test_a_message_names_many_coupled_sites_in_few_words():
+    said = warning({f"state_{i}": [] for i in range(300)})
+    assert said.startswith("discrete site(s) 'state_0' … 'state_299': independent in q of what they meet")
+    assert "'a', 'b':" in warning({"a": ["b"], "b": ["a"]}) and warning({}) == ""
 
 
 def test_examples_in_the_docstrings():

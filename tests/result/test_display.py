@@ -27,12 +27,13 @@ def model(y):
     corr = numpyro.sample("L", dist.LKJCholesky(3, 2.0))
     scale = numpyro.sample("scale", dist.HalfNormal(1.0).expand([3]).to_event(1))
     numpyro.deterministic("corr", corr @ corr.T)
+    tril = numpyro.deterministic("tril", scale[:, None] * corr)
     numpyro.deterministic("grid", jnp.arange(2.0))
     numpyro.deterministic("large", scale > 50.0)
     on = numpyro.sample("on", dist.Bernoulli(0.5))
     numpyro.deterministic("twice", 2.0 * on)
     with numpyro.plate("row", len(y)):
-        numpyro.sample("y", dist.MultivariateNormal(9.0 * on, scale_tril=scale[:, None] * corr), obs=y)
+        numpyro.sample("y", dist.MultivariateNormal(9.0 * on, scale_tril=tril), obs=y)
 
 
 Y = 9.0 + np.random.default_rng(0).normal(size=(20, 3))
@@ -79,11 +80,11 @@ def test_the_verdicts_are_those_of_the_docs():
 
 
 def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
-    fresh = replace(fit)
+    fresh, draws = replace(fit), fit.draws
     fresh.__dict__["_light"] = False
     monkeypatch.setattr(type(fit), "_draw", lambda *a: pytest.fail("draws are made"))
     assert said(fresh).endswith("ELBO: fit.elbo not computed yet k-hat: fit.khat not computed yet")
-    fresh.__dict__["draws"] = fit.draws  # made by now, so that both are quick
+    fresh.__dict__["draws"] = draws  # made by now, so that both are quick
     assert said(fresh) == said(fit)
 
 
@@ -164,11 +165,11 @@ def test_graphviz_draws_it(fit):
 
 def test_a_summary_leaves_constants_out_and_keeps_what_could_vary(fit):
     table = fit.summary()
-    lower = ["L[1, 0]", "L[1, 1]", "L[2, 0]", "L[2, 1]", "L[2, 2]"]
+    lower = [f"{name}[{i}, {j}]" for name in ("L", "tril") for i in range(3) for j in range(i + 1)]
     off = [f"corr[{i}, {j}]" for i in range(3) for j in range(3) if i != j]
     each = [f"{name}[{i}]" for name in ("scale", "large") for i in range(3)]
     # `on` is 1 in every draw, and no scale is above 50: findings, not constants.
-    assert set(table.index) == {*lower, *off, *each, "on", "twice"}
+    assert set(table.index) == {*lower, *off, *each, "on", "twice"} - {"L[0, 0]"}
     assert float(table["sd"].astype(float)["on"]) == 0.0 == float(table["sd"].astype(float)["large[0]"])
     assert float(table["mean"].astype(float)["L[1, 1]"]) == pytest.approx(
         fit.draws.values["L"][:, 1, 1].mean(), abs=0.01
@@ -185,10 +186,30 @@ def test_a_part_of_the_summary_and_other_forms_of_it(fit):
 
 def test_which_elements_are_constant(fit):
     found = constant_elements(fit, fit.draws.values)
-    assert set(found) == {"L", "corr", "grid"}
+    assert set(found) == {"L", "corr", "grid", "tril"}
+    # At a scale of infinity these are zero times infinity, which says nothing.
+    np.testing.assert_array_equal(found["tril"], np.triu(np.ones((3, 3), bool), 1))
     np.testing.assert_array_equal(found["L"], np.triu(np.ones((3, 3), bool), 1) | (np.arange(9).reshape(3, 3) == 0))
     np.testing.assert_array_equal(found["corr"], np.eye(3, dtype=bool))
     assert found["grid"].all()
+
+
+def test_a_guide_function_and_a_subsampled_plate():
+    """The guide's sites are constrained ones; batches hold two of the rows, the posterior all."""
+
+    def rows(y):
+        with numpyro.plate("row", 4, subsample_size=2) as index:
+            corr = numpyro.sample("L", dist.LKJCholesky(2, numpyro.param("b", 2.0)))
+            numpyro.sample("y", dist.Normal(corr[..., 1, 0], 1.0), obs=y[index])
+
+    def guide(y):
+        with numpyro.plate("row", 4, subsample_size=2):
+            numpyro.sample("L", dist.LKJCholesky(2, numpyro.param("c", 3.0)))
+
+    options = {"num_steps": 2, "num_draws": 10, "progress_bar": False}
+    for chosen in ("auto", guide):
+        found = autovi.fit(rows, {"y": np.ones(4)}, guide=chosen, **options)
+        assert list(found.summary().index) == [f"L[{i}, 1, {j}]" for i in range(4) for j in range(2)]
 
 
 def test_a_point_estimate_is_no_constant():
@@ -206,6 +227,8 @@ def test_a_point_estimate_is_no_constant():
 
 def test_completion_shows_public_names_only(fit):
     assert set(dir(autovi)) == {*autovi.__all__, "__version__"}
+    for part in (autovi.families, autovi.estimators, autovi.objectives, autovi.implicit):
+        assert dir(part) == sorted(part.__all__)
     shown = set(dir(fit))
     assert {"elbo", "khat", "plan", "sample", "summary", "status", "message", "seconds"} <= shown
     assert not [n for n in shown if n.startswith("_")]

@@ -211,7 +211,19 @@ def test_two_columns_of_codes_that_disagree_give_no_labels():
 
 
 def test_codes_that_are_constants_of_the_program():
-    assert coords_of(lambda g, a: a[g] + 0.0 * np.asarray(g).max()) == ["a", "b", "c"]
+    def body(g, a, **more):
+        return a[g] + 0.0 * np.asarray(g).max()
+
+    assert coords_of(body) == ["a", "b", "c"]
+    # Other numbers that are the same could be anything.
+    assert coords_of(body, same=GROUPS.cat.codes) is None
+    counting = pd.Series(list("abc"), dtype="category")
+    assert coords_of(lambda g, a: jnp.tile(a[g], 2) + 0.0 * np.asarray(g).max(), counting) is None
+
+
+def test_a_constant_that_happens_to_equal_the_codes_is_not_them():
+    constant = np.array([2, 0, 1, 2, 0, 1])
+    assert coords_of(lambda g, a: a[constant] + 0.0 * g) is None
 
 
 # --- faults of coords and dims --------------------------------------------------------------------------------------

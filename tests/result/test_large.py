@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import autovi
+from autovi.result import evidence
 from autovi.result import fit as fit_module
 from autovi.run import drawing as drawing_module
 
@@ -115,7 +116,7 @@ def quick_in_batches(num_draws):
 def test_fewer_draws_are_weighed_where_a_pass_over_the_data_is_long(monkeypatch):
     few = quick_in_batches(200)
     monkeypatch.setattr(fit_module.Fit, "_light", property(lambda self: False))
-    monkeypatch.setattr(fit_module, "WEIGHED_NUMBERS", 60 * few.engine.numbers_per_draw)
+    monkeypatch.setattr(evidence, "WEIGHED_NUMBERS", 60 * few.engine.numbers_per_draw)
     assert few.estimated_from == "60 draws at full plates"
     some = few.elbo, few.elbo_se, few.khat
     monkeypatch.undo()
@@ -130,7 +131,7 @@ def test_batches_where_no_pass_over_the_data_is_short(monkeypatch):
     full = quick_in_batches(4000)
     exact = full.elbo
     monkeypatch.setattr(fit_module.Fit, "_light", property(lambda self: False))
-    monkeypatch.setattr(fit_module, "WEIGHED_NUMBERS", 20 * full.engine.numbers_per_draw)
+    monkeypatch.setattr(evidence, "WEIGHED_NUMBERS", 20 * full.engine.numbers_per_draw)
     rough = quick_in_batches(4000)
     assert rough.estimated_from == "4000 draws on batches of 10 of the 50 elements of 'n'; k-hat is not estimated"
     assert abs(rough.elbo - exact) < 4.5 * rough.elbo_se and full.elbo_se < rough.elbo_se < 1.0

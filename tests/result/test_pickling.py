@@ -74,6 +74,12 @@ def simple_fit():
     return travelling.fitted(0)
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """Without cloudpickle."""
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+
+
 # --- what comes back -------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +175,7 @@ def test_keys_among_the_data():
 
 
 @pytest.mark.slow
-def test_autoguides():
+def test_autoguides(alone):
     guide = AutoNormal(travelling.simple, init_scale=0.3)
     fit = quick(travelling.simple, {"y": Y}, guide=guide)
     assert guide.prototype_trace is not None
@@ -177,7 +183,9 @@ def test_autoguides():
     assert_same_fit(again, fit)
     assert again.guide is not guide and again.guide.prototype_trace is not None
     assert guide.prototype_trace is not None  # that of the fit is left as it is
-    assert_same_fit(copy.deepcopy(fit), fit)
+    twin = copy.deepcopy(fit)
+    assert twin.guide is not guide and twin.guide.prototype_trace is not None
+    assert_same_fit(sent(twin), fit)
 
 
 @pytest.mark.slow
@@ -223,12 +231,6 @@ def test_a_deep_copy_outlives_the_fit():
 
 
 # --- what cannot -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def alone(monkeypatch):
-    """Without cloudpickle."""
-    monkeypatch.setitem(sys.modules, "cloudpickle", None)
 
 
 def local_model():

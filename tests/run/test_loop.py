@@ -57,7 +57,7 @@ def test_converged():
 
 def test_converged_with_an_optimizer_of_ones_own():
     fit = quick(model, {"y": Y}, num_steps=None, optimizer=optax.adam(0.02), num_particles=16)
-    assert fit.status == "converged" and re.search("stands still: .* it (still fell|rose|did not fall)", fit.message)
+    assert fit.status == "converged" and re.search("stands still: .* it (still fell|did not fall)", fit.message)
     mu = fit.sample(5000)["mu"]
     assert mu.mean() == pytest.approx(6 / 5, abs=0.06) and mu.std() == pytest.approx(0.2**0.5, rel=0.1)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from autovi.result import export
+from autovi.result.groups import posterior_alone
 
 if TYPE_CHECKING:
     from autovi.result.fit import Fit
@@ -48,9 +49,7 @@ class Selection:
         """
         fit = self.fit
         # `to_arviz` would compute log densities for its attributes.
-        made = fit.__dict__.get("idata") or export.build(
-            {"posterior": {n: np.asarray(v)[None] for n, v in fit._values.items()}}, **fit._axes.named()
-        )
+        made = fit.__dict__.get("idata") or posterior_alone(fit)
         draws = export.posterior(made)
         return _at(draws[_matching(list(draws.data_vars), self.var_names)], self.coords or {})
 

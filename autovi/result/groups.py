@@ -1,0 +1,110 @@
+"""The groups of an ArviZ object: what of a fit goes into which."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autovi.model.inputs import Inputs
+from autovi.model.new_data import bind_like
+from autovi.result import export
+from autovi.result.axes import Axes, numbers_of
+from autovi.result.constants import constant_elements
+
+if TYPE_CHECKING:
+    from autovi.result.fit import Fit
+
+Groups = dict[str, Callable[[], Mapping[str, Any]]]
+
+
+def to_arviz(
+    fit: Fit, groups: Collection[str] | None, new_data: Any, coords: Mapping[str, Any], dims: Mapping[str, Any]
+) -> Any:
+    """See `Fit.to_arviz`."""
+    axes = axes_of(fit)
+    if coords or dims:
+        axes = replace(axes, coords={**fit.coords, **coords}, dims={**fit.dims, **dims})
+        axes.check()
+    made = _of_fit(fit, axes)
+    of_new: dict[str, Any] = {}
+    if new_data is not None:
+        inputs = bind_like(fit.model, new_data, fit.inputs)
+        of_new = {"predictions": axes.of_new_data(fit.model, inputs)}
+        made["predictions"] = lambda: _chain(fit._predicted(inputs))
+        made["predictions_constant_data"] = lambda: {axes.variable(n): a for n, a in numbers_of(inputs).items()}
+    if unknown := sorted(set(groups or ()) - set(made)):
+        raise ValueError(f"groups: unknown name {unknown[0]!r}; expected some of {list(made)}")
+    wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
+    return export.build(wanted, **axes.named(), **of_new, attrs=_attrs(fit))
+
+
+def axes_of(fit: Fit) -> Axes:
+    """Dims and coords of everything in a fit."""
+    return Axes(fit.engine.full.traced, fit.inputs, fit.coords, fit.dims)
+
+
+def posterior_alone(fit: Fit) -> Any:
+    """An object with the posterior and nothing that takes longer."""
+    return export.build({"posterior": _chain(fit._values)}, **axes_of(fit).named())
+
+
+def summary(fit: Fit, **kwargs: Any) -> Any:
+    """See `Fit.summary`."""
+    if kwargs.get("group", "posterior") != "posterior":
+        return export.summary(fit.idata, constant={}, **kwargs)
+    idata = fit.idata if fit._light or "idata" in vars(fit) else posterior_alone(fit)
+    return export.summary(idata, constant=constant_elements(fit, fit._values), **kwargs)
+
+
+def _of_fit(fit: Fit, axes: Axes) -> Groups:
+    return {
+        "posterior": lambda: _chain(fit._values),
+        "posterior_predictive": lambda: _chain(_predictive(fit)),
+        "log_likelihood": lambda: _chain(fit.log_likelihoods),
+        "sample_stats": lambda: _chain(_stats(fit)),
+        "observed_data": lambda: fit._observed,
+        "constant_data": lambda: {axes.variable(n): a for n, a in constant_data(fit.inputs, fit._observed).items()},
+    }
+
+
+def _predictive(fit: Fit) -> dict[str, np.ndarray]:
+    observed = fit.engine.full.sites.observed
+    return {n: v for n, v in fit.predict().items() if n in observed} if observed else {}
+
+
+def _stats(fit: Fit) -> dict[str, np.ndarray]:
+    draws = fit._densities
+    return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
+
+
+def constant_data(inputs: Inputs, observed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's array arguments that are not observations, keys of random numbers apart."""
+    seen = observed.values()
+    return {n: a for n, a in numbers_of(inputs).items() if not any(_same_numbers(a, o) for o in seen)}
+
+
+def _attrs(fit: Fit) -> dict[str, Any]:
+    return {
+        "plan": json.dumps(fit.plan.to_dict()),
+        "estimators": json.dumps({c.site: c.estimator for c in fit.plan.choices}),
+        "elbo": fit.elbo,
+        "elbo_se": fit.elbo_se,
+        "khat": fit.khat,
+        "estimated_from": fit.estimated_from,
+        "status": fit.status,
+        "message": fit.message,
+        "sampling_time": fit.seconds.total,
+    }
+
+
+def _chain(group: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {n: np.asarray(v)[None] for n, v in group.items()}
+
+
+def _same_numbers(array: np.ndarray, other: np.ndarray) -> bool:
+    """Equal at the precision of `other`: JAX makes 32 bits of the user's 64."""
+    return array.shape == other.shape and np.array_equal(array.astype(other.dtype), other)
