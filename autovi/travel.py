@@ -100,7 +100,7 @@ def _reduced(fit: Fit) -> tuple[Callable, tuple[bytes, Any]]:
 def _arrived(content: bytes, baggage: Baggage) -> Any:
     if is_fork_of_running_jax():
         return LostInFork()
-    arrays, meta = storage.from_bytes(content, "the pickled fit")
+    arrays, meta = storage.from_bytes(content, "pickle")
     data = under("data", arrays)
     filled = lambda leaf: data[leaf.path] if isinstance(leaf, ArrayAt) else leaf  # noqa: E731
     arguments = jax.tree.map(filled, baggage.arguments, is_leaf=_is_leaf)

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import errors_page_data
 import errors_page_models as m
 import jax
 import jax.numpy as jnp
@@ -162,17 +163,13 @@ WRONG_COUNTS = ["num_steps", "max_steps", "num_draws", "num_restarts", "num_part
 
 # First cell of the row -> calls; together they say all that the row quotes. A function of the folder `tmp_path` too.
 CASES = {
+    **errors_page_data.CASES,
     # The data
     "NaN or infinite data, nested or not": [plan(data={"y": NAN})],
     "integers or numbers beyond 32 bits, without `jax_enable_x64`": [plan(data={"y": np.array([1, 2, 3, 2**40])})],
     "NaN as a number that is no array": [plan(m.of_scalars, {"y": 1.0, "scale": float("nan")})],
     "a key that the model does not take, or a missing one": [plan(m.of_columns, {"x": np.ones((4, 3)), "q": m.Y})],
     "data that is neither dict, tuple nor None (`TypeError`)": [plan(data=m.Y)],
-    "strings or categories (`TypeError`)": [plan(data={"y": np.array(["a", "b"])})],
-    "None among numbers; lists of unequal lengths": [
-        plan(data={"y": np.array([None, 1.0], object)}),
-        plan(data={"y": [[1.0], [1.0, 2.0]]}),
-    ],
     "numbers that vanish in 32 bits, such as 1e-50": [plan(data={"y": np.array([1e-50, 1.0, 2.0, 3.0])})],
     "an argument that is None, where the model computes with it: in the fit, or in `predict` without `y`": [
         plan(m.halved, {"x": m.Y}),
@@ -206,7 +203,10 @@ CASES = {
     "a plate inside of itself": [plan(m.plated(4, 4, names="nn"))],
     "two plates along one dimension": [plan(m.plated(4, 4, dims=(-1, -1)))],
     "a plate of another size than its data": [plan(m.plated(5))],
-    "other shapes that do not go together": [plan(m.without_plate)],
+    "other shapes that do not go together": [
+        plan(m.without_plate),
+        plan(errors_page_data.unequal, {"x": m.Y, "y": np.ones(5)}),
+    ],
     "arrays that do not broadcast": [plan(m.not_broadcast)],
     "rows of a batch that meet: a mean, a rank, a neighbour within the batch": [plan(m.rows_that_meet)],
     "NumPy, or `math`, on a latent site": used("numpy", "math"),

@@ -274,7 +274,7 @@ def test_arguments_of_unequal_lengths_are_named_where_shapes_do_not_fit(mean):
         with numpyro.plate("n", len(x)):
             numpyro.sample("y", dist.Normal(mean(b, x), 1.0), obs=y)
 
-    with pytest.raises(ValueError, match=r"\. The data: 'x' has 4 rows, 'y' has 5$"):
+    with pytest.raises(ValueError, match=r"\. The data: 'x' has 4 rows, 'y' has 5\n  File"):
         autovi.plan(model, {"x": Y, "y": np.ones(5)})
 
 
