@@ -16,7 +16,7 @@ from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
-from autovi.result.axes import Axes
+from autovi.result.axes import Axes, as_dicts
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count, check_end, check_start
 from autovi.run.engine import Engine
@@ -95,13 +95,13 @@ def fit(
     check_count("max_steps", max_steps)
     check_count("num_draws", num_draws)
     check_count("num_restarts", num_restarts)
+    own_coords, own_dims = as_dicts(coords, dims)
     options = Options(
         guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective), allow_nan
     )
     engine, inputs = prepare(model, data, options)
-    named: dict[str, Any] = {"coords": dict(coords or {}), "dims": dict(dims or {})}
-    if coords or dims:
-        Axes(engine.full.traced, inputs, **named).check()
+    if own_coords or own_dims:
+        Axes(engine.full.traced, inputs, own_coords, own_dims).check()
     arrays = jax.device_put(inputs.traced())
     rates = RATES if optimizer is None else OWN_RATE
     runs: list[_Run] = []
@@ -127,7 +127,8 @@ def fit(
         rng_key=best.rng_key,
         num_draws=num_draws,
         seconds=time.perf_counter() - started,
-        **named,
+        coords=own_coords,
+        dims=own_dims,
     )
 
 

@@ -17,7 +17,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.plan.plan import Plan
 from autovi.result import export
-from autovi.result.axes import Axes, numbers_of
+from autovi.result.axes import Axes, as_dicts, numbers_of
 from autovi.result.diagnostics import Elbo, SiteGradient, elbo_of, gradient_summary
 from autovi.result.saving import write_fit
 from autovi.run.engine import DENSITIES, DRAWS_BUDGET, LIKELIHOODS, VALUES, Draws, Engine
@@ -246,8 +246,9 @@ class Fit:
             ValueError: an unknown group; dims or coords that do not fit the model.
         """
         axes = self._axes
-        if coords or dims:
-            axes = replace(axes, coords={**self.coords, **(coords or {})}, dims={**self.dims, **(dims or {})})
+        own_coords, own_dims = as_dicts(coords, dims)
+        if own_coords or own_dims:
+            axes = replace(axes, coords={**self.coords, **own_coords}, dims={**self.dims, **own_dims})
             axes.check()
         made: dict[str, Callable[[], Mapping[str, Any]]] = {
             "posterior": lambda: _chain(self._values),
