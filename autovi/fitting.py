@@ -14,7 +14,7 @@ from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
-from autovi.result.axes import Axes
+from autovi.result.axes import Axes, as_dicts
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
@@ -109,11 +109,11 @@ def fit(
     options = Options(
         guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective), allow_nan
     )
-    named: dict[str, Any] = {"coords": dict(coords or {}), "dims": dict(dims or {})}
+    own_coords, own_dims = as_dicts(coords, dims)
     with before_the_first_step(), clock.spent("trace"):
         engine, inputs = prepare(model, data, options)
-        if coords or dims:
-            Axes(engine.full.traced, inputs, **named).check()
+        if own_coords or own_dims:
+            Axes(engine.full.traced, inputs, own_coords, own_dims).check()
 
     def run(restart: int) -> Run:
         own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
@@ -133,7 +133,8 @@ def fit(
         seconds=clock,
         options=options,
         progress_bar=progress_bar,
-        **named,
+        coords=own_coords,
+        dims=own_dims,
     )
 
 

@@ -15,7 +15,7 @@ from autovi.model.targets import as_target, trace_program
 from autovi.model.traced import Traced
 from autovi.process import computing
 from autovi.result import export
-from autovi.result.axes import Axes
+from autovi.result.axes import Axes, as_dicts
 from autovi.result.groups import constant_data
 from autovi.run.checks import check_count
 
@@ -66,8 +66,9 @@ def prior_predictive(
     traced, inputs = _at_full_size(model, inputs)
     sites = traced.sites
     lengths = {plate.name: plate.size for plate in sites.plates.values()}
-    axes = Axes(traced, inputs, coords or {}, dims or {})
-    if coords or dims:
+    own_coords, own_dims = as_dicts(coords, dims)
+    axes = Axes(traced, inputs, own_coords, own_dims)
+    if own_coords or own_dims:
         axes.check()
     shapes = inputs.without_data()
 

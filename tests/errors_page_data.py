@@ -98,6 +98,10 @@ CASES = {
     "`dims` for no variable, or not one name for each axis": [
         lambda: autovi.fit(matrix, DATA, dims={"theta": ["a"]}, **QUIET)
     ],
+    "`coords` or `dims` that is no dict (`TypeError`)": [
+        lambda: autovi.fit(normal, DATA, coords=["a"], **QUIET),
+        lambda: autovi.fit(normal, DATA, dims=["a"], **QUIET),
+    ],
     "`coords` for no dim, or of another length": [lambda: autovi.fit(normal, DATA, coords={"n": ["a", "b"]}, **QUIET)],
     "`prior_predictive` of a site without a sampler": [lambda: autovi.prior_predictive(flat, DATA)],
     "`prior_predictive` of a `LogDensity` (`TypeError`)": [

@@ -191,6 +191,8 @@ def check_allowed(inputs: Inputs, allow_nan: Collection[str]) -> None:
     """Raises ValueError at a name in `allow_nan` that no argument has."""
     if isinstance(allow_nan, str):
         raise ValueError(f"allow_nan: expected a set of names, got a string; say allow_nan={{{allow_nan!r}}}")
+    if not allow_nan:
+        return
     opened = () if inputs.opened is None else inputs.opened(inputs.frames).paths
     known = {*inputs.paths, *opened}
     known |= {_head(name) for name in known}

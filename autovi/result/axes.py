@@ -59,15 +59,20 @@ class Axes:
         return {"dims": own["dims"], "coords": {**kept, **own["coords"]}}
 
     def check(self) -> None:
-        """Raises ValueError where the user's dims or coords do not fit the model; the message names the variable or
-        the dim, what was expected and what was given."""
+        """Do the user's dims and coords fit the model?
+
+        Raises:
+            ValueError: an unknown variable or dim, or names or labels of another number than its axes or elements; the
+                message has what was expected and what was given.
+        """
         sizes: dict[str, tuple[int, str]] = {}
-        for name, given in self.dims.items():
+        for name, names in self.dims.items():
             if name not in self._shapes:
                 raise ValueError(f"dims: no variable is called {name!r}; the variables are {sorted(self._shapes)}")
             shape = self._shapes[name]
-            if isinstance(given, str) or len(given) != len(shape):
-                count = "a string" if isinstance(given, str) else f"{len(given)}, {list(given)}"
+            listed = isinstance(names, list | tuple)
+            if not listed or len(names) != len(shape):
+                count = f"{len(names)}, {list(names)}" if listed else f"a {type(names).__name__}"
                 raise ValueError(
                     f"dims[{name!r}]: expected a list of {len(shape)} names, one for each axis of shape {shape}, got "
                     f"{count}"
@@ -211,6 +216,18 @@ class Axes:
             for axis, values in enumerate(label.coords)
             if values is not None and n in self._default and self._default[n][axis] == f"{n}_dim_{axis}"
         }
+
+
+def as_dicts(coords: Any, dims: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Copies of a user's coords and dims; None is an empty dict.
+
+    Raises:
+        TypeError: something else than a dict.
+    """
+    for argument, what, given in (("coords", "dim -> labels", coords), ("dims", "variable -> names", dims)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"{argument}: expected a dict, {what}, got a {type(given).__name__}")
+    return dict(coords or {}), dict(dims or {})
 
 
 def numbers_of(inputs: Inputs) -> dict[str, np.ndarray]:

@@ -54,7 +54,7 @@ def fit_html(fit: Fit) -> str:
 
 
 def _title(fit: Fit) -> str:
-    return f"Fit: {fit.status}, {how_many(fit.losses.size, 'step')} in {fit.seconds.total:,.1f} s"
+    return f"Fit: {fit.status}, {how_many(fit.losses.size, 'step')} in {fit.seconds.fitting:,.1f} s"
 
 
 def _facts(fit: Fit) -> dict[str, str]:

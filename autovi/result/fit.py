@@ -340,7 +340,7 @@ class Fit:
         """
         if num_draws is not None and num_draws != self.num_draws:
             return self._with_draws(num_draws).to_arviz(groups, new_data=new_data, coords=coords, dims=dims)
-        return to_arviz(self, groups, new_data, coords or {}, dims or {})
+        return to_arviz(self, groups, new_data, coords, dims)
 
     def _with_draws(self, num_draws: int) -> Fit:
         """The same fit with another number of draws."""

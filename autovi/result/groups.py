@@ -12,7 +12,7 @@ import numpy as np
 from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.result import export
-from autovi.result.axes import Axes, numbers_of
+from autovi.result.axes import Axes, as_dicts, numbers_of
 from autovi.result.constants import constant_elements
 
 if TYPE_CHECKING:
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 Groups = dict[str, Callable[[], Mapping[str, Any]]]
 
 
-def to_arviz(
-    fit: Fit, groups: Collection[str] | None, new_data: Any, coords: Mapping[str, Any], dims: Mapping[str, Any]
-) -> Any:
+def to_arviz(fit: Fit, groups: Collection[str] | None, new_data: Any, coords: Any, dims: Any) -> Any:
     """See `Fit.to_arviz`."""
     axes = axes_of(fit)
-    if coords or dims:
-        axes = replace(axes, coords={**fit.coords, **coords}, dims={**fit.dims, **dims})
+    own_coords, own_dims = as_dicts(coords, dims)
+    if own_coords or own_dims:
+        axes = replace(axes, coords={**fit.coords, **own_coords}, dims={**fit.dims, **own_dims})
         axes.check()
     made = _of_fit(fit, axes)
     of_new: dict[str, Any] = {}
@@ -97,7 +96,7 @@ def _attrs(fit: Fit) -> dict[str, Any]:
         "estimated_from": fit.estimated_from,
         "status": fit.status,
         "message": fit.message,
-        "sampling_time": fit.seconds.total,
+        "sampling_time": fit.seconds.fitting,
     }
 
 

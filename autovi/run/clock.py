@@ -31,6 +31,11 @@ class Seconds:
     diagnostics: float = 0.0
 
     @property
+    def fitting(self) -> float:
+        """All but the diagnostics: how long the fit took."""
+        return self.trace + self.compile + self.run
+
+    @property
     def total(self) -> float:
         """The sum of all."""
         return sum(getattr(self, part.name) for part in fields(self))

@@ -248,7 +248,7 @@ def two(x, y=None):
         ),
         (
             {"dims": {"theta": "ab"}},
-            "dims['theta']: expected a list of 2 names, one for each axis of shape (2, 3), got a string",
+            "dims['theta']: expected a list of 2 names, one for each axis of shape (2, 3), got a str",
         ),
         (
             {"dims": {"theta": ["a", "a"]}},
@@ -274,6 +274,18 @@ def test_dims_and_coords_that_do_not_fit(options, said):
     with pytest.raises(ValueError) as raised:
         autovi.fit(two, {"x": np.ones(4), "y": np.zeros(4)}, **options)
     assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dims": ["a", "b"]}, "dims: expected a dict, variable -> names, got a list"),
+        ({"coords": ["a", "b"]}, "coords: expected a dict, dim -> labels, got a list"),
+    ],
+)
+def test_dims_and_coords_are_dicts(options, said):
+    with pytest.raises(TypeError, match=said):
+        autovi.fit(two, {"x": np.ones(4), "y": np.zeros(4)}, **options)
 
 
 def test_the_same_is_said_by_to_arviz(fit):

@@ -98,3 +98,13 @@ def test_nan_that_a_later_batch_brings_is_said_in_the_message():
     assert (
         "; data['y'] has NaN, which the model lets through to site 'y': drop those elements, or mask" in result.message
     )
+
+
+def test_nan_among_the_constants_of_a_program():
+    def model(x, y):
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0 if np.asarray(x)[0] > 0 else 2.0))
+        with numpyro.plate("n", 3):
+            numpyro.sample("y", dist.Normal(b * x, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"^data\['x'\] has NaN, which the model may let through to site 'y', whose"):
+        fit(model, {"x": GAPS, "y": np.ones(3)}, allow_nan={"x"})
