@@ -188,7 +188,7 @@ def test_draws_that_agree_in_some_elements() -> None:
     [
         (jnp.zeros((2, 3)), jnp.zeros(2), {}, ValueError, "of one shape"),
         (jnp.zeros((2, 3), int), jnp.ones((2, 3), int), {}, TypeError, "floating-point values"),
-        (jnp.zeros((2, 3)), jnp.ones((2, 3)), {"num_points": 5}, ValueError, "num_points >= 8"),
+        (jnp.zeros((2, 3)), jnp.ones((2, 3)), {"num_points": 5}, ValueError, "num_points: expected at least 8"),
     ],
 )
 def test_wrong_arguments(starts: Any, ends: Any, options: dict[str, int], error: type, message: str) -> None:

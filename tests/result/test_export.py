@@ -181,11 +181,11 @@ def test_names_that_arviz_cannot_hold(tmp_path):
             {"dims": {"x": ["g"], "y": ["g"]}},
             "'g' has length 2 in 'x', but 3 in 'y'",
         ),
-        ({"posterior": {"x": np.zeros((1, 4))}}, {"dims": {"x": ["g"]}}, r"dims\['x'\] names 1 axes"),
+        ({"posterior": {"x": np.zeros((1, 4))}}, {"dims": {"x": ["g"]}}, r"dims\['x'\]: it names 1 axes"),
         (
             {"posterior": {"x": np.zeros((1, 4, 2))}},
             {"dims": {"x": ["g"]}, "coords": {"g": ["a"]}},
-            r"coords\['g'\] has 1 values, but the axis has 2 in posterior",
+            r"coords\['g'\]: it has 1 values, but the axis has 2 in posterior",
         ),
         (
             {"posterior": {"a/b": np.zeros((1, 4)), "a.b": np.zeros((1, 4))}},

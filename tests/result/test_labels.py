@@ -292,7 +292,7 @@ def test_the_same_is_said_by_to_arviz(fit):
     said = r"^coords\['part'\]: expected 3 labels, the length of the dim \(in 'u'\), got 1$"
     with pytest.raises(ValueError, match=said):
         fit.to_arviz(coords={"part": ["x"]})
-    with pytest.raises(ValueError, match=r"groups: \['predictions'\] are none of"):
+    with pytest.raises(ValueError, match=r"groups: unknown name 'predictions'"):
         fit.to_arviz(["predictions"])
 
 

@@ -80,7 +80,7 @@ def test_without_its_optimizer_a_fit_can_be_looked_at(batch_size, tmp_path):
 
 def test_an_optimizer_that_the_fit_had_not(tmp_path):
     quick().save(tmp_path / "fit")
-    with pytest.raises(ValueError, match=r"autovi's own optimizer; leave out optimizer="):
+    with pytest.raises(ValueError, match=r"this fit had autovi's own; leave out optimizer="):
         autovi.load(tmp_path / "fit", model, optimizer=OPTIMIZER)
 
 
@@ -99,5 +99,5 @@ def test_an_objective_of_ones_own_is_asked_for(tmp_path):
     again = autovi.load(tmp_path / "fit", model, objective=Tempered())
     assert again.engine.program.objective == Tempered()
     quick().save(tmp_path / "plain")
-    with pytest.raises(ValueError, match=r"objective='elbo', which the file holds; leave out objective="):
+    with pytest.raises(ValueError, match=r"this fit had 'elbo', which the file holds; leave out objective="):
         autovi.load(tmp_path / "plain", model, objective=Tempered())
