@@ -12,6 +12,7 @@ import optax
 from autovi.analysis.batches import check_rows_factor
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
+from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.callables import check_function
@@ -98,6 +99,7 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
         with another_model(guide, model):
             traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
+    check_indices(traced, inputs, lambda: _whole(model, inputs, sites))
     partly = partly_masked(traced, inputs)
     key = (*_cache_key(inputs, traced, options), partly)
     if drawn.any:
@@ -105,6 +107,10 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths, partly))
     engine.use(model, guide)
     return engine, inputs
+
+
+def _whole(model: Callable, inputs: Inputs, sites: Sites) -> Traced:
+    return trace_program(model, None, inputs, {name: plate.size for name, plate in sites.subsampled.items()})[0]
 
 
 def _make(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from autovi.analysis.indices import check_indices
 from autovi.compiling import compiler_options
 from autovi.keys import as_key
 from autovi.model.inputs import Inputs, bind, check_allowed
@@ -64,6 +65,7 @@ def prior_predictive(
     target, inputs = as_target(model), bind(model, data, allow_nan)
     check_allowed(inputs, allow_nan)
     traced, inputs = _at_full_size(model, inputs)
+    check_indices(traced, inputs)
     sites = traced.sites
     lengths = {plate.name: plate.size for plate in sites.plates.values()}
     own_coords, own_dims = as_dicts(coords, dims)

@@ -26,6 +26,12 @@ def of_columns(x, y=None):
         numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
 
+def grouped(g, y):
+    with numpyro.plate("group", 4):
+        a = numpyro.sample("a", dist.Normal())
+    numpyro.sample("y", dist.Normal(a[g], 1.0), obs=y)
+
+
 def of_scalars(y, scale):
     mu = numpyro.sample("mu", dist.Normal())
     numpyro.sample("y", dist.Normal(mu, scale), obs=y)

@@ -207,6 +207,9 @@ CASES = {
         plan(m.without_plate),
         plan(errors_page_data.unequal, {"x": m.Y, "y": np.ones(5)}),
     ],
+    "indices in the data beyond what they index, such as groups counted from 1": [
+        plan(m.grouped, {"g": np.arange(1, 5), "y": m.Y})
+    ],
     "arrays that do not broadcast": [plan(m.not_broadcast)],
     "rows of a batch that meet: a mean, a rank, a neighbour within the batch": [plan(m.rows_that_meet)],
     "NumPy, or `math`, on a latent site": used("numpy", "math"),

@@ -34,6 +34,19 @@ def is_installed(module: str | None) -> bool:
     return file is not None and str(Path(file).resolve()).startswith(_INSTALLED)
 
 
+@functools.cache
+def is_installed_file(file: str) -> bool:
+    """Is this file a library's?"""
+    return str(Path(file).resolve()).startswith(_INSTALLED)
+
+
+@functools.cache
+def is_file_of(file: str, *packages: str) -> bool:
+    """Is this file one of these packages'?"""
+    folders = [Path(f).parent for p in packages if (f := getattr(sys.modules.get(p), "__file__", None)) is not None]
+    return any(Path(file).is_relative_to(folder) for folder in folders)
+
+
 def is_of_jax(item: Any) -> bool:
     """Is a function or a class JAX's own?"""
     return str(item.__module__).split(".")[0] in ("jax", "jaxlib")

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from autovi.model.libraries import is_installed
+from autovi.model.libraries import is_file_of, is_installed, is_installed_file
 
 MAX_SHOWN = 3  # lines of the user's that lead to an error, the innermost ones
 MAX_CODE = 60  # characters of an expression in a sentence
@@ -54,6 +54,15 @@ def places_of(error: BaseException) -> list[Place]:
         Place(spot.frame.f_code.co_filename, spot.traceback.tb_lineno, spot.frame.f_code.co_qualname)
         for spot in spots_of(error)
     ]
+
+
+def place_of(eqn: Any) -> Place | None:
+    """The line that made an equation of a traced program; None where a library other than JAX made it."""
+    frames = getattr(eqn.source_info.traceback, "frames", ())
+    frame = next((f for f in frames if not is_file_of(f.file_name, "jax", "jaxlib", "numpy")), None)
+    if frame is None or is_installed_file(frame.file_name) or is_file_of(frame.file_name, "numpyro", "autovi"):
+        return None
+    return Place(frame.file_name, frame.line_num, frame.function_name)
 
 
 @dataclass(frozen=True)

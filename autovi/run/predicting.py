@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from autovi.analysis.indices import check_indices
 from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.targets import as_target, trace_program
@@ -34,6 +35,7 @@ def predict(
     numbers = max(1, graph.numbers(graph.outputs.values(), set(graph.inputs.values()).__contains__))
     part = int(np.clip(DRAWS_BUDGET // numbers if batch_size is None else batch_size, 1, count))
     lengths = {n: p.size for n, p in traced.sites.subsampled.items()}
+    check_indices(traced, inputs, lambda: trace_program(model, None, inputs, lengths)[0])
     engine.use(model, None)
     shapes = inputs.without_data()
 
