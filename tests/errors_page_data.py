@@ -97,6 +97,9 @@ CASES = {
     ],
     "a data frame with categories as a matrix": [plan_of(CITIES, lambda df: jnp.asarray(df)[:, 0])],
     "a method of a data frame in the model (`AttributeError`)": [plan_of(FRAME, lambda df: df.groupby("age"))],
+    "what a Series has and an array has not: `.values`, `.cat.codes`, `.map`": [
+        plan_of(CITIES, lambda df: df["city"].cat.codes)
+    ],
     "a category in `new_data` that the fit did not have": [new_city],
     "`dims` for no variable, or not one name for each axis": [
         lambda: autovi.fit(matrix, DATA, dims={"theta": ["a"]}, **QUIET)

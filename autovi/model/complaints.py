@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -103,6 +104,21 @@ def _of_a_number(error: Exception, about: Circumstances) -> str | None:
     return f"{about.what}: {remedy(error)}" if asks_for_number(error) else None
 
 
+def _of_an_array(error: Exception, about: Circumstances) -> str | None:
+    """What a Series or a NumPy array has and a traced array has not."""
+    found = re.search(r"Tracer'?(?: object)? has no attribute '?(\w+)", str(error))
+    if not isinstance(error, AttributeError) or found is None:
+        return None
+    spots = spots_of(error)
+    path = spots[-1].path() if spots else []
+    asked = f"`{code(path[0])}`" if path else f"`.{found[1]}`"
+    return (
+        f"{about.what}: {asked} asks for {found[1]!r}, which a JAX array does not have, and data are JAX arrays in a "
+        f"{about.what}, categories their codes; leave it out (.values, .to_numpy(), .cat.codes), or prepare it before "
+        "the fit"
+    )
+
+
 def _of_a_leak(error: Exception, about: Circumstances) -> str | None:
     """Sites inside of a function that JAX transforms."""
     if not isinstance(error, LEAKS):
@@ -152,6 +168,7 @@ KINDS: tuple[Callable[[Exception, Circumstances], str | None], ...] = (
     _of_nothing,
     _of_a_leak,
     _of_a_number,
+    _of_an_array,
     _of_parameters,
     _of_plates,
     _of_others,
