@@ -10,6 +10,7 @@ import numpy as np
 
 from autovi.model.inputs import Inputs, bind
 from autovi.model.labels import Labels
+from autovi.model.places import cause_of
 
 
 def bind_like(model: Callable, new_data: Any, fitted: Inputs) -> Inputs:
@@ -21,7 +22,12 @@ def bind_like(model: Callable, new_data: Any, fitted: Inputs) -> Inputs:
     Raises:
         ValueError: the data do not fit the model, or have a category that the fit did not have.
     """
-    inputs = bind(model, new_data, fitted.allow_nan)
+    try:
+        inputs = bind(model, new_data, fitted.allow_nan)
+    except (ValueError, TypeError) as error:
+        if not str(error).startswith(("data:", "data[", "data does")):
+            raise
+        raise type(error)("new_" + str(error).replace(" data=", " new_data=")) from cause_of(error)
     if inputs.opened is not None:
         by_column = {header.where for header in (*fitted.headers(), *inputs.headers())}
         inputs = replace(inputs.opened(by_column & set(inputs.frames)), opened=None)

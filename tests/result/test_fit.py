@@ -254,10 +254,12 @@ def test_predictions_of_new_rows(fit):
 
 
 def test_predictions_name_what_new_data_lacks(fit):
-    with pytest.raises(ValueError, match="group"):
+    with pytest.raises(ValueError, match="^new_data does not fit the model: .*group"):
         fit.predict({"x": np.zeros((2, 2))})
     with pytest.raises(ValueError, match="colour"):
         fit.predict({**numbers(mixed_data()), "colour": np.zeros(2)})
+    with pytest.raises(TypeError, match=r"^new_data: expected a dict .* a single array is new_data=\(array,\)"):
+        fit.predict(np.zeros((2, 2)))
 
 
 # --- ArviZ -----------------------------------------------------------------------------------------------------------
