@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from autovi.model.inputs import Inputs
+from autovi.model.new_data import bind_like
 from autovi.preparation import prepare
 from autovi.process import computing
 from autovi.run.checks import check_count
@@ -63,7 +64,8 @@ def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
     if data is None:
         fit._check_unchanged()
         return fit.engine, fit.inputs
-    return prepare(fit.model, data, fit.options)
+    # The same categories have the same codes: what is fitted of an element stays with it.
+    return prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)
 
 
 def _copied(state: State, engine: Engine, inputs: Inputs) -> State:
