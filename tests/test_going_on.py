@@ -3,6 +3,7 @@
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pandas as pd
 import pytest
 
@@ -44,3 +45,13 @@ def test_a_category_that_the_fit_did_not_have_is_refused():
     fit = autovi.fit(of_cities, {"city": city, "y": Y}, num_steps=100, progress_bar=False)
     with pytest.raises(ValueError, match="data: city has the category 'Trier', which the fit did not have"):
         fit.resume(1, data={"city": city.cat.rename_categories({"Ulm": "Trier"}), "y": Y})
+
+
+def test_a_schedule_that_a_file_did_not_hold_goes_on_from_where_it_was(tmp_path):
+    schedule = optax.exponential_decay(0.1, 50, 0.5)
+    data = {"city": CODES, "y": Y}
+    stops = {"callback": lambda report: report.step >= 200, "progress_bar": False}
+    fit = autovi.fit(of_cities, data, num_steps=500, learning_rate=schedule, **stops)
+    fit.save(tmp_path / "fit")
+    loaded = autovi.load(tmp_path / "fit", of_cities).resume(learning_rate=schedule)
+    np.testing.assert_array_equal(loaded.losses, fit.resume().losses)

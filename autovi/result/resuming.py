@@ -17,7 +17,7 @@ from autovi.process import computing
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
-from autovi.run.learning_rate import rates_of
+from autovi.run.learning_rate import forgotten, rates_of
 from autovi.run.reporting import Report
 from autovi.run.running import Watch, before_the_first_step, ran
 from autovi.run.state import State
@@ -56,6 +56,8 @@ def _paced(fit: Any, progress: Progress, learning_rate: Any) -> Progress:
     if learning_rate is None:
         return progress
     rates, schedule = rates_of(learning_rate, fit.options.optimizer)
+    if schedule is not None and progress.learning_rate is forgotten:
+        return replace(progress, learning_rate=schedule)  # what the file did not hold, from where it was
     step = progress.step
     return replace(progress, rates=rates, learning_rate=schedule, learning_rate_start=step, level=0, level_start=step)
 
