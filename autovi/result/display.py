@@ -77,4 +77,6 @@ def _elbo(fit: Fit) -> str:
 
 
 def _khat(fit: Fit) -> str:
+    if not fit._evidence.num_weighed:
+        return "not estimated: to weigh draws would take minutes"
     return f"{number(fit.khat)} ({verdict(fit.khat)})"

@@ -37,6 +37,8 @@ class Evidence:
     def log_weights(self) -> np.ndarray:
         """log p(x, z) - log q(z) of the first draws, as many as are weighed."""
         fit = self._fit
+        if not self.num_weighed:
+            return np.zeros(0)
         if self.num_weighed == fit.num_draws:
             kept = fit._densities
         else:

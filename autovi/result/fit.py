@@ -292,9 +292,10 @@ class Fit:
         Args:
             num_steps: so many steps more, at a learning rate that falls as in `fit`; None: the rest of the steps in
                 which the fit was stopped, or until the loss stands still.
-            data: new data of the form and sizes of the old; None: the same.
+            data: new data of the form and sizes of the old, categories by their names; None: the same.
             max_steps: the bound on the steps to come when `num_steps` is None.
-            learning_rate: as in `fit`; None: as before.
+            learning_rate: as in `fit`, a schedule from its beginning (that of a loaded fit, which its file does not
+                hold, from where it was); None: as before.
             callback: as in `fit`; it is not remembered.
             progress_bar: None: as in the fit.
 

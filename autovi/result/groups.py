@@ -18,6 +18,7 @@ from autovi.result.constants import constant_elements
 if TYPE_CHECKING:
     from autovi.result.fit import Fit
 
+OF_NEW_DATA = ("predictions", "predictions_constant_data")
 Groups = dict[str, Callable[[], Mapping[str, Any]]]
 
 
@@ -35,10 +36,17 @@ def to_arviz(fit: Fit, groups: Collection[str] | None, new_data: Any, coords: An
         of_new = {"predictions": axes.of_new_data(fit.model, inputs)}
         made["predictions"] = lambda: _chain(fit._predicted(inputs))
         made["predictions_constant_data"] = lambda: {axes.variable(n): a for n, a in numbers_of(inputs).items()}
-    if unknown := sorted(set(groups or ()) - set(made)):
-        raise ValueError(f"groups: unknown name {unknown[0]!r}; expected some of {list(made)}")
+    _check_groups(groups, made)
     wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
     return export.build(wanted, **axes.named(), **of_new, attrs=_attrs(fit))
+
+
+def _check_groups(groups: Any, made: Groups) -> None:
+    if isinstance(groups, str):
+        raise ValueError(f"groups: expected a list of names, got a string; say groups=[{groups!r}]")
+    if unknown := sorted(set(groups or ()) - set(made)):
+        where = " without new_data" if unknown[0] in OF_NEW_DATA else ""
+        raise ValueError(f"groups: unknown name {unknown[0]!r}{where}; expected some of {list(made)}")
 
 
 def axes_of(fit: Fit) -> Axes:

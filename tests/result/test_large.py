@@ -136,3 +136,6 @@ def test_batches_where_no_pass_over_the_data_is_short(monkeypatch):
     assert rough.estimated_from == "4000 draws on batches of 10 of the 50 elements of 'n'; k-hat is not estimated"
     assert abs(rough.elbo - exact) < 4.5 * rough.elbo_se and full.elbo_se < rough.elbo_se < 1.0
     assert np.isnan(rough.khat) and np.isnan(rough.khat_se)
+    assert "k-hat: not estimated: to weigh draws would take minutes" in repr(rough)
+    (note,) = (text.get_text() for text in rough.plot("weights").axes[0].texts)
+    assert note.startswith("no draws are weighed")

@@ -60,6 +60,8 @@ def _told(khat: float) -> str:
 
 def _nothing_to_see(log_weights: np.ndarray, khat: float) -> str | None:
     """Why there is no tail to draw; None where there is one."""
+    if not log_weights.size:
+        return "no draws are weighed:\nwith so many data it would take minutes"
     if np.isnan(khat):
         return f"k-hat needs {export.MIN_DRAWS_FOR_K} draws, and there are {log_weights.size}"
     if not (log_weights < np.inf).all():
