@@ -131,6 +131,12 @@ def test_the_report_has_losses_and_parameters():
         np.testing.assert_array_equal(seen[-1][3][name], value)
 
 
+def test_a_report_prints_step_and_loss():
+    seen = []
+    autovi.fit(model, {"y": Y}, num_steps=100, callback=lambda r: seen.append((repr(r), r.loss)), **QUIET)
+    assert seen[0][0] == f"Report(step=100, loss={seen[0][1]:.6g})"
+
+
 def test_a_callback_changes_nothing(short):
     watched = autovi.fit(model, {"y": Y}, num_steps=300, callback=lambda report: None, **QUIET)
     np.testing.assert_array_equal(watched.losses, short.losses)

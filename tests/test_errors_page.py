@@ -266,6 +266,7 @@ CASES = {
         fit(optimizer=optax.adam),
         fit(optimizer=optax.exponential_decay(0.1, 10, 0.9)),
     ],
+    "a callback that is no function (`TypeError`)": [fit(callback=3), lambda: fitted().resume(5, callback=3)],
     "an optimizer that needs more than gradients (`TypeError`)": [fit(optimizer=optax.lbfgs())],
     # During the run
     "some steps are not finite": [run(m.root(0.0, 0.45), None, num_steps=200)],

@@ -75,7 +75,7 @@ class Plan:
         for choice in self.choices:
             if choice.site == site:
                 return choice
-        raise KeyError(site)
+        raise KeyError(f"no latent site is called {site!r}; the latent sites are {[c.site for c in self.choices]}")
 
     @cached_property
     def _by_name(self) -> dict[str, Block]:

@@ -314,7 +314,7 @@ class Fit:
 
     def to_arviz(
         self,
-        groups: Collection[str] | None = None,
+        groups: str | Collection[str] | None = None,
         *,
         num_draws: int | None = None,
         new_data: Any = None,

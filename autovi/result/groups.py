@@ -22,8 +22,9 @@ OF_NEW_DATA = ("predictions", "predictions_constant_data")
 Groups = dict[str, Callable[[], Mapping[str, Any]]]
 
 
-def to_arviz(fit: Fit, groups: Collection[str] | None, new_data: Any, coords: Any, dims: Any) -> Any:
+def to_arviz(fit: Fit, groups: str | Collection[str] | None, new_data: Any, coords: Any, dims: Any) -> Any:
     """See `Fit.to_arviz`."""
+    groups = [groups] if isinstance(groups, str) else groups
     axes = axes_of(fit)
     own_coords, own_dims = as_dicts(coords, dims)
     if own_coords or own_dims:

@@ -14,7 +14,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.preparation import prepare
 from autovi.process import computing
-from autovi.run.checks import check_count
+from autovi.run.checks import check_callback, check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten, rates_of
@@ -37,6 +37,7 @@ def resumed(
     """See `Fit.resume`."""
     check_count("num_steps", num_steps, optional=True)
     check_count("max_steps", max_steps)
+    check_callback(callback)
     show = fit.progress_bar if progress_bar is None else progress_bar
     clock = Seconds()
     with before_the_first_step(), clock.spent("trace"):

@@ -47,6 +47,9 @@ class Report:
             raise RuntimeError("callback: read report.params within the callback; the next steps take their memory")
         return self._program.named(self._state.fitted)
 
+    def __repr__(self) -> str:
+        return f"Report(step={self.step}, loss={self.loss:.6g})"
+
     def close(self) -> None:
         """The callback has returned."""
         self._state = None  # type: ignore[assignment]

@@ -85,6 +85,12 @@ def test_groups_by_name(light):
     assert "mu" in idata["posterior"] and "y" in idata["observed_data"]
     with pytest.raises(ValueError, match=r"groups: unknown name 'likelihood'; expected some of \['posterior', "):
         light.to_arviz(groups=["likelihood"])
+    with pytest.raises(ValueError, match="^groups: unknown name 'posteriors'; expected some of"):
+        light.to_arviz("posteriors")
+
+
+def test_one_group_by_its_name(light):
+    assert set(light.to_arviz("posterior")["posterior"].data_vars) == set(light.sample(1))
 
 
 def test_another_number_of_draws(light):
