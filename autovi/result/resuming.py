@@ -65,7 +65,7 @@ def _paced(fit: Any, progress: Progress, learning_rate: Any) -> Progress:
 
 def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
     if data is None:
-        fit._check_unchanged()
+        fit.check_unchanged()
         return fit.engine, fit.inputs
     # The same categories have the same codes: what is fitted of an element stays with it.
     return prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)
