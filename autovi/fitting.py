@@ -20,7 +20,7 @@ from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
-from autovi.run.reporting import Report
+from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Run, Watch, before_the_first_step
 from autovi.run.stopping import Progress
 
@@ -104,6 +104,7 @@ def fit(
     check_count("max_steps", max_steps)
     check_count("num_draws", num_draws)
     check_count("num_restarts", num_restarts)
+    check_callback(callback)
     rates, schedule = rates_of(learning_rate, optimizer)
     clock, key = Seconds(), seed_or_key(rng_key)
     options = Options(

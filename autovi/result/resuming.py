@@ -18,7 +18,7 @@ from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten, rates_of
-from autovi.run.reporting import Report
+from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Watch, before_the_first_step, ran
 from autovi.run.state import State
 from autovi.run.stopping import Progress
@@ -37,6 +37,7 @@ def resumed(
     """See `Fit.resume`."""
     check_count("num_steps", num_steps, optional=True)
     check_count("max_steps", max_steps)
+    check_callback(callback)
     show = fit.progress_bar if progress_bar is None else progress_bar
     clock = Seconds()
     with before_the_first_step(), clock.spent("trace"):
