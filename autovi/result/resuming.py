@@ -18,7 +18,7 @@ from autovi.run.checks import check_callback, check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten, rates_of
-from autovi.run.reporting import Report
+from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Watch, before_the_first_step, ran
 from autovi.run.state import State
 from autovi.run.stopping import Progress

@@ -55,6 +55,12 @@ class Report:
         self._state = None  # type: ignore[assignment]
 
 
+def check_callback(callback: Any) -> None:
+    """Raises TypeError unless it is a function, or None."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function that takes a report, got {type(callback).__name__}")
+
+
 def called(callback: Callable[[Report], Any] | None, program: Program, state: State, progress: Progress) -> str | None:
     """Calls a callback, and returns why the fit is to end; None where it goes on.
 
