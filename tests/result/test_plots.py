@@ -101,8 +101,7 @@ def test_a_start_of_millions_does_not_hide_the_end(fit):
     low, high = drawn(figure).get_ylim()
     assert 95 < low < 99 and 101 < high < 110
     assert "5 steps above the axis" in said(figure)
-    (band,) = figure.axes[0].collections  # the spread of what is above would be a stripe
-    assert band.get_datalim(figure.axes[0].transData).y1 < high
+    assert figure.axes[0].collections[0].get_datalim(figure.axes[0].transData).y1 < high  # else a stripe
 
 
 def test_steps_without_a_finite_loss_are_gaps(fit):
@@ -187,13 +186,7 @@ def test_bars_are_the_ratios_longest_first(fit):
 
 
 def test_ratios_that_have_no_length_are_written_out(fit):
-    sites = {
-        "even": (0.0, np.inf),
-        "usual": (4.0, 2.0),
-        "hidden": (9.0, 0.1),
-        "lost": (9.0, 0.0),
-        "nan": (np.nan, np.nan),
-    }
+    sites = {"even": (0, np.inf), "usual": (4, 2.0), "hidden": (9, 0.1), "lost": (9, 0.0), "nan": (np.nan, np.nan)}
     odd = altered(fit, gradients={name: SiteGradient(*values) for name, values in sites.items()})
     ax = drawn(odd.plot("gradients"))
     assert [label.get_text() for label in ax.get_yticklabels()] == list(sites)
@@ -274,14 +267,6 @@ def test_odd_draws_are_explained(draws, expected):
     marginals.draw_one(figure.subplots(), element(draws))
     plt.close(figure)
     assert expected in said(figure)
-
-
-def test_an_integer_of_one_value_has_whole_ticks():
-    figure = plt.figure()
-    ax = figure.subplots()
-    marginals.draw_one(ax, element(np.full(100, 7)))
-    plt.close(figure)
-    assert ax.get_xlim() == (5.5, 8.5) and all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
 def test_integers_of_a_wide_range_share_bars():
