@@ -20,7 +20,7 @@ from autovi.run.checks import check_callback, check_count
 from autovi.run.clock import Seconds
 from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
-from autovi.run.reporting import Report
+from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Run, Watch, before_the_first_step
 from autovi.run.stopping import Progress
 
@@ -81,7 +81,7 @@ def fit(
         num_restarts: fits from different starting points; the one with the lowest final loss is returned.
         batch_size: elements of the subsampled plates per step, one number or by plate name; None: as the model says.
         callback: called after every 100 steps with an object that has `step`, `losses`, `loss` and `params`; the fit
-            ends where it returns True or raises.
+            ends where it returns True or raises. Of several restarts, True ends the one that is running.
         coords: dim, or plate, -> labels of its elements; None: those of the data.
         dims: site, deterministic site or data array -> names of all its axes, as in `arviz.from_dict`; None: the
             plates.
@@ -154,10 +154,10 @@ def _best_of(run: Callable[[int], Run], num_restarts: int) -> Run:
             if not runs:
                 raise
             ended = f"stopped by Ctrl-C before restart {restart + 1}"
-        if ended or runs[-1].progress.status == "stopped":
+        if ended or runs[-1].progress.interrupted:
             break
     best = min(runs, key=lambda run: (run.progress.status == "failed", run.progress.final_loss()))
-    if best is not runs[-1] and runs[-1].progress.status == "stopped":
+    if best is not runs[-1] and runs[-1].progress.interrupted:
         ended = f"{runs[-1].progress.message} of restart {len(runs)}"
     if ended:
         best.progress.status = "stopped"

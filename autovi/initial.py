@@ -15,7 +15,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.keys import as_key
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site
-from autovi.model.target import Target
+from autovi.model.target import Given, Target
 from autovi.model.targets import as_target
 from autovi.process import computing
 from autovi.program.program import Program
@@ -101,7 +101,7 @@ def _nodes(
 ) -> dict[str, jax.Array]:
     """Unconstrained values of the latent sites at full plates, from the prior given those `values`."""
     lengths = {p.name: p.size for p in engine.program.sites.subsampled.values()}
-    return target.prior(None, inputs, arrays, rng_key, values, lengths)
+    return target.prior(None, inputs, arrays, rng_key, Given(values, lengths))
 
 
 def _of_prior(count: int, engine: Engine, nodes: Callable, arrays: Any, rng_key: jax.Array) -> Origin:
@@ -128,8 +128,9 @@ def _of_values(values: Mapping[str, Any], engine: Engine, nodes: Callable) -> In
         if name not in sites and name not in declared:
             can = [*sites, *declared]
             raise ValueError(f"init: no site is called {name!r}; those that can start at a value are {can}")
-    of_sites = {n: _shaped(n, v, sites[n].shape) for n, v in values.items() if n in sites}
-    params = {n: _unconstrained_param(n, declared[n], v) for n, v in values.items() if n in declared}
+    of_sites = {n: _shaped(f"site {n!r}", v, sites[n].shape) for n, v in values.items() if n in sites}
+    like = _like(engine)["param"]
+    params = {n: _unconstrained_param(n, declared[n], like[n], v) for n, v in values.items() if n in declared}
     return Initial(_origin(of_sites, engine, nodes, refuse=True), params=params)
 
 
@@ -154,35 +155,49 @@ def _origin(values: Mapping[str, Any], engine: Engine, nodes: Callable, refuse: 
     return Origin(np.where(free, 0, start)[None].astype(start.dtype), free.astype(start.dtype))
 
 
-def _shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _shaped(what: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or np.isnan(array).any():
-        raise ValueError(f"init: expected numbers for site {name!r}, got {value!r}")
+        raise ValueError(f"init: expected numbers for {what}, got {value!r}")
     try:
         return np.broadcast_to(array, shape).astype(jnp.result_type(float))
     except ValueError:
-        raise ValueError(f"init: site {name!r} has shape {shape}, got a value of shape {array.shape}") from None
+        raise ValueError(f"init: {what} has shape {shape}, got a value of shape {array.shape}") from None
 
 
-def _unconstrained_param(name: str, param: Any, value: Any) -> Any:
+def _like(engine: Engine) -> Any:
+    """Shapes of all parameters, on the scale that they are trained on."""
+    return jax.eval_shape(engine.initial_params, engine.inputs.traced())
+
+
+def _unconstrained_param(name: str, param: Any, like: Any, value: Any) -> Any:
     """The value of a parameter site on the scale that it is trained on."""
+    value = np.asarray(value) if jax.tree_util.treedef_is_leaf(param.made) else value
     got: Any = jax.tree.structure(value)
     if got != param.made:
         raise ValueError(f"init: parameter {name!r} has the structure {param.made}, got {got}")
-    unconstrained = jax.tree.map(lambda x: biject_to(param.constraint).inv(jnp.asarray(x, float)), value)
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves(unconstrained)):
+    transform = biject_to(param.constraint)
+    own = lambda x, raw: _shaped(f"parameter {name!r}", x, transform.forward_shape(raw.shape))  # noqa: E731
+    unconstrained = _unconstrained(transform, jax.tree.map(own, value, like), like)
+    if unconstrained is None:
         raise ValueError(f"init: the value of parameter {name!r} is outside its constraint ({param.constraint})")
     return unconstrained
+
+
+def _unconstrained(transform: Any, value: Any, like: Any) -> Any:
+    """None where a number is outside of the constraint."""
+    found = jax.tree.map(lambda x, raw: transform.inv(jnp.asarray(x)).astype(raw.dtype), value, like)
+    return found if all(np.isfinite(x).all() for x in jax.tree.leaves(found)) else None
 
 
 def _of_fit(fit: Fit, engine: Engine, nodes: Callable) -> Initial:
     """Blocks that are the same in both plans and parameter sites start with their parameters; of the other sites, those
     of one name and shape at their posterior mean."""
     old, new = fit.engine.program, engine.program
-    like = jax.eval_shape(engine.initial_params, engine.inputs.traced())
+    like = _like(engine)
     blocks = _shared_params(fit.raw_params["guide"], like["guide"])
     kept = {n: p for n, p in blocks.items() if not new.own or _same_block(old, new, n)}
-    params = _shared_params(fit.raw_params["param"], like["param"])
+    params = _shared_sites(fit, engine, _shared_params(fit.raw_params["param"], like["param"]))
     taken = {s for n in kept for s in new.plan.block(n).sites}
     sites = {n: s for n, s in engine.full.sites.latents.items() if s.unconstrained_shape is not None and n not in taken}
     found = _means(fit, sites) if new.own and sites else {}
@@ -199,9 +214,26 @@ def _shared_params(theirs: Mapping[str, Any], like: Mapping[str, Any]) -> dict[s
     return {n: theirs[n] for n, tree in like.items() if n in theirs and shapes(theirs[n]) == shapes(tree)}
 
 
+def _shared_sites(fit: Fit, engine: Engine, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameter sites at their values, which under another constraint are other numbers; left out where they are
+    outside of it."""
+    theirs, ours = fit.engine.program.traced.params, engine.program.traced.params
+    found = {
+        n: raw
+        if theirs[n].constraint == ours[n].constraint
+        else _unconstrained(biject_to(ours[n].constraint), fit._site_params[n], raw)
+        for n, raw in shared.items()
+    }
+    return {n: value for n, value in found.items() if value is not None}
+
+
 def _same_block(old: Program, new: Program, name: str) -> bool:
     theirs = {b.name: b for b in old.plan.blocks}.get(name)
-    return theirs is not None and theirs.distribution == new.plan.block(name).distribution and not theirs.map
+    if theirs is None or theirs.distribution != new.plan.block(name).distribution or theirs.map:
+        return False
+    # The same numbers stand for the same values only where supports and shapes are the same.
+    described = lambda site: (site.support, site.full(site.batch_shape), site.event_shape)  # noqa: E731
+    return all(described(old.sites.samples[s]) == described(new.sites.samples[s]) for s in theirs.sites)
 
 
 def _means(fit: Fit, sites: Mapping[str, Site]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

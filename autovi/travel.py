@@ -131,7 +131,8 @@ def _arguments(inputs: Inputs) -> Any:
 
 
 def _is_leaf(value: Any) -> bool:
-    return not isinstance(value, dict | tuple)
+    """Whatever arrays may lie in (dicts, tuples, lists, the columns of a frame) is gone into."""
+    return isinstance(value, ArrayAt)
 
 
 def _in(table: Mapping[str, type], instance: Any) -> bool:

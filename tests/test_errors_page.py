@@ -123,6 +123,11 @@ def saved(folder):
     return path
 
 
+def with_another_optimizer(tmp_path):
+    fit(optimizer=optax.adam(0.01))().save(tmp_path / "adam.autovi")
+    autovi.load(tmp_path / "adam.autovi", m.normal, optimizer=optax.sgd(0.01))
+
+
 def truncated(folder):
     path = folder / "short.autovi"
     path.write_bytes(saved(folder).read_bytes()[:-200])
@@ -263,6 +268,7 @@ CASES = {
     "fewer particles than a baseline needs": [plan(m.switched, estimators={"z": "score"}, num_particles=1)],
     "a `batch_size` larger than its plate, or for no plate": [plan(batch_size=9), plan(batch_size={"m": 2})],
     "an `rng_key` that is neither an integer of 32 bits nor a JAX key": [fit(rng_key=1.5)],
+    "a `callback` that is no function (`TypeError`)": [fit(callback=3)],
     "an optimizer given as a name or as a learning rate (`TypeError`)": [fit(optimizer="adam"), fit(optimizer=0.01)],
     "NumPyro's optimizers, Optax's functions not called, schedules (`TypeError`)": [
         fit(optimizer=numpyro.optim.Adam(0.1)),
@@ -300,9 +306,14 @@ CASES = {
         lambda tmp_path: truncated(tmp_path)(),
         lambda tmp_path: foreign(tmp_path)(),
     ],
+    "a saved fit with an optimizer that is not the one it had": [with_another_optimizer],
     "a saved fit of another model": [lambda tmp_path: autovi.load(saved(tmp_path), m.twice)],
     "a fit whose data hold what a file cannot": [linked],
     "an unknown group of `to_arviz`": [lambda: fitted().to_arviz(groups=["likelihood"])],
+    "`groups` that is a string, or of predictions without new data": [
+        lambda: fitted().to_arviz(groups="posterior"),
+        lambda: fitted().to_arviz(groups=["predictions"]),
+    ],
 }
 
 

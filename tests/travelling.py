@@ -32,6 +32,12 @@ def linked(link, pair, y):
     numpyro.sample("y", dist.Normal(link(mu), pair["width"].b), obs=y)
 
 
+def by_column(df, parts):
+    """Takes columns of a frame by name, and lists of arrays."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(mu * df["x"] + parts[0] + parts[1]["more"], 1.0).to_event(1), obs=df["y"])
+
+
 def tanh(value):
     """A static argument that pickles by its name."""
     return jnp.tanh(value)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from autovi.keys import is_key
 from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.digest import digest
 from autovi.model.labels import Labels, is_frame
@@ -55,7 +56,9 @@ class Inputs:
         """The same for other arrays of these shapes: traced ones are not held."""
         if self.concrete:
             return self
-        arrays = {p: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for p, a in self.arrays.items()}
+        # In the type that JAX will make of them: a float64 shape without jax_enable_x64 is a warning from JAX 0.12 on.
+        kind = lambda a: a.dtype if is_key(a) else jax.dtypes.canonicalize_dtype(a.dtype)  # noqa: E731
+        arrays = {p: jax.ShapeDtypeStruct(np.shape(a), kind(a)) for p, a in self.arrays.items()}
         return replace(self, arrays=arrays, labels={}, opened=None)
 
     def as_constants(self) -> Inputs:

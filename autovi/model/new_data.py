@@ -13,11 +13,11 @@ from autovi.model.labels import Labels
 from autovi.model.places import cause_of
 
 
-def bind_like(model: Callable, new_data: Any, fitted: Inputs) -> Inputs:
+def bind_like(model: Callable, new_data: Any, fitted: Inputs, argument: str = "new_data") -> Inputs:
     """`bind` for data that take the form of those in `fitted`.
 
     Data frames are matrices or columns as they were there; the codes of categories are those that the same names had,
-    in whatever order and number the new data list them.
+    in whatever order and number the new data list them. `argument` is what messages call them.
 
     Raises:
         ValueError: the data do not fit the model, or have a category that the fit did not have.
@@ -35,22 +35,22 @@ def bind_like(model: Callable, new_data: Any, fitted: Inputs) -> Inputs:
     for name, label in inputs.labels.items():
         if label.categories is not None and name in fitted.arrays:
             known = fitted.labels.get(name, Labels((), ())).categories
-            arrays[name] = _recoded(name, arrays[name], label.categories, known)
+            arrays[name] = _recoded(f"{argument}: {name}", arrays[name], label.categories, known)
             labels[name] = label._replace(categories=known)
     inputs = replace(inputs, arrays=arrays, labels=labels)
     return inputs.as_constants() if fitted.concrete else inputs
 
 
-def _recoded(name: str, codes: np.ndarray, names: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+def _recoded(what: str, codes: np.ndarray, names: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     """The codes that these names had in the fit."""
     if known is None:
-        raise ValueError(f"new_data: {name} holds categories, where the fit had numbers; give those numbers")
+        raise ValueError(f"{what} holds categories, where the fit had numbers; give those numbers")
     place = {str(category): code for code, category in enumerate(known.tolist())}
     new = np.array([place.get(str(category), -1) for category in names.tolist()], np.int32)
     lost = names[np.unique(codes[new[codes] < 0])] if codes.size else names[:0]
     if lost.size:
         raise ValueError(
-            f"new_data: {name} has the category {lost.tolist()[0]!r}, which the fit did not have; its categories are "
+            f"{what} has the category {lost.tolist()[0]!r}, which the fit did not have; its categories are "
             f"{known.tolist()}. For an element that is new, give integer codes"
         )
     return new[codes]

@@ -220,7 +220,7 @@ class Axes:
 
 
 def as_dicts(coords: Any, dims: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Copies of a user's coords and dims; None is an empty dict.
+    """Copies of a user's coords and dims, lists of labels and names included; None is an empty dict.
 
     Raises:
         TypeError: something else than a dict.
@@ -228,7 +228,8 @@ def as_dicts(coords: Any, dims: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for argument, what, given in (("coords", "dim -> labels", coords), ("dims", "variable -> names", dims)):
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(f"{argument}: expected a dict, {what}, got a {type(given).__name__}")
-    return dict(coords or {}), dict(dims or {})
+    own = lambda given: {name: v.copy() if hasattr(v, "copy") else v for name, v in (given or {}).items()}  # noqa: E731
+    return own(coords), own(dims)
 
 
 def numbers_of(inputs: Inputs) -> dict[str, np.ndarray]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+
+from autovi.versions import version_of
 
 SAMPLE_DIMS = ("chain", "draw")
 # ArviZ's schema: the groups whose arrays are not draws.
@@ -241,12 +242,8 @@ def _numeric(dataset: Any) -> Any:
 
 
 def _library_attrs() -> dict[str, str]:
-    try:
-        version = metadata.version("autovi")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"inference_library": "autovi", "inference_library_version": version, "created_at": now}
+    return {"inference_library": "autovi", "inference_library_version": version_of("autovi"), "created_at": now}
 
 
 def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:

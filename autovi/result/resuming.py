@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import optax
 
 from autovi.model.inputs import Inputs
+from autovi.model.new_data import bind_like
 from autovi.preparation import prepare
 from autovi.process import computing
 from autovi.run.checks import check_callback, check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
-from autovi.run.learning_rate import rates_of
-from autovi.run.reporting import Report
+from autovi.run.learning_rate import forgotten, rates_of
+from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Watch, before_the_first_step, ran
 from autovi.run.state import State
 from autovi.run.stopping import Progress
@@ -56,15 +57,18 @@ def _paced(fit: Any, progress: Progress, learning_rate: Any) -> Progress:
     if learning_rate is None:
         return progress
     rates, schedule = rates_of(learning_rate, fit.options.optimizer)
+    if schedule is not None and progress.learning_rate is forgotten:
+        return replace(progress, learning_rate=schedule)  # what the file did not hold, from where it was
     step = progress.step
     return replace(progress, rates=rates, learning_rate=schedule, learning_rate_start=step, level=0, level_start=step)
 
 
 def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
     if data is None:
-        fit._check_unchanged()
+        fit.check_unchanged()
         return fit.engine, fit.inputs
-    return prepare(fit.model, data, fit.options)
+    # The same categories have the same codes: what is fitted of an element stays with it.
+    return prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)
 
 
 def _copied(state: State, engine: Engine, inputs: Inputs) -> State:

@@ -156,6 +156,7 @@ def optimize(
                 schedule = progress.schedule(launched)
             except Exception as error:  # of the user's own schedule: what is fitted so far is kept
                 progress.status, progress.message = "stopped", f"stopped after {launched} steps: {error}"
+                progress.interrupted = True
                 break
             state, losses = chunk(state, arrays, schedule)
             pending.append((losses, min(CHUNK, progress.limit - launched)))
@@ -175,6 +176,7 @@ def optimize(
         for losses, count in pending:
             _collect(progress, losses, count, bar)
         state = jax.block_until_ready(state)
+    progress.interrupted |= interruption.requested
     if interruption.requested and progress.status != "stopped":
         progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {how_many(progress.step, 'step')}"
     return state

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from autovi.numbers import how_many
@@ -54,6 +55,12 @@ class Report:
         self._state = None  # type: ignore[assignment]
 
 
+def check_callback(callback: Any) -> None:
+    """Raises TypeError unless it is a function, or None."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function that takes a report, got {type(callback).__name__}")
+
+
 def called(callback: Callable[[Report], Any] | None, program: Program, state: State, progress: Progress) -> str | None:
     """Calls a callback, and returns why the fit is to end; None where it goes on.
 
@@ -68,6 +75,7 @@ def called(callback: Callable[[Report], Any] | None, program: Program, state: St
         stop = True
     except Exception as error:
         LOG.exception("the callback raised an exception")
+        progress.interrupted = True
         raised = f"the callback raised {type(error).__name__}: {error}"
         return f"stopped after {how_many(progress.step, 'step')}, since {raised}"
     finally:
@@ -76,5 +84,8 @@ def called(callback: Callable[[Report], Any] | None, program: Program, state: St
 
 
 def _is_true(stop: Any) -> bool:
-    """Only True stops: a callback may end in an expression that returns something else, such as `list.append`."""
-    return isinstance(stop, bool | np.bool_) and bool(stop)
+    """Only True stops, NumPy's and JAX's too: a callback may end in an expression that returns something else, such as
+    `list.append`."""
+    if not isinstance(stop, bool | np.generic | np.ndarray | jax.Array):
+        return False
+    return np.ndim(stop) == 0 and np.asarray(stop).dtype.kind == "b" and bool(stop)

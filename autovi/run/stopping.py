@@ -51,6 +51,7 @@ class Progress:
     lowered: list[int] = field(default_factory=list)  # the steps before which the rate was lowered
     status: str = "max_steps"
     message: str = ""
+    interrupted: bool = False  # by Ctrl-C, or a fault of the user's function: no restart follows
 
     @property
     def limit(self) -> int:
@@ -63,7 +64,7 @@ class Progress:
         Without `num_steps` it makes the steps that it was stopped in, or goes on until the loss stands still, at the
         learning rate that it had reached (at the first one, with new data).
         """
-        own: dict[str, Any] = {"losses": list(self.losses), "lowered": list(self.lowered)}
+        own: dict[str, Any] = {"losses": list(self.losses), "lowered": list(self.lowered), "interrupted": False}
         if num_steps is None and self.num_steps is not None and self.step < self.limit and not new_data:
             return replace(self, **own, status="max_steps", message="")
         stays = num_steps is None and self.num_steps is None and not new_data

@@ -24,12 +24,19 @@ def restored(like: State, program: Program, arrays: Mapping[str, Any], with_memo
     Without `with_memory`, what an optimizer remembers is left out: where it is the user's and was not given again.
 
     Raises:
-        ValueError: arrays that are missing, of another shape, or too many; the message names one.
+        ValueError: arrays that are missing, of another shape, or too many; the message names one. Or the optimizer is
+            another.
     """
     template = jax.eval_shape(_open, like)
-    if not with_memory:
-        template, arrays = _forgetful(template), {n: x for n, x in arrays.items() if not _is_memory(n)}
-    state = filled(template, arrays)
+    state = filled(_forgetful(template), {n: x for n, x in arrays.items() if not _is_memory(n)})
+    if with_memory:
+        theirs, ours = _memory_shapes(arrays), _memory_shapes(named_leaves(template))
+        if theirs != ours:
+            raise ValueError(
+                "optimizer: it is another than that of the fit, which remembers other numbers; pass the one that the "
+                "fit had, or leave out optimizer= to look at the fit alone"
+            )
+        state = filled(template, arrays)
     tables = {n: Table.of(program.node_site(n), rows) for n, rows in state.tables.items()}
     return state._replace(tables=tables)
 
@@ -46,6 +53,10 @@ def _forgetful(state: Any) -> Any:
 
 def _is_memory(name: str) -> bool:
     return name.startswith(".optimizer") or (name.startswith(".tables") and "].memory" in name)
+
+
+def _memory_shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: np.shape(array) for name, array in arrays.items() if _is_memory(name)}
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -333,3 +333,11 @@ def test_labels_of_xarray_and_given_ones_for_the_same_plate():
     data = {"x": x, "y": np.zeros(4)}
     assert list(axes_of(two, data).named()["coords"]["row"]) == list("abcd")
     assert axes_of(two, data, coords={"row": [10, 20, 30, 40]}).named()["coords"]["row"] == [10, 20, 30, 40]
+
+
+def test_labels_that_are_changed_after_the_fit():
+    coords, dims = {"row": list("abcd")}, {"theta": ["i", "j"]}
+    fit = autovi.fit(two, {"x": np.ones(4)}, coords=coords, dims=dims, num_steps=1, num_draws=10, progress_bar=False)
+    coords["row"][0], dims["theta"][0] = "other", "other"
+    posterior = fit.to_arviz(["posterior"])["posterior"]
+    assert labels(posterior, "row") == list("abcd") and posterior["theta"].dims[2:] == ("i", "j")

@@ -30,6 +30,7 @@ import autovi
 
 Width = namedtuple("Width", "a b")
 Y = np.array([0.5, 1.5])
+FRAME = pd.DataFrame({"x": Y, "y": Y, "note": "text"})
 
 
 def quick(model, data, **options):
@@ -139,12 +140,13 @@ def test_fits_inside_other_things(fit):
         (travelling.simple, (jnp.asarray(Y),), {"objective": OwnElbo()}),
         (travelling.pair, {"y": 0.5}, {"families": {"mu": Wide(1.5)}, "estimators": {"k": OwnEnumerate()}}),
         (travelling.pair, {"y": 0.5}, {"guide": travelling.pair_guide}),
+        (travelling.by_column, {"df": FRAME, "parts": [Y, {"more": Y}]}, {}),
         (Model(2.0), {"y": Y}, {}),
         (Model(2.0).method, {"y": Y}, {}),
         (functools.partial(travelling.spread_out, spread=0.3), {"y": Y}, {}),
         (autovi.LogDensity(travelling.log_density, {"mu": 0.0}), {"y": Y}, {}),
     ],
-    ids="subsampled batch_size optimizer objective instances guide object method partial log_density".split(),
+    ids="subsampled batch_size optimizer objective instances guide columns object method partial log_density".split(),
 )
 def test_other_fits_come_back(model, data, options):
     fit = quick(model, data, num_steps=3, **options)

@@ -120,7 +120,7 @@ def test_steps_without_a_finite_loss_are_gaps(fit):
 def test_weights_show_the_share_of_draws_above_each(fit):
     ax = drawn(fit.plot("weights"))
     (tail,) = lines(ax, "tail")
-    log_weights = fit._log_weights.astype(np.float64)
+    log_weights = fit.log_weights.astype(np.float64)
     assert len(tail.get_xdata()) == export.tail_size(400) == 60
     relative = log_weights - np.log(np.mean(np.exp(log_weights - log_weights.max()))) - log_weights.max()
     np.testing.assert_allclose(tail.get_xdata(), np.sort(relative)[:-61:-1], atol=1e-9)
@@ -133,7 +133,7 @@ def test_the_pareto_line_has_the_shape_of_khat(fit, gid):
     """Beyond the largest weight outside of the tail, shares of draws are those of a Pareto variable of that shape."""
     (line,) = lines(drawn(fit.plot("weights")), gid)
     shape = {"k-hat": fit.khat, "limit": 0.7}[gid]
-    log_weights = np.sort(fit._log_weights.astype(np.float64))
+    log_weights = np.sort(fit.log_weights.astype(np.float64))
     relative = log_weights - log_weights.max() - np.log(np.mean(np.exp(log_weights - log_weights.max())))
     excess = np.exp(line.get_xdata()) - np.exp(relative[-61])
     shares = line.get_ydata() * 400 / 60
@@ -156,7 +156,7 @@ def test_the_pareto_line_has_the_shape_of_khat(fit, gid):
     ],
 )
 def test_weights_without_a_tail_are_explained(fit, log_weights, expected):
-    densities = fit._densities._replace(log_p=log_weights, log_q=np.zeros_like(log_weights))
+    densities = fit.densities._replace(log_p=log_weights, log_q=np.zeros_like(log_weights))
     odd = altered(fit, _densities=densities, draws=densities)
     figure = odd.plot("weights")
     assert expected in said(figure)

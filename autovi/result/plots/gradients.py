@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient
 from autovi.result.plots.figure import MARKED, MEASURED, PALE, SMALL, one_axes, say, short
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 MOST = 20  # sites
 LEAST = GRADIENT_REPEATS**-0.5  # a smaller mean is not told from the error of the mean of so many estimates
 
 
-def draw(place: Any, fit: Fit) -> None:
+def draw(place: Any, fit: Posterior) -> None:
     """A bar for each site; a ratio without a place on a log axis is written out."""
     ax = one_axes(place)
     ax.set_title("Gradient of one step: signal to noise")

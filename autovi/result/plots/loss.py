@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from autovi.result.plots.figure import FITTED, MARKED, PALE, SMALL, count, one_axes, say
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 STRETCHES = 100  # over which the loss is averaged
 SHORTEST = 10  # steps of a stretch
 
 
-def draw(place: Any, fit: Fit) -> None:
+def draw(place: Any, fit: Posterior) -> None:
     """The steps, their mean and standard deviation over stretches, and where the learning rate was lowered."""
     ax = one_axes(place)
     losses = np.asarray(fit.losses, np.float64)
@@ -39,7 +37,7 @@ def draw(place: Any, fit: Fit) -> None:
     ax.legend(fontsize=SMALL, loc="upper right", title="\n".join(notes), title_fontsize=SMALL)
 
 
-def _name(fit: Fit) -> str:
+def _name(fit: Posterior) -> str:
     objective = fit.engine.program.objective.name
     return "negative ELBO (nats)" if objective == "elbo" else f"negative {objective} bound (nats)"
 

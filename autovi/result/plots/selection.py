@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import chain, islice, product, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from autovi.result import export
 from autovi.result.groups import posterior_alone
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 
 class Element(NamedTuple):
@@ -36,7 +34,7 @@ class Element(NamedTuple):
 class Selection:
     """The variables that were asked for, looked up when they are needed."""
 
-    fit: Fit
+    fit: Posterior
     var_names: str | Sequence[str] | None = None
     coords: Mapping[str, Any] | None = None
 
@@ -49,7 +47,7 @@ class Selection:
         """
         fit = self.fit
         # `to_arviz` would compute log densities for its attributes.
-        made = fit.__dict__.get("idata") or posterior_alone(fit)
+        made = vars(fit).get("idata") or posterior_alone(fit)
         draws = export.posterior(made)
         return _at(draws[_matching(list(draws.data_vars), self.var_names)], self.coords or {})
 

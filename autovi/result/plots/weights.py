@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from autovi.result import export
 from autovi.result.plots.figure import FITTED, MARKED, MEASURED, PALE, SMALL, note, one_axes, say
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 LIMIT = 0.7  # from which on importance weighting fails (Vehtari et al., 2024)
 SHOWN = 3  # times the tail
 MOST = 2000  # points
 
 
-def draw(place: Any, fit: Fit) -> None:
+def draw(place: Any, fit: Posterior) -> None:
     """How many of the draws have more than a weight, by weight."""
     ax = one_axes(place)
-    log_weights = np.asarray(fit._log_weights, np.float64).ravel()
+    log_weights = np.asarray(fit.log_weights, np.float64).ravel()
     khat = fit.khat
     ax.set_title(f"Importance weights: k-hat {_told(khat)}")
     if reason := _nothing_to_see(log_weights, khat):
@@ -60,6 +58,8 @@ def _told(khat: float) -> str:
 
 def _nothing_to_see(log_weights: np.ndarray, khat: float) -> str | None:
     """Why there is no tail to draw; None where there is one."""
+    if not log_weights.size:
+        return "no draws are weighed:\nwith so many data it would take minutes"
     if np.isnan(khat):
         return f"k-hat needs {export.MIN_DRAWS_FOR_K} draws, and there are {log_weights.size}"
     if not (log_weights < np.inf).all():
