@@ -14,7 +14,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.preparation import prepare
 from autovi.process import computing
-from autovi.run.checks import check_callback, check_count
+from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten, rates_of
