@@ -40,9 +40,7 @@ def to_arviz(fit: Posterior, groups: str | Collection[str] | None, new_data: Any
     return export.build(wanted, **axes.named(), **of_new, attrs=_attrs(fit))
 
 
-def _check_groups(groups: Any, made: Groups) -> None:
-    if isinstance(groups, str):
-        raise ValueError(f"groups: expected a list of names, got a string; say groups=[{groups!r}]")
+def _check_groups(groups: Collection[str] | None, made: Groups) -> None:
     if unknown := sorted(set(groups or ()) - set(made)):
         where = " without new_data" if unknown[0] in OF_NEW_DATA else ""
         raise ValueError(f"groups: unknown name {unknown[0]!r}{where}; expected some of {list(made)}")
