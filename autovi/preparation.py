@@ -12,6 +12,7 @@ import optax
 from autovi.analysis.batches import check_rows_factor
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
+from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import analyse_structure
 from autovi.model.callables import check_function
@@ -97,6 +98,7 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
         check = lambda guide_sites: guide_nodes(sites, guide_sites)  # noqa: E731
         with another_model(guide, model):
             traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
+    check_indices(traced, inputs)
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
     partly = partly_masked(traced, inputs)
     key = (*_cache_key(inputs, traced, options), partly)

@@ -69,6 +69,11 @@ def plan_of(frame, use):
     return lambda: autovi.plan(of_frame(use), {"df": frame})
 
 
+def by_group(group, y):
+    level = numpyro.sample("level", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+    numpyro.sample("y", dist.Normal(level[group], 1.0).to_event(1), obs=y)
+
+
 NAN = np.array([1.0, np.nan, 1.0, 1.0])
 CASES = {
     "NaN let through with `allow_nan` that a density meets": [
@@ -78,6 +83,9 @@ CASES = {
         lambda: autovi.fit(halved, {"x": Y, "y": Y}, allow_nan={"q"}, **QUIET)
     ],
     "text in a list, an array or a Series (`TypeError`)": [plan(["a", "b"]), plan(np.array(["a", "b"]))],
+    "integer codes beyond the axis that they index, such as codes that count from 1; in `new_data` too": [
+        lambda: autovi.plan(by_group, {"group": np.array([1, 2, 3]), "y": Y[:3]})
+    ],
     "a category that is missing": [plan(pd.Series(["a", None, None], dtype="category"))],
     "None among numbers": [plan([1.0, None, 2.0])],
     "lists of unequal lengths": [plan([[1.0], [1.0, 2.0]])],

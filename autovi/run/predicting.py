@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from autovi.analysis.indices import check_indices
 from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.targets import as_target, trace_program
@@ -30,6 +31,7 @@ def predict(
     `batch_size` of them at once."""
     count = next(iter(values.values())).shape[0]
     traced, _ = trace_program(model, None, inputs)
+    check_indices(traced, inputs)
     graph = traced.graph
     numbers = max(1, graph.numbers(graph.outputs.values(), set(graph.inputs.values()).__contains__))
     part = int(np.clip(DRAWS_BUDGET // numbers if batch_size is None else batch_size, 1, count))
