@@ -16,11 +16,11 @@ from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
 from autovi.result.axes import Axes, as_dicts
 from autovi.result.fit import Fit
-from autovi.run.checks import check_count
+from autovi.run.checks import check_callback, check_count
 from autovi.run.clock import Seconds
 from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
-from autovi.run.reporting import Report, check_callback
+from autovi.run.reporting import Report
 from autovi.run.running import Run, Watch, before_the_first_step
 from autovi.run.stopping import Progress
 

@@ -15,7 +15,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.keys import as_key
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site
-from autovi.model.target import Target
+from autovi.model.target import Given, Target
 from autovi.model.targets import as_target
 from autovi.process import computing
 from autovi.program.program import Program
@@ -101,7 +101,7 @@ def _nodes(
 ) -> dict[str, jax.Array]:
     """Unconstrained values of the latent sites at full plates, from the prior given those `values`."""
     lengths = {p.name: p.size for p in engine.program.sites.subsampled.values()}
-    return target.prior(None, inputs, arrays, rng_key, values, lengths)
+    return target.prior(None, inputs, arrays, rng_key, Given(values, lengths))
 
 
 def _of_prior(count: int, engine: Engine, nodes: Callable, arrays: Any, rng_key: jax.Array) -> Origin:

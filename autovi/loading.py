@@ -17,7 +17,8 @@ from autovi.families import FAMILIES
 from autovi.model.inputs import Inputs, bind
 from autovi.model.places import cause_of
 from autovi.objectives import OBJECTIVES, Objective
-from autovi.plan.plan import Choice, Plan
+from autovi.plan.choices import Choice
+from autovi.plan.plan import Plan
 from autovi.preparation import Options, prepare
 from autovi.process import computing
 from autovi.result import storage

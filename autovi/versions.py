@@ -70,6 +70,14 @@ def _system() -> dict[str, str]:
     }
 
 
+def version_of(package: str) -> str:
+    """The version of an installed package; "unknown" for one that only lies on Python's path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def _packages() -> dict[str, str]:
     rows = {name: _installed(name) for name in PACKAGES}
     return {name: said or "not installed" for name, said in rows.items() if said or name not in OPTIONAL}

@@ -79,6 +79,9 @@ CASES = {
     "NaN let through with `allow_nan` that a density meets": [
         lambda: autovi.fit(normal, {"y": NAN}, allow_nan={"y"}, **QUIET)
     ],
+    "`allow_nan` that is no set of names (`TypeError`)": [
+        lambda: autovi.fit(halved, {"x": Y, "y": Y}, allow_nan=True, **QUIET)
+    ],
     "a name in `allow_nan` that no argument has": [
         lambda: autovi.fit(halved, {"x": Y, "y": Y}, allow_nan={"q"}, **QUIET)
     ],

@@ -15,6 +15,7 @@ ORDER = [
     "keys",
     "compiling",
     "process",
+    "versions",
     "distributions",
     "implicit",
     "model",
@@ -32,7 +33,6 @@ ORDER = [
     "loading",
     "travel",
     "prior",
-    "versions",
     "__init__",
 ]
 # The same inside the folder.

@@ -16,6 +16,7 @@ import pytest
 
 import autovi
 from autovi.run import background
+from autovi.run.clock import Seconds
 from autovi.run.stopping import CHUNK
 
 Y = np.random.default_rng(0).normal(3.0, 1.0, size=12).astype(np.float32)
@@ -129,6 +130,12 @@ def test_the_report_has_losses_and_parameters():
     assert seen[1][1] == pytest.approx(fit.losses[100:200].mean())
     for name, value in fit.params.items():
         np.testing.assert_array_equal(seen[-1][3][name], value)
+
+
+def test_a_report_prints_step_and_loss():
+    seen = []
+    autovi.fit(model, {"y": Y}, num_steps=100, callback=lambda r: seen.append((repr(r), r.loss)), **QUIET)
+    assert seen[0][0] == f"Report(step=100, loss={seen[0][1]:.6g})"
 
 
 def test_a_callback_changes_nothing(short):
@@ -313,7 +320,7 @@ def test_seconds_say_what_went_where():
     before = seconds.total
     _ = fit.elbo
     assert seconds.diagnostics > 0 and seconds.total == pytest.approx(before + seconds.diagnostics)
-    assert str(seconds).startswith(f"{seconds.total:.1f} s (trace ")
+    assert str(Seconds(1.25, 2.0, 0.031)) == "3.3 s (trace 1.2, compile 2, run 0.031, diagnostics 0)"
 
 
 def test_a_line_stands_while_it_compiles(capsys):

@@ -14,6 +14,7 @@ from test_architecture import ORDER
 
 import autovi
 from autovi.preparation import Options, prepare
+from autovi.result.posterior import Posterior
 from oracles import ORACLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +105,7 @@ def test_public_names_are_documented(module, name):
         assert not doc.startswith(f"{name}("), f"{name} has the docstring that dataclass makes up"
 
 
-@pytest.mark.parametrize("cls", [autovi.Fit, autovi.Plan], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("cls", [autovi.Fit, Posterior, autovi.Plan], ids=lambda c: c.__name__)
 def test_public_members_are_documented(cls):
     members = {n: v for n, v in vars(cls).items() if not n.startswith("_")}
     callables = {n: v for n, v in members.items() if callable(v) or hasattr(v, "__get__")}

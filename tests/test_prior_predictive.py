@@ -76,7 +76,8 @@ def test_the_same_key_gives_the_same_draws(idata, monkeypatch):
     expected = values(idata, "prior_predictive", "y")
     monkeypatch.setattr(prior, "BUDGET", 1)
     few = drawn(model, DATA, num_draws=N, rng_key=jax.random.key(0))
-    np.testing.assert_array_equal(values(few, "prior_predictive", "y"), expected)
+    # Programs of other sizes may round otherwise.
+    np.testing.assert_allclose(values(few, "prior_predictive", "y"), expected, rtol=1e-5, atol=1e-5)
     other = drawn(model, DATA, num_draws=5, rng_key=1)
     assert not np.isin(values(other, "prior", "mu"), values(idata, "prior", "mu")).any()
 

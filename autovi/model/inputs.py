@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from autovi.keys import is_key
 from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.digest import digest
 from autovi.model.labels import Labels, is_frame
@@ -55,7 +56,9 @@ class Inputs:
         """The same for other arrays of these shapes: traced ones are not held."""
         if self.concrete:
             return self
-        arrays = {p: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for p, a in self.arrays.items()}
+        # In the type that JAX will make of them: a float64 shape without jax_enable_x64 is a warning from JAX 0.12 on.
+        kind = lambda a: a.dtype if is_key(a) else jax.dtypes.canonicalize_dtype(a.dtype)  # noqa: E731
+        arrays = {p: jax.ShapeDtypeStruct(np.shape(a), kind(a)) for p, a in self.arrays.items()}
         return replace(self, arrays=arrays, labels={}, opened=None)
 
     def as_constants(self) -> Inputs:
@@ -102,7 +105,7 @@ def bind(model: Callable, data: Any, allow_nan: Collection[str] = ()) -> Inputs:
     names = _positional_names(model, len(args))
     given = jax.tree.map(_of_data_set, (args, kwargs), is_leaf=lambda v: v is not args and _is_leaf(v))
     frames = tuple(_path_name(path, names) for path, leaf in _flat(given)[0] if is_frame(leaf))
-    bound = partial(_bound, given, names, frozenset(allow_nan))
+    bound = partial(_bound, given, names, _allowed(allow_nan))
     closed = set(frames)
     while True:
         try:
@@ -187,10 +190,17 @@ def _of_data_set(value: Any) -> Any:
     return dict(value.data_vars) if hasattr(value, "data_vars") else value
 
 
-def check_allowed(inputs: Inputs, allow_nan: Collection[str]) -> None:
-    """Raises ValueError at a name in `allow_nan` that no argument has."""
+def _allowed(allow_nan: Any) -> frozenset[str]:
+    """The names in `allow_nan`; one string is no set of them, nor is True."""
     if isinstance(allow_nan, str):
         raise ValueError(f"allow_nan: expected a set of names, got a string; say allow_nan={{{allow_nan!r}}}")
+    if not isinstance(allow_nan, Collection):
+        raise TypeError(f"allow_nan: expected a set of names of arguments, such as {{'y'}}, got {allow_nan!r}")
+    return frozenset(allow_nan)
+
+
+def check_allowed(inputs: Inputs, allow_nan: Collection[str]) -> None:
+    """Raises ValueError at a name in `allow_nan` that no argument has."""
     if not allow_nan:
         return
     opened = () if inputs.opened is None else inputs.opened(inputs.frames).paths

@@ -14,7 +14,7 @@ from autovi.model.execution import site_key
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites, term_site
-from autovi.model.target import OfParameters, unchecked
+from autovi.model.target import NOTHING, Given, OfParameters, unchecked
 from autovi.model.traced import Traced
 
 
@@ -68,12 +68,11 @@ class LogDensity(OfParameters):
         inputs: Inputs,
         arrays: Mapping[str, Any],
         rng_key: jax.Array,
-        values: Mapping[str, Any] | None = None,
-        lengths: Mapping[str, int] | None = None,
+        given: Given = NOTHING,
     ) -> dict:
         shapes, _ = self._leaves()
         drawn = {n: jax.random.normal(site_key(rng_key, n), shape) for n, shape in shapes.items()}
-        return {**drawn, **(values or {})}
+        return {**drawn, **given.values}
 
     def _leaves(self) -> tuple[dict[str, tuple[int, ...]], Any]:
         leaves, made = jax.tree_util.tree_flatten_with_path(self.template)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from autovi.model.execution import SiteError, execute
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites, describe, term_site
-from autovi.model.target import OfParameters, unchecked
+from autovi.model.target import NOTHING, Given, OfParameters, unchecked
 from autovi.model.traced import Traced
 from autovi.model.tracing import NumPyroRun, NumPyroTracing
 
@@ -52,8 +52,7 @@ class Loss(OfParameters):
         inputs: Inputs,
         arrays: Mapping[str, Any],
         rng_key: jax.Array,
-        values: Mapping[str, Any] | None = None,
-        lengths: Mapping[str, int] | None = None,
+        given: Given = NOTHING,
     ) -> dict:
         args, kwargs = inputs.rebuild(dict(arrays))
         params = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.result_type(x)), self.template)

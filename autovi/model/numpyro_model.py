@@ -15,7 +15,7 @@ from autovi.model.execution import Record, execute
 from autovi.model.inputs import Inputs
 from autovi.model.predictive import predict, simulate
 from autovi.model.sites import Sites, feasible
-from autovi.model.target import Target, unchecked
+from autovi.model.target import NOTHING, Given, Target, unchecked
 from autovi.model.traced import Traced
 from autovi.model.tracing import trace_numpyro
 
@@ -45,17 +45,16 @@ class NumPyroModel(Target):
         inputs: Inputs,
         arrays: Mapping[str, Any],
         rng_key: jax.Array,
-        values: Mapping[str, Any] | None = None,
-        lengths: Mapping[str, int] | None = None,
+        given: Given = NOTHING,
     ) -> dict:
         args, kwargs = inputs.rebuild(dict(arrays))
-        given = values or {}
-        indices = {n: jnp.arange(length) for n, length in (lengths or {}).items()}
+        values, lengths = given
+        indices = {n: jnp.arange(length) for n, length in lengths.items()}
 
         def latent(msg: dict[str, Any]) -> Any:
             index = msg["infer"].get("_scan_current_index")
-            if msg["name"] in given:
-                return given[msg["name"]] if index is None else given[msg["name"]][index]
+            if msg["name"] in values:
+                return values[msg["name"]] if index is None else values[msg["name"]][index]
             return _improper(msg)
 
         records = execute(self.function, args, kwargs, rng_key, latent=latent, indices=indices)
@@ -63,7 +62,7 @@ class NumPyroModel(Target):
         drawn = {n: r.value for n, r in guided.items() if r.fn is not None}
         left = {n: r for n, r in records.items() if r.kind == "sample" and not r.observed and n not in drawn}
         nodes = {n: _as_node(r, guide is None) for n, r in left.items()}
-        outside = {n: jnp.where(_inside(left[n]), nodes[n], jnp.nan) for n in given if n in nodes}
+        outside = {n: jnp.where(_inside(left[n]), nodes[n], jnp.nan) for n in values if n in nodes}
         return {**nodes, **outside, **drawn}
 
     def predict(

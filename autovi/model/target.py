@@ -6,13 +6,24 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
 from autovi.model.traced import Traced
+
+
+class Given(NamedTuple):
+    """What of a draw from the prior is fixed: values of sites (whose node is NaN where a value is outside the support),
+    and how many elements of each subsampled plate there are, the first ones."""
+
+    values: Mapping[str, Any]
+    lengths: Mapping[str, int]
+
+
+NOTHING = Given({}, {})
 
 
 def unchecked(guide_sites: Sites) -> None:
@@ -46,12 +57,10 @@ class Target(ABC):
         inputs: Inputs,
         arrays: Mapping[str, Any],
         rng_key: jax.Array,
-        values: Mapping[str, Any] | None = None,
-        lengths: Mapping[str, int] | None = None,
+        given: Given = NOTHING,
     ) -> dict:
         """A plausible value of every node, to try costs at: from the guide function, else on the unconstrained scale
-        from the prior, given the `values` of some sites (of which the node is NaN where a value is outside the support)
-        and the `lengths` of subsampled plates, whose first elements these are."""
+        from the prior."""
 
     def predict(
         self,

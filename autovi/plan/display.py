@@ -6,13 +6,10 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 from autovi.numbers import how_many
+from autovi.plan.choices import Rows
 from autovi.plan.grouping import Group, Line, fewest_columns, groups_of, names, num_sites
-
-if TYPE_CHECKING:
-    from autovi.plan.plan import Plan
 
 HEADER = ("site", "support", "shape", "family", "estimator", "baseline")
 NARROWEST, WIDEST = 20, 120  # columns: with fewer nothing can be read, with more the eye does not find the next line
@@ -39,7 +36,7 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def plan_text(plan: Plan, width: int | None = None) -> str:
+def plan_text(plan: Rows, width: int | None = None) -> str:
     """The plan in lines of at most `width` columns (None: those of the terminal)."""
     width = terminal_width() if width is None else width
     shown = _Shown(plan)
@@ -52,7 +49,7 @@ def plan_text(plan: Plan, width: int | None = None) -> str:
     return "\n".join([*out, *(text for paragraph in shown.closing for text in wrapped(paragraph, width))])
 
 
-def plan_html(plan: Plan) -> str:
+def plan_html(plan: Rows) -> str:
     """The plan as a table that takes its colours from the page."""
     shown = _Shown(plan)
     header = "".join(f"<th {LEFT}>{name}</th>" for name in shown.columns)
@@ -65,7 +62,7 @@ def plan_html(plan: Plan) -> str:
 class _Shown:
     """What of a plan is shown: of many groups the first."""
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Rows):
         groups = groups_of(plan.choices)
         rows, count = 0, 0
         for group in groups:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from autovi.numbers import how_many
-
-if TYPE_CHECKING:
-    from autovi.plan.plan import Choice
+from autovi.plan.choices import Choice
 
 MAX_PARTS = 3  # supports or shapes in one cell
 WHICH = "plan[site].why names them"

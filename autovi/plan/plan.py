@@ -9,26 +9,8 @@ from typing import Any
 
 from autovi.estimators import Estimator
 from autovi.families import Family
+from autovi.plan.choices import Choice
 from autovi.plan.display import plan_html, plan_text
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One row of the plan."""
-
-    site: str
-    distribution: str
-    support: str
-    shape: tuple[int, ...]
-    family: str
-    estimator: str
-    baseline: str | None
-    why: str
-    block: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as JSON-ready values."""
-        return {**self.__dict__, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True)
@@ -75,7 +57,7 @@ class Plan:
         for choice in self.choices:
             if choice.site == site:
                 return choice
-        raise KeyError(site)
+        raise KeyError(f"no latent site is called {site!r}; the latent sites are {[c.site for c in self.choices]}")
 
     @cached_property
     def _by_name(self) -> dict[str, Block]:

@@ -68,7 +68,8 @@ def as_family(site: str, what: Any) -> Family:
     if isinstance(what, Family):
         return what
     if not isinstance(what, str) or what not in FAMILIES:
-        raise ValueError(f"site {site!r}: unknown family {what!r}; expected one of {sorted(FAMILIES)} or a Family")
+        kind, hint = _shown(what, Family)
+        raise ValueError(f"site {site!r}: unknown family {kind}; expected one of {sorted(FAMILIES)} or a Family{hint}")
     return FAMILIES[what]()
 
 
@@ -81,13 +82,21 @@ def as_estimator(site: str, what: Any) -> Estimator:
     if isinstance(name, Estimator) and not options:
         return name
     if not isinstance(name, str) or name not in ESTIMATORS:
+        kind, hint = _shown(name, Estimator)
         raise ValueError(
-            f"site {site!r}: unknown estimator {name!r}; expected one of {sorted(ESTIMATORS)} or an Estimator"
+            f"site {site!r}: unknown estimator {kind}; expected one of {sorted(ESTIMATORS)} or an Estimator{hint}"
         )
     try:
         return ESTIMATORS[name](**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"site {site!r}: estimator {name!r} does not take {options}: {error}") from None
+
+
+def _shown(what: Any, kind: type) -> tuple[str, str]:
+    """What was given, and what to write where it is a class of the right kind that was not called."""
+    if not isinstance(what, type):
+        return repr(what), ""
+    return f"class {what.__name__}", f"; pass an instance, {what.__name__}(...)" if issubclass(what, kind) else ""
 
 
 def as_objective(what: Any) -> Objective:

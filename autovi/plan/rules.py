@@ -17,9 +17,10 @@ from autovi.model.matching import guide_nodes
 from autovi.model.sites import Site, Sites
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.blocks import Row, blocks_of
+from autovi.plan.choices import Choice
 from autovi.plan.coupling import coupled_sites, told
 from autovi.plan.facts import facts_of
-from autovi.plan.plan import Block, Choice, Plan
+from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank")

@@ -16,6 +16,7 @@ from autovi.model.labels import Labels, agreed, plate_coords
 from autovi.model.sites import Site, Sites
 from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
+from autovi.numbers import how_many
 
 Dims = dict[str, list[str | None]]
 
@@ -74,8 +75,8 @@ class Axes:
             if not listed or len(names) != len(shape):
                 count = f"{len(names)}, {list(names)}" if listed else f"a {type(names).__name__}"
                 raise ValueError(
-                    f"dims[{name!r}]: expected a list of {len(shape)} names, one for each axis of shape {shape}, got "
-                    f"{count}"
+                    f"dims[{name!r}]: expected a list of {how_many(len(shape), 'name')}, one for each axis of shape "
+                    f"{shape}, got {count}"
                 )
         for name, axes in self._named.items():
             for dim, size in zip(axes, self._shapes[name], strict=True):

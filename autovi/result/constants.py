@@ -4,7 +4,7 @@ the zeros of a Cholesky factor. A number that could vary and has one value in al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from autovi.model.graph import like_traced
 from autovi.model.sites import Site
 from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 # How far from the origin q's draws are tried, on the unconstrained scale, twice each: a threshold may lie anywhere.
 RADII = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4)
@@ -26,7 +24,7 @@ TRIALS = 2 * len(RADII)
 ROUNDINGS = 64  # units in the last place by which a computed constant, such as the diagonal of L Lᵀ, may differ
 
 
-def constant_elements(fit: Fit, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def constant_elements(fit: Posterior, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Site -> which elements never vary, for the sites that have such; of `values`, draws `(num_draws, *shape)`.
 
     They are equal in all draws, and equal to that wherever the model is tried: at a few random values of its latent
@@ -55,7 +53,7 @@ def _equal(draws: np.ndarray) -> np.ndarray:
         return high - low <= ROUNDINGS * np.finfo(draws.dtype).eps * np.maximum(np.abs(low), np.abs(high))
 
 
-def _tried(fit: Fit, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _tried(fit: Posterior, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The values of sites at a few choices of all latent ones, stacked in front."""
     traced = _model_alone(fit)
     graph, known = traced.graph, _known(fit, traced)
@@ -75,17 +73,17 @@ def _tried(fit: Fit, names: Sequence[str]) -> dict[str, np.ndarray]:
     return {n: np.asarray(v) for n, v in run(list(known.values()), list(tried.values())).items()}
 
 
-def _known(fit: Fit, traced: Traced) -> dict[Any, Any]:
+def _known(fit: Posterior, traced: Traced) -> dict[Any, Any]:
     """The inputs that are no latent sites: data, fitted parameters, plates at full size, a key."""
     graph, params = traced.graph, fit.engine.full.constrained(fit.raw_params)
     known: dict[Any, Any] = {graph.inputs[KEY]: like_traced(jax.random.key(0), graph.inputs[KEY])}
     for name, param in traced.params.items():
         known |= zip((graph.inputs[n] for n in param.leaves), jax.tree.leaves(params[name]), strict=True)
     known |= {v: jnp.arange(v.aval.size) for n, v in graph.inputs.items() if n.startswith("plate:")}
-    return known | {v: a for path, a in fit._arrays.items() if (v := graph.inputs.get(data_input(path))) is not None}
+    return known | {v: a for path, a in fit.arrays.items() if (v := graph.inputs.get(data_input(path))) is not None}
 
 
-def _model_alone(fit: Fit) -> Traced:
+def _model_alone(fit: Posterior) -> Traced:
     """The model with latent sites on the unconstrained scale; those of a guide function are on their own."""
     full = fit.engine.full
     if fit.guide is None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 from math import inf, isnan
-from typing import TYPE_CHECKING
 
 from autovi.numbers import how_many, number, with_error
 from autovi.plan.display import INDENT, LEFT, plan_html, plan_text, terminal_width, wrapped
 from autovi.result.graph import model_graph
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 # What k-hat is at most -> what it is read as.
 VERDICTS = {
@@ -34,7 +31,7 @@ def verdict(khat: float) -> str:
     return TOO_FEW if isnan(khat) else next(said for most, said in VERDICTS.items() if khat <= most)
 
 
-def fit_text(fit: Fit, width: int | None = None) -> str:
+def fit_text(fit: Posterior, width: int | None = None) -> str:
     """The fit in lines of at most `width` columns (None: those of the terminal). It never raises."""
     width = terminal_width() if width is None else width
     facts = [text for name, said in _facts(fit).items() for text in wrapped(f"{name}: {said}", width)]
@@ -42,7 +39,7 @@ def fit_text(fit: Fit, width: int | None = None) -> str:
     return "\n".join([*lines, plan_text(fit.plan, width)])
 
 
-def fit_html(fit: Fit) -> str:
+def fit_html(fit: Posterior) -> str:
     """The fit with its plan and, where graphviz is installed, its model drawn. It never raises."""
     facts = "".join(
         f"<tr><th {LEFT}>{name}</th><td {LEFT}>{escape(said)}</td></tr>" for name, said in _facts(fit).items()
@@ -53,30 +50,30 @@ def fit_html(fit: Fit) -> str:
     return f"<div>{head}<table><tbody>{facts}</tbody></table>{plan_html(fit.plan)}{graph}</div>"
 
 
-def _title(fit: Fit) -> str:
+def _title(fit: Posterior) -> str:
     return f"Fit: {fit.status}, {how_many(fit.losses.size, 'step')} in {fit.seconds.fitting:,.1f} s"
 
 
-def _facts(fit: Fit) -> dict[str, str]:
+def _facts(fit: Posterior) -> dict[str, str]:
     """What is known of the quality. What takes long and was not asked for yet is not computed for a look at the fit."""
     return {"ELBO": _attempt(fit, "elbo", _elbo), "k-hat": _attempt(fit, "khat", _khat)}
 
 
-def _attempt(fit: Fit, name: str, say: Callable[[Fit], str]) -> str:
+def _attempt(fit: Posterior, name: str, say: Callable[[Posterior], str]) -> str:
     try:
-        made = {*vars(fit), *vars(fit._evidence)}
-        quick = not {name, "log_weights", "draws", "_densities"}.isdisjoint(made) or fit._light
+        made = {*vars(fit), *vars(fit.evidence)}
+        quick = not {name, "log_weights", "draws", "densities"}.isdisjoint(made) or fit.is_light
         return say(fit) if quick else f"fit.{name} not computed yet"
     except Exception as error:  # a look at a fit must not fail, whatever the model does by now
         return f"fit.{name} cannot be computed: {error}"
 
 
-def _elbo(fit: Fit) -> str:
+def _elbo(fit: Posterior) -> str:
     value, se = with_error(fit.elbo, fit.elbo_se)
     return f"{value} nats, standard error not known" if isnan(fit.elbo_se) else f"{value} ± {se} nats"
 
 
-def _khat(fit: Fit) -> str:
-    if not fit._evidence.num_weighed:
+def _khat(fit: Posterior) -> str:
+    if not fit.evidence.num_weighed:
         return "not estimated: to weigh draws would take minutes"
     return f"{number(fit.khat)} ({verdict(fit.khat)})"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import numpy as np
+
+from autovi.versions import version_of
 
 SAMPLE_DIMS = ("chain", "draw")
 # ArviZ's schema: the groups whose arrays are not draws.
@@ -96,6 +97,7 @@ def summary(idata: Any, *, constant: Mapping[str, np.ndarray] | None = None, **k
 
     kwargs = {"kind": "stats", **kwargs}
     dataset = _numeric(_group(idata, kwargs.pop("group", "posterior")))
+    _check_names(list(dataset.data_vars), kwargs)
     # A variable that never varies has errors of 0/0, which the table shows as NaN.
     with np.errstate(divide="ignore", invalid="ignore"):
         table = az.summary(dataset, **kwargs)
@@ -103,6 +105,19 @@ def summary(idata: Any, *, constant: Mapping[str, np.ndarray] | None = None, **k
             table = table[~_rows_of(dataset, constant, kwargs)]
     columns = getattr(table, "columns", ())
     return table.drop(columns="r_hat") if "r_hat" in columns and table["r_hat"].isna().all() else table
+
+
+def _check_names(names: list[str], kwargs: Mapping[str, Any]) -> None:
+    """ArviZ says of an unknown name that it is not there, and not which ones are."""
+    asked = kwargs.get("var_names")
+    if asked is None or kwargs.get("filter_vars") is not None:
+        return
+    listed = [asked] if isinstance(asked, str) else list(asked)
+    if unknown := [name for name in listed if name not in names and str(name).removeprefix("~") not in names]:
+        raise ValueError(
+            f"var_names: expected some of {names}, or '~name' for all but that, got {unknown}; for "
+            "parts of names there is ArviZ's filter_vars='like'"
+        )
 
 
 def _rows_of(dataset: Any, elements: Mapping[str, np.ndarray], kwargs: Mapping[str, Any]) -> np.ndarray:
@@ -227,12 +242,8 @@ def _numeric(dataset: Any) -> Any:
 
 
 def _library_attrs() -> dict[str, str]:
-    try:
-        version = metadata.version("autovi")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"inference_library": "autovi", "inference_library_version": version, "created_at": now}
+    return {"inference_library": "autovi", "inference_library_version": version_of("autovi"), "created_at": now}
 
 
 def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +14,15 @@ from autovi.model.new_data import bind_like
 from autovi.result import export
 from autovi.result.axes import Axes, as_dicts, numbers_of
 from autovi.result.constants import constant_elements
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 OF_NEW_DATA = ("predictions", "predictions_constant_data")
 Groups = dict[str, Callable[[], Mapping[str, Any]]]
 
 
-def to_arviz(fit: Fit, groups: Collection[str] | None, new_data: Any, coords: Any, dims: Any) -> Any:
+def to_arviz(fit: Posterior, groups: str | Collection[str] | None, new_data: Any, coords: Any, dims: Any) -> Any:
     """See `Fit.to_arviz`."""
+    groups = [groups] if isinstance(groups, str) else groups
     axes = axes_of(fit)
     own_coords, own_dims = as_dicts(coords, dims)
     if own_coords or own_dims:
@@ -34,57 +33,54 @@ def to_arviz(fit: Fit, groups: Collection[str] | None, new_data: Any, coords: An
     if new_data is not None:
         inputs = bind_like(fit.model, new_data, fit.inputs)
         of_new = {"predictions": axes.of_new_data(fit.model, inputs)}
-        made["predictions"] = lambda: _chain(fit._predicted(inputs))
+        made["predictions"] = lambda: _chain(fit.predicted(inputs))
         made["predictions_constant_data"] = lambda: {axes.variable(n): a for n, a in numbers_of(inputs).items()}
     _check_groups(groups, made)
     wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
     return export.build(wanted, **axes.named(), **of_new, attrs=_attrs(fit))
 
 
-def _check_groups(groups: Any, made: Groups) -> None:
-    if isinstance(groups, str):
-        raise ValueError(f"groups: expected a list of names, got a string; say groups=[{groups!r}]")
+def _check_groups(groups: Collection[str] | None, made: Groups) -> None:
     if unknown := sorted(set(groups or ()) - set(made)):
         where = " without new_data" if unknown[0] in OF_NEW_DATA else ""
         raise ValueError(f"groups: unknown name {unknown[0]!r}{where}; expected some of {list(made)}")
 
 
-def axes_of(fit: Fit) -> Axes:
+def axes_of(fit: Posterior) -> Axes:
     """Dims and coords of everything in a fit."""
     return Axes(fit.engine.full.traced, fit.inputs, fit.coords, fit.dims)
 
 
-def posterior_alone(fit: Fit) -> Any:
+def posterior_alone(fit: Posterior) -> Any:
     """An object with the posterior and nothing that takes longer."""
-    return export.build({"posterior": _chain(fit._values)}, **axes_of(fit).named())
+    return export.build({"posterior": _chain(fit.values)}, **axes_of(fit).named())
 
 
-def summary(fit: Fit, **kwargs: Any) -> Any:
-    """See `Fit.summary`."""
-    if kwargs.get("group", "posterior") != "posterior":
-        return export.summary(fit.idata, constant={}, **kwargs)
-    idata = fit.idata if fit._light or "idata" in vars(fit) else posterior_alone(fit)
-    return export.summary(idata, constant=constant_elements(fit, fit._values), **kwargs)
+def summary(fit: Posterior, idata: Any, **kwargs: Any) -> Any:
+    """See `Fit.summary`; `idata` is the whole object, if there is one or it is quickly made."""
+    whole = kwargs.get("group", "posterior") != "posterior"
+    constant = {} if whole else constant_elements(fit, fit.values)
+    return export.summary(posterior_alone(fit) if idata is None else idata, constant=constant, **kwargs)
 
 
-def _of_fit(fit: Fit, axes: Axes) -> Groups:
+def _of_fit(fit: Posterior, axes: Axes) -> Groups:
     return {
-        "posterior": lambda: _chain(fit._values),
+        "posterior": lambda: _chain(fit.values),
         "posterior_predictive": lambda: _chain(_predictive(fit)),
         "log_likelihood": lambda: _chain(fit.log_likelihoods),
         "sample_stats": lambda: _chain(_stats(fit)),
-        "observed_data": lambda: fit._observed,
-        "constant_data": lambda: {axes.variable(n): a for n, a in constant_data(fit.inputs, fit._observed).items()},
+        "observed_data": lambda: fit.observed,
+        "constant_data": lambda: {axes.variable(n): a for n, a in constant_data(fit.inputs, fit.observed).items()},
     }
 
 
-def _predictive(fit: Fit) -> dict[str, np.ndarray]:
+def _predictive(fit: Posterior) -> dict[str, np.ndarray]:
     observed = fit.engine.full.sites.observed
     return {n: v for n, v in fit.predict().items() if n in observed} if observed else {}
 
 
-def _stats(fit: Fit) -> dict[str, np.ndarray]:
-    draws = fit._densities
+def _stats(fit: Posterior) -> dict[str, np.ndarray]:
+    draws = fit.densities
     return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
 
 
@@ -94,7 +90,7 @@ def constant_data(inputs: Inputs, observed: Mapping[str, np.ndarray]) -> dict[st
     return {n: a for n, a in numbers_of(inputs).items() if not any(_same_numbers(a, o) for o in seen)}
 
 
-def _attrs(fit: Fit) -> dict[str, Any]:
+def _attrs(fit: Posterior) -> dict[str, Any]:
     return {
         "plan": json.dumps(fit.plan.to_dict()),
         "estimators": json.dumps({c.site: c.estimator for c in fit.plan.choices}),

@@ -14,11 +14,11 @@ from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.preparation import prepare
 from autovi.process import computing
-from autovi.run.checks import check_count
+from autovi.run.checks import check_callback, check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten, rates_of
-from autovi.run.reporting import Report, check_callback
+from autovi.run.reporting import Report
 from autovi.run.running import Watch, before_the_first_step, ran
 from autovi.run.state import State
 from autovi.run.stopping import Progress
@@ -64,7 +64,7 @@ def _paced(fit: Any, progress: Progress, learning_rate: Any) -> Progress:
 
 
 def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
-    fit._check_unchanged()
+    fit.check_unchanged()
     if data is None:
         return fit.engine, fit.inputs
     # The same categories have the same codes: what is fitted of an element stays with it.

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten
 from autovi.run.stopping import Progress
 from autovi.run.stored import stored
+from autovi.versions import version_of
 
 KIND = "fit"  # checkpoints are files of the same format
 # What is kept as it is.
@@ -105,7 +105,7 @@ def model_of(sites: Sites) -> list[list[Any]]:
 def program_of(engine: Engine) -> dict[str, str]:
     """The digest of what model and guide compute, and the versions and settings that write a program as this one is
     written."""
-    versions = {p: version(p) for p in ("jax", "numpyro", "autovi")}
+    versions = {p: version_of(p) for p in ("jax", "numpyro", "autovi")}
     return {"digest": engine.fingerprint.program, **program_settings(), **versions}
 
 

@@ -171,6 +171,14 @@ def faulty_sites(engine: Engine, state: State) -> list[str]:
     return sorted(counts, key=lambda n: -counts[n])
 
 
+def check_callback(callback: Any) -> None:
+    """Raises TypeError at what cannot be called."""
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"callback: expected a function of one argument, the report, or None, got {type(callback).__name__}"
+        )
+
+
 def check_count(name: str, value: Any, optional: bool = False) -> None:
     """Raises ValueError, naming the argument, unless `value` is an integer of at least 1 (or None, if `optional`)."""
     if optional and value is None:

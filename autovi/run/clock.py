@@ -11,6 +11,8 @@ from typing import Any
 from jax.extend.core import jaxprs_in_params
 from tqdm.auto import tqdm
 
+from autovi.numbers import number
+
 # Compiling takes about this long for each equation of a program, and as long as so many equations for any program. The
 # first is corrected by what was seen last, as machines differ.
 SECONDS_PER_EQUATION = 1.7e-3
@@ -50,8 +52,8 @@ class Seconds:
             setattr(self, part, getattr(self, part) + time.perf_counter() - started)
 
     def __str__(self) -> str:
-        parts = (f"{part.name} {getattr(self, part.name):.1f}" for part in fields(self))
-        return f"{self.total:.1f} s ({', '.join(parts)})"
+        parts = (f"{part.name} {number(getattr(self, part.name))}" for part in fields(self))
+        return f"{number(self.total)} s ({', '.join(parts)})"
 
 
 class CompileTime:

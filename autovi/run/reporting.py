@@ -47,15 +47,12 @@ class Report:
             raise RuntimeError("callback: read report.params within the callback; the next steps take their memory")
         return self._program.named(self._state.fitted)
 
+    def __repr__(self) -> str:
+        return f"Report(step={self.step}, loss={self.loss:.6g})"
+
     def close(self) -> None:
         """The callback has returned."""
         self._state = None  # type: ignore[assignment]
-
-
-def check_callback(callback: Any) -> None:
-    """Raises TypeError unless it is a function, or None."""
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback: expected a function that takes a report, got {type(callback).__name__}")
 
 
 def called(callback: Callable[[Report], Any] | None, program: Program, state: State, progress: Progress) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 
 import autovi
 from autovi.plan import grouping
+from autovi.plan.choices import Choice
 from autovi.plan.coupling import warning
 from autovi.plan.display import (
     MAX_LINES,
@@ -23,7 +24,7 @@ from autovi.plan.display import (
     terminal_width,
 )
 from autovi.plan.grouping import groups_of, names
-from autovi.plan.plan import Choice, Plan
+from autovi.plan.plan import Plan
 
 VOID = {"br"}
 

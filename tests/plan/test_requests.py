@@ -169,3 +169,21 @@ def test_a_guide_function_brings_its_own_families():
     with pytest.raises(ValueError, match="families: a guide function brings its own distributions"):
         autovi.plan(one_site(dist.HalfNormal()), guide=uniform_guide, families={"z": "normal"})
     assert autovi.plan(one_site(dist.HalfNormal()), guide=guide).guide == "function"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"families": {"z": Normal}}, "unknown family class Normal; .* or a Family; pass an instance, Normal"),
+        ({"families": {"z": dist.Normal}}, "unknown family class Normal; .* or a Family$"),
+        ({"estimators": {"z": Score}}, "unknown estimator class Score; .* or an Estimator; pass an instance, Score"),
+    ],
+)
+def test_a_class_in_place_of_an_instance(options, said):
+    with pytest.raises(ValueError, match=f"^site 'z': {said}"):
+        autovi.plan(one_site(dist.Normal()), **options)
+
+
+def test_a_site_that_the_plan_lacks():
+    with pytest.raises(KeyError, match="no latent site is called 'y'; the latent sites are .'z'."):
+        autovi.plan(one_site(dist.Normal()))["y"]

@@ -244,6 +244,13 @@ def test_summary_passes_arguments_on(idata):
     assert list(summary(idata, group="posterior_predictive", coords={"school": ["b"]}).index) == ["y[b]"]
 
 
+def test_summary_of_a_name_that_is_not_there(idata):
+    with pytest.raises(ValueError, match=r"^var_names: expected some of \['mu', .*, got \['nu'\]; for parts of names"):
+        summary(idata, var_names=["mu", "nu"])
+    assert "mu" not in summary(idata, var_names="~mu").index
+    assert list(summary(idata, var_names="m", filter_vars="like").index) == ["mu"]
+
+
 def test_summary_keeps_an_r_hat_that_means_something():
     rng = np.random.default_rng(0)
     built = build({"posterior": {"x": rng.normal(size=(4, 100)), "fixed": np.ones((4, 100))}})

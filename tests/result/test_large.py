@@ -8,7 +8,7 @@ import pytest
 
 import autovi
 from autovi.result import evidence
-from autovi.result import fit as fit_module
+from autovi.result import posterior as posterior_module
 from autovi.run import drawing as drawing_module
 
 Y = np.random.default_rng(0).normal(size=50).astype(np.float32)
@@ -29,7 +29,7 @@ def quick():
 @pytest.fixture(scope="module")
 def light():
     fit = quick()
-    assert fit._light  # found out before `large` changes what is
+    assert fit.is_light  # found out before `large` changes what is
     return fit
 
 
@@ -37,7 +37,7 @@ def light():
 def large(monkeypatch, light):
     """The same fit with room for the numbers of 16 draws: nine parts, the last one not full."""
     budget = 16 * 52
-    for module in (fit_module, drawing_module):
+    for module in (posterior_module, drawing_module):
         monkeypatch.setattr(module, "DRAWS_BUDGET", budget)
     fit = quick()
     fit.engine._jitted.clear()
@@ -56,7 +56,7 @@ def assert_same(a, b):
 
 
 def test_everything_is_the_same(light, large):
-    assert light._light and not large._light
+    assert light.is_light and not large.is_light
     assert (large.elbo, large.khat) == pytest.approx((light.elbo, light.khat), rel=1e-5)
     assert_same(large.draws.values, light.draws.values)
     assert_same(large.log_likelihoods, light.log_likelihoods)
@@ -85,6 +85,12 @@ def test_groups_by_name(light):
     assert "mu" in idata["posterior"] and "y" in idata["observed_data"]
     with pytest.raises(ValueError, match=r"groups: unknown name 'likelihood'; expected some of \['posterior', "):
         light.to_arviz(groups=["likelihood"])
+    with pytest.raises(ValueError, match="^groups: unknown name 'posteriors'; expected some of"):
+        light.to_arviz("posteriors")
+
+
+def test_one_group_by_its_name(light):
+    assert set(light.to_arviz("posterior")["posterior"].data_vars) == set(light.sample(1))
 
 
 def test_another_number_of_draws(light):
@@ -115,7 +121,7 @@ def quick_in_batches(num_draws):
 
 def test_fewer_draws_are_weighed_where_a_pass_over_the_data_is_long(monkeypatch):
     few = quick_in_batches(200)
-    monkeypatch.setattr(fit_module.Fit, "_light", property(lambda self: False))
+    monkeypatch.setattr(posterior_module.Posterior, "is_light", property(lambda self: False))
     monkeypatch.setattr(evidence, "WEIGHED_NUMBERS", 60 * few.engine.numbers_per_draw)
     assert few.estimated_from == "60 draws at full plates"
     some = few.elbo, few.elbo_se, few.khat
@@ -130,7 +136,7 @@ def test_fewer_draws_are_weighed_where_a_pass_over_the_data_is_long(monkeypatch)
 def test_batches_where_no_pass_over_the_data_is_short(monkeypatch):
     full = quick_in_batches(4000)
     exact = full.elbo
-    monkeypatch.setattr(fit_module.Fit, "_light", property(lambda self: False))
+    monkeypatch.setattr(posterior_module.Posterior, "is_light", property(lambda self: False))
     monkeypatch.setattr(evidence, "WEIGHED_NUMBERS", 20 * full.engine.numbers_per_draw)
     rough = quick_in_batches(4000)
     assert rough.estimated_from == "4000 draws on batches of 10 of the 50 elements of 'n'; k-hat is not estimated"

@@ -101,6 +101,7 @@ def test_a_start_of_millions_does_not_hide_the_end(fit):
     low, high = drawn(figure).get_ylim()
     assert 95 < low < 99 and 101 < high < 110
     assert "5 steps above the axis" in said(figure)
+    assert figure.axes[0].collections[0].get_datalim(figure.axes[0].transData).y1 < high  # else a stripe
 
 
 def test_steps_without_a_finite_loss_are_gaps(fit):
@@ -119,7 +120,7 @@ def test_steps_without_a_finite_loss_are_gaps(fit):
 def test_weights_show_the_share_of_draws_above_each(fit):
     ax = drawn(fit.plot("weights"))
     (tail,) = lines(ax, "tail")
-    log_weights = fit._log_weights.astype(np.float64)
+    log_weights = fit.log_weights.astype(np.float64)
     assert len(tail.get_xdata()) == export.tail_size(400) == 60
     relative = log_weights - np.log(np.mean(np.exp(log_weights - log_weights.max()))) - log_weights.max()
     np.testing.assert_allclose(tail.get_xdata(), np.sort(relative)[:-61:-1], atol=1e-9)
@@ -132,7 +133,7 @@ def test_the_pareto_line_has_the_shape_of_khat(fit, gid):
     """Beyond the largest weight outside of the tail, shares of draws are those of a Pareto variable of that shape."""
     (line,) = lines(drawn(fit.plot("weights")), gid)
     shape = {"k-hat": fit.khat, "limit": 0.7}[gid]
-    log_weights = np.sort(fit._log_weights.astype(np.float64))
+    log_weights = np.sort(fit.log_weights.astype(np.float64))
     relative = log_weights - log_weights.max() - np.log(np.mean(np.exp(log_weights - log_weights.max())))
     excess = np.exp(line.get_xdata()) - np.exp(relative[-61])
     shares = line.get_ydata() * 400 / 60
@@ -155,7 +156,7 @@ def test_the_pareto_line_has_the_shape_of_khat(fit, gid):
     ],
 )
 def test_weights_without_a_tail_are_explained(fit, log_weights, expected):
-    densities = fit._densities._replace(log_p=log_weights, log_q=np.zeros_like(log_weights))
+    densities = fit.densities._replace(log_p=log_weights, log_q=np.zeros_like(log_weights))
     odd = altered(fit, _densities=densities, draws=densities)
     figure = odd.plot("weights")
     assert expected in said(figure)
@@ -185,15 +186,15 @@ def test_bars_are_the_ratios_longest_first(fit):
 
 
 def test_ratios_that_have_no_length_are_written_out(fit):
-    sites = {"even": (0.0, np.inf), "usual": (4.0, 2.0), "lost": (9.0, 0.0), "nan": (np.nan, np.nan)}
+    sites = {"even": (0, np.inf), "usual": (4, 2.0), "hidden": (9, 0.1), "lost": (9, 0.0), "nan": (np.nan, np.nan)}
     odd = altered(fit, gradients={name: SiteGradient(*values) for name, values in sites.items()})
     ax = drawn(odd.plot("gradients"))
     assert [label.get_text() for label in ax.get_yticklabels()] == list(sites)
     ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
     left, right = ax.get_xlim()
-    assert ends == pytest.approx([right, 2.0, GRADIENT_REPEATS**-0.5, left])
+    assert ends == pytest.approx([right, 2.0, GRADIENT_REPEATS**-0.5, GRADIENT_REPEATS**-0.5, left])
     beside = [text.get_text().strip() for text in ax.texts]
-    assert beside == ["no noise", "sd 2", "sd 3", "gradients not finite"]
+    assert beside == ["no noise", "sd 2", "sd 3", "sd 3", "gradients not finite"]
 
 
 def test_of_many_sites_the_lowest_are_shown(fit):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from autovi.result.posterior import Posterior
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from autovi.result.fit import Fit
-
 
 def plot(
-    fit: Fit,
+    fit: Posterior,
     kind: str | Sequence[str] = "overview",
     *,
     var_names: str | Sequence[str] | None = None,
@@ -63,7 +63,7 @@ def plot(
 
 
 def plot_forest(
-    fit: Fit,
+    fit: Posterior,
     var_names: str | Sequence[str] | None = None,
     *,
     coords: Mapping[str, Any] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -12,9 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from autovi.result.plots import forest, gradients, loss, marginals, weights
 from autovi.result.plots.figure import Picture
 from autovi.result.plots.selection import Selection
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 # Inches: a panel among others, and the rows of a figure of its own.
 PANEL = (6.0, 4.2)
@@ -40,7 +38,7 @@ OVERVIEW = ("loss", "weights", "gradients", "marginals")
 
 
 def draw(
-    fit: Fit,
+    fit: Posterior,
     kind: str | Sequence[str],
     var_names: str | Sequence[str] | None,
     coords: Mapping[str, Any] | None,
@@ -70,7 +68,7 @@ def _kinds(kind: str | Sequence[str]) -> tuple[str, ...]:
     return kinds
 
 
-def _alone(name: str, fit: Fit, selection: Selection, ax: Axes | None) -> Figure | SubFigure:
+def _alone(name: str, fit: Posterior, selection: Selection, ax: Axes | None) -> Figure | SubFigure:
     limit = KINDS[name].alone
     if ax is not None:
         _draw(name, ax, fit, selection, limit)
@@ -89,7 +87,7 @@ def _size(name: str, scalars: int) -> tuple[float, float]:
     return width + 1.0, max(2.5, 1.3 + ROW[name] * scalars) if name == "forest" else height
 
 
-def _draw(name: str, place: Any, fit: Fit, selection: Selection, limit: int) -> None:
+def _draw(name: str, place: Any, fit: Posterior, selection: Selection, limit: int) -> None:
     if limit:
         KINDS[name].draw(place, selection.elements(limit), selection.total)
     else:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient
 from autovi.result.plots.figure import MARKED, MEASURED, PALE, SMALL, one_axes, say, short
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 MOST = 20  # sites
 LEAST = GRADIENT_REPEATS**-0.5  # a smaller mean is not told from the error of the mean of so many estimates
 
 
-def draw(place: Any, fit: Fit) -> None:
+def draw(place: Any, fit: Posterior) -> None:
     """A bar for each site; a ratio without a place on a log axis is written out."""
     ax = one_axes(place)
     ax.set_title("Gradient of one step: signal to noise")
@@ -25,11 +23,10 @@ def draw(place: Any, fit: Fit) -> None:
         return
     names, left = _chosen(sites), 0.01
     ratios = [sites[name].signal_to_noise for name in names]
-    left = min([left, *(r / 2 for r in ratios if 0 < r < math.inf)])
     right = max(10.0, *(r for r in ratios if r < math.inf)) * 10  # room for what stands beside the bars
     for row, (name, ratio) in enumerate(zip(names, ratios, strict=True)):
-        usual = 0 < ratio < math.inf
-        end = ratio if usual else right if ratio == math.inf else LEAST if ratio == 0 else left
+        usual = LEAST <= ratio < math.inf
+        end = ratio if usual else right if ratio == math.inf else left if math.isnan(ratio) else LEAST
         ax.barh(row, end - left, left=left, color=MEASURED if usual else PALE, alpha=1.0 if usual else 0.5, height=0.7)
         text = {"x": end, "ha": "left"} if end < right else {"x": right, "ha": "right"}
         ax.text(y=row, s=f" {_told(sites[name])} ", va="center", fontsize=SMALL, **text)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from autovi.result.plots.figure import FITTED, MARKED, PALE, SMALL, count, one_axes, say
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 STRETCHES = 100  # over which the loss is averaged
 SHORTEST = 10  # steps of a stretch
 
 
-def draw(place: Any, fit: Fit) -> None:
+def draw(place: Any, fit: Posterior) -> None:
     """The steps, their mean and standard deviation over stretches, and where the learning rate was lowered."""
     ax = one_axes(place)
     losses = np.asarray(fit.losses, np.float64)
@@ -28,18 +26,18 @@ def draw(place: Any, fit: Fit) -> None:
     steps = np.arange(losses.size)
     shown = np.where(finite, losses, np.nan)
     ax.plot(steps, shown, color=PALE, lw=0.5, marker="." if finite.sum() < 3 else "", label="each step", gid="losses")
+    above = _fit_axis(ax, losses[finite])
     _draw_stretches(ax, steps, shown)
     for i, step in enumerate(fit.progress.lowered):
         ax.axvline(step, color=MARKED, ls=":", lw=1.2, gid="lowered", label="learning rate lowered" if i == 0 else None)
     ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set(xlabel="step", ylabel=_name(fit))
-    above = _fit_axis(ax, losses[finite])
     notes = [f"{count(above, 'step')} above the axis"] * (above > 0)
     notes += [f"{count(int((~finite).sum()), 'step')} without a finite loss"] * (not finite.all())
     ax.legend(fontsize=SMALL, loc="upper right", title="\n".join(notes), title_fontsize=SMALL)
 
 
-def _name(fit: Fit) -> str:
+def _name(fit: Posterior) -> str:
     objective = fit.engine.program.objective.name
     return "negative ELBO (nats)" if objective == "elbo" else f"negative {objective} bound (nats)"
 
@@ -55,7 +53,9 @@ def _draw_stretches(ax: Any, steps: np.ndarray, losses: np.ndarray) -> None:
             mean.append(np.nanmean(part))
             sd.append(np.nanstd(part))
     low, high = np.subtract(mean, sd), np.add(mean, sd)
-    ax.fill_between(middle, low, high, color=FITTED, alpha=0.5, lw=0, zorder=2.5, label="± 1 standard deviation")
+    seen = np.asarray(mean) <= ax.get_ylim()[1]  # else a spread of thousands is a stripe through what can be seen
+    band = ax.fill_between(middle, low, high, where=seen, color=FITTED, alpha=0.5, lw=0, zorder=2.5)
+    band.set_label("± 1 standard deviation")
     ax.plot(middle, mean, color=FITTED, lw=1.8, zorder=3, label=f"mean of {losses.size // number:,} steps", gid="mean")
 
 

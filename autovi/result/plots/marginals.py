@@ -71,7 +71,9 @@ def _draw_bars(ax: Axes, draws: np.ndarray) -> None:
         edges = np.arange(int(values[0]), int(values[-1]) + width + 1, width)
         counts, values = np.histogram(draws, edges - 0.5)[0], edges[:-1] + (width - 1) / 2
     ax.bar(values, counts / draws.size, width=width, color=MEASURED)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if values.size == 1:  # one bar of the usual width, not a panel full of it
+        ax.set_xlim(values[0] - 1.5, values[0] + 1.5)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     ax.set_ylabel("probability", fontsize=SMALL)
     ax.set_ylim(bottom=0)
 

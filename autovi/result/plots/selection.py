@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import chain, islice, product, zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from autovi.result import export
 from autovi.result.constants import constant_elements
 from autovi.result.groups import posterior_alone
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 
 class Element(NamedTuple):
@@ -36,7 +34,7 @@ class Element(NamedTuple):
 class Selection:
     """The variables that were asked for, looked up when they are needed."""
 
-    fit: Fit
+    fit: Posterior
     var_names: str | Sequence[str] | None = None
     coords: Mapping[str, Any] | None = None
 
@@ -52,7 +50,7 @@ class Selection:
     @cached_property
     def _posterior(self) -> Any:
         # `to_arviz` would compute log densities for its attributes.
-        return export.posterior(self.fit.__dict__.get("idata") or posterior_alone(self.fit))
+        return export.posterior(vars(self.fit).get("idata") or posterior_alone(self.fit))
 
     def _chosen(self, variables: Any) -> Any:
         return _at(variables[_matching(list(variables.data_vars), self.var_names)], self.coords or {})
@@ -60,7 +58,7 @@ class Selection:
     @cached_property
     def _places(self) -> dict[str, np.ndarray]:
         """Variable -> which of its elements are shown: those that could vary, as in the summary; all, if none could."""
-        constant = {export.variable_name(n): at for n, at in constant_elements(self.fit, self.fit._values).items()}
+        constant = {export.variable_name(n): at for n, at in constant_elements(self.fit, self.fit.values).items()}
 
         def varies(array: Any) -> Any:
             fixed = constant.get(array.name, np.zeros(_shape(array), bool))

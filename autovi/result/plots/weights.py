@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from autovi.result import export
 from autovi.result.plots.figure import FITTED, MARKED, MEASURED, PALE, SMALL, note, one_axes, say
-
-if TYPE_CHECKING:
-    from autovi.result.fit import Fit
+from autovi.result.posterior import Posterior
 
 LIMIT = 0.7  # from which on importance weighting fails (Vehtari et al., 2024)
 SHOWN = 3  # times the tail
 MOST = 2000  # points
 
 
-def draw(place: Any, fit: Fit) -> None:
+def draw(place: Any, fit: Posterior) -> None:
     """How many of the draws have more than a weight, by weight."""
     ax = one_axes(place)
-    log_weights = np.asarray(fit._log_weights, np.float64).ravel()
+    log_weights = np.asarray(fit.log_weights, np.float64).ravel()
     khat = fit.khat
     ax.set_title(f"Importance weights: k-hat {_told(khat)}")
     if reason := _nothing_to_see(log_weights, khat):
