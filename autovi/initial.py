@@ -203,8 +203,8 @@ def _of_fit(fit: Fit, engine: Engine, nodes: Callable) -> Initial:
     found = _means(fit, sites) if new.own and sites else {}
     if not (kept or params or found):
         raise ValueError(
-            f"init: the fit has no site of the same name and shape as this model; its sites are "
-            f"{list(fit.engine.full.sites.latents)}"
+            f"init: the fit has no site of the same name and shape as this model, discrete and summed out ones apart; "
+            f"its sites are {list(fit.engine.full.sites.latents)}"
         )
     return Initial(_inside_origin(found, engine, nodes), kept, params)
 

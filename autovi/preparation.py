@@ -181,6 +181,7 @@ def _lengths(sites: Sites, batch_size: int | Mapping[str, int] | None) -> dict[s
     else:
         names = list(sites.subsampled) or (list(sites.plates) if len(sites.plates) == 1 else [])
         if not names:
+            check_count("batch_size", batch_size)
             raise ValueError(
                 "batch_size: which plate is to be subsampled? Say {plate: size}; the plates are "
                 f"{sorted(sites.plates)}, none of which has a subsample_size"

@@ -309,9 +309,7 @@ CASES = {
     "a saved fit of another model": [lambda tmp_path: autovi.load(saved(tmp_path), m.twice)],
     "a fit whose data hold what a file cannot": [linked],
     "an unknown group of `to_arviz`": [lambda: fitted().to_arviz(groups=["likelihood"])],
-    "`groups` of predictions without new data": [
-        lambda: fitted().to_arviz(groups=["predictions"]),
-    ],
+    "`groups` of predictions without new data": [lambda: fitted().to_arviz(groups=["predictions"])],
 }
 
 

@@ -47,6 +47,20 @@ def test_a_category_that_the_fit_did_not_have_is_refused():
         fit.resume(1, data={"city": city.cat.rename_categories({"Ulm": "Trier"}), "y": Y})
 
 
+def test_a_model_that_has_changed_does_not_go_on():
+    scale = [1.0]
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, scale[0]))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    fit = autovi.fit(model, {"y": 1.0}, num_steps=1, progress_bar=False)
+    scale[0] = 3.0
+    for data in (None, {"y": 2.0}):
+        with pytest.raises(ValueError, match="model: it has changed since the fit"):
+            fit.resume(1, data=data)
+
+
 def test_a_schedule_that_a_file_did_not_hold_goes_on_from_where_it_was(tmp_path):
     schedule = optax.exponential_decay(0.1, 50, 0.5)
     data = {"city": CODES, "y": Y}

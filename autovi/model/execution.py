@@ -74,8 +74,12 @@ class _Bind(Messenger):
             # Sites inside a scan are looked up there, one time step after the other.
             msg["kwargs"]["substitute_stack"].append(("substitute", self._inside_scan))
         elif kind == "plate":
-            size, length = msg["args"]
-            indices = self.indices(msg["name"], size if length is None else length, size)
+            size, asked = msg["args"]
+            # A plate with fewer elements than are asked for of it is whole, in its own order.
+            length = size if asked is None else min(asked, size)
+            indices = self.indices(msg["name"], length, size)
+            if indices is None and msg["value"] is None and length == size:
+                indices = jnp.arange(size)
             if indices is not None:
                 msg["value"] = indices
                 msg["args"] = (size, indices.shape[0])

@@ -63,7 +63,7 @@ def _attempt(fit: Posterior, name: str, say: Callable[[Posterior], str]) -> str:
     try:
         made = {*vars(fit), *vars(fit.evidence)}
         quick = not {name, "log_weights", "draws", "densities"}.isdisjoint(made) or fit.is_light
-        return say(fit) if quick else f"fit.{name} not computed yet"
+        return say(fit) if quick else f"not computed yet (fit.{name} computes it)"
     except Exception as error:  # a look at a fit must not fail, whatever the model does by now
         return f"fit.{name} cannot be computed: {error}"
 

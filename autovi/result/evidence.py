@@ -14,10 +14,13 @@ from autovi.result.diagnostics import Elbo, elbo_of
 WEIGHED_NUMBERS = 20_000_000_000  # that may be computed for the weights of draws: about half a minute of them
 
 
-def num_weighed(num_draws: int, numbers_per_draw: int) -> int:
-    """How many draws are weighed at full plates; 0 where those that may be are too few for k-hat."""
+def num_weighed(num_draws: int, numbers_per_draw: int, subsampled: bool) -> int:
+    """How many draws are weighed at full plates. Those that may be can be too few for k-hat: then none, or, where there
+    are no batches to turn to, as many as k-hat needs."""
     few = WEIGHED_NUMBERS // numbers_per_draw
-    return min(num_draws, few) if few >= export.MIN_DRAWS_FOR_K else 0
+    if few < export.MIN_DRAWS_FOR_K:
+        few = 0 if subsampled else export.MIN_DRAWS_FOR_K
+    return min(num_draws, few)
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Evidence:
         num_weighed: how many of them are weighed at full plates.
         weigh: number of draws -> log p(x, z) - log q(z) of the first ones.
         weigh_batches: the same of all draws, each estimated on a batch of its own.
-        batches: what a batch is, in words; "" where nothing is subsampled.
+        batches: what a batch is, in words.
     """
 
     num_draws: int
@@ -58,5 +61,4 @@ class Evidence:
         """What they are from, in words."""
         if self.num_weighed:
             return f"{self.num_weighed} draws at full plates"
-        batches = f" on batches of {self.batches}" if self.batches else ""
-        return f"{self.num_draws} draws{batches}; k-hat is not estimated"
+        return f"{self.num_draws} draws on batches of {self.batches}; k-hat is not estimated"

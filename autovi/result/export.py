@@ -124,7 +124,7 @@ def _rows_of(dataset: Any, elements: Mapping[str, np.ndarray], kwargs: Mapping[s
     """Which rows of the table these elements are: ArviZ orders the same variables in the same way."""
     import arviz as az
 
-    chosen = {_variable_name(site): at for site, at in elements.items()}
+    chosen = {variable_name(site): at for site, at in elements.items()}
     marked = dataset.isel(draw=[0, 0]).map(
         lambda array: array.copy(data=np.broadcast_to(chosen.get(array.name, False), array.shape).astype(float))
     )
@@ -261,18 +261,19 @@ def _plain(value: Any) -> str | int | float:
     return json.dumps(value, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
 
 
-def _variable_name(site: str) -> str:
+def variable_name(site: str) -> str:
+    """The name of a site's variable."""
     # NumPyro's `scope` writes "outer/site"; netCDF and DataTree read "/" as a path.
     return site.replace("/", ".")
 
 
 def _dim_names(groups: Groups) -> Any:
     """The function from the name of a dim to the one it gets, the same in every group."""
-    taken = {*SAMPLE_DIMS, *(_variable_name(site) for variables in groups.values() for site in variables)}
+    taken = {*SAMPLE_DIMS, *(variable_name(site) for variables in groups.values() for site in variables)}
 
     def rename(dim: str) -> str:
         # xarray would take a variable on a dim of its own name for coordinates, or refuse it.
-        name = _variable_name(dim)
+        name = variable_name(dim)
         while name in taken:
             name = f"{name}_dim"
         return name
@@ -286,7 +287,7 @@ def _data_arrays(
     lead = () if group in DATA_GROUPS else SAMPLE_DIMS
     arrays: dict[str, Any] = {}
     for site, value in variables.items():
-        name = _variable_name(site)
+        name = variable_name(site)
         if name in arrays or name in SAMPLE_DIMS:
             what = "is taken by ArviZ" if name in SAMPLE_DIMS else "names two variables"
             raise ValueError(f"{group}: {name!r} (site {site!r}) {what}; rename the site")

@@ -159,7 +159,7 @@ class Posterior:
         """ELBO and weights, each computed when it is asked for."""
         plates = self.engine.program.sites.subsampled.values()
         batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
-        weighed = num_weighed(self.num_draws, self.engine.numbers_per_draw)
+        weighed = num_weighed(self.num_draws, self.engine.numbers_per_draw, bool(plates))
         known = self.is_light or "draws" in vars(self)
         return Evidence(self.num_draws, self.num_draws if known else weighed, self._weigh, self._weigh_batches, batches)
 

@@ -64,8 +64,8 @@ def _paced(fit: Any, progress: Progress, learning_rate: Any) -> Progress:
 
 
 def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
+    fit.check_unchanged()
     if data is None:
-        fit.check_unchanged()
         return fit.engine, fit.inputs
     # The same categories have the same codes: what is fitted of an element stays with it.
     return prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)

@@ -254,3 +254,34 @@ def test_one_draw_has_no_error():
     fit = quick(model, num_draws=1)
     assert np.isfinite(fit.elbo) and np.isnan(fit.elbo_se) and np.isnan(fit.khat)
     assert fit.idata["posterior"]["mu"].shape == (1, 1)
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["own guide", "guide function"])
+def test_fewer_elements_than_a_plate_asks_for_are_taken_whole_and_in_order(guided):
+    def of_at_most(length):
+        def model(x, y=None):
+            mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+            with numpyro.plate("row", len(x), subsample_size=length) as i:
+                z = numpyro.sample("z", dist.Normal(mu, 1.0))
+                there = numpyro.deterministic("there", x[i])
+                numpyro.sample("y", dist.Normal(z + there, 1.0), obs=None if y is None else y[i])
+
+        def guide(x, y=None):
+            numpyro.sample("mu", dist.Normal(numpyro.param("loc", 0.0), 1.0))
+            with numpyro.plate("row", len(x), subsample_size=length) as i:
+                numpyro.sample("z", dist.Normal(numpyro.param("at", jnp.zeros(len(x)))[i], 1.0))
+
+        return model, guide if guided else "auto"
+
+    def fitted(length, x):
+        model, guide = of_at_most(length)
+        return quick(model, {"x": x, "y": 2.0 * x}, guide=guide)
+
+    x = np.arange(12.0)
+    few, whole = fitted(10, x[:5]), fitted(5, x[:5])
+    np.testing.assert_array_equal(few.losses, whole.losses)
+    assert few.elbo == whole.elbo and (few.draws.values["there"] == x[:5]).all()
+    for rows in (1, 3, 11):
+        new = {"x": x[:rows]}
+        predicted = fitted(10, x).to_arviz(["predictions"], new_data=new)["predictions"]
+        assert predicted["y"].dims == ("chain", "draw", "row") and (predicted["there"] == x[:rows]).all()

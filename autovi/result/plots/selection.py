@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autovi.result import export
+from autovi.result.constants import constant_elements
 from autovi.result.groups import posterior_alone
 from autovi.result.posterior import Posterior
 
@@ -45,21 +45,38 @@ class Selection:
         Raises:
             ValueError: a variable, dim or label that is not there.
         """
-        fit = self.fit
+        return self._chosen(self._posterior)
+
+    @cached_property
+    def _posterior(self) -> Any:
         # `to_arviz` would compute log densities for its attributes.
-        made = vars(fit).get("idata") or posterior_alone(fit)
-        draws = export.posterior(made)
-        return _at(draws[_matching(list(draws.data_vars), self.var_names)], self.coords or {})
+        return export.posterior(vars(self.fit).get("idata") or posterior_alone(self.fit))
+
+    def _chosen(self, variables: Any) -> Any:
+        return _at(variables[_matching(list(variables.data_vars), self.var_names)], self.coords or {})
+
+    @cached_property
+    def _places(self) -> dict[str, np.ndarray]:
+        """Variable -> which of its elements are shown: those that could vary, as in the summary; all, if none could."""
+        constant = {export.variable_name(n): at for n, at in constant_elements(self.fit, self.fit.values).items()}
+
+        def varies(array: Any) -> Any:
+            fixed = constant.get(array.name, np.zeros(_shape(array), bool))
+            return array.isel(chain=0, draw=0, drop=True).copy(data=~fixed)
+
+        found = {n: marked.values for n, marked in self._chosen(self._posterior.map(varies)).data_vars.items()}
+        none = not any(at.any() for at in found.values())
+        return {n: at | none for n, at in found.items()}
 
     @property
     def total(self) -> int:
         """How many scalars there are."""
-        return sum(math.prod(_shape(array)) for array in self.dataset.data_vars.values())
+        return sum(int(at.sum()) for at in self._places.values())
 
     def elements(self, limit: int) -> list[Element]:
         """Up to so many of them, from each variable in turn, those of a variable together."""
         arrays = self.dataset.data_vars
-        turns = zip_longest(*(product([name], np.ndindex(*_shape(a))) for name, a in arrays.items()))
+        turns = zip_longest(*(product([n], map(tuple, np.argwhere(at))) for n, at in self._places.items()))
         taken = list(islice((place for place in chain.from_iterable(turns) if place is not None), limit))
         order = list(arrays)
         taken.sort(key=lambda place: (order.index(place[0]), place[1]))
