@@ -25,9 +25,11 @@ def bind_like(model: Callable, new_data: Any, fitted: Inputs, argument: str = "n
     try:
         inputs = bind(model, new_data, fitted.allow_nan)
     except (ValueError, TypeError) as error:
-        if not str(error).startswith(("data:", "data[", "data does")):
+        said = str(error)
+        if argument == "data" or not said.startswith(("data:", "data[", "data does")):
             raise
-        raise type(error)("new_" + str(error).replace(" data=", " new_data=")) from cause_of(error)
+        said = said.replace(" data=", f" {argument}=")
+        raise type(error)(argument + said.removeprefix("data")) from cause_of(error)
     if inputs.opened is not None:
         by_column = {header.where for header in (*fitted.headers(), *inputs.headers())}
         inputs = replace(inputs.opened(by_column & set(inputs.frames)), opened=None)
@@ -35,22 +37,23 @@ def bind_like(model: Callable, new_data: Any, fitted: Inputs, argument: str = "n
     for name, label in inputs.labels.items():
         if label.categories is not None and name in fitted.arrays:
             known = fitted.labels.get(name, Labels((), ())).categories
-            arrays[name] = _recoded(f"{argument}: {name}", arrays[name], label.categories, known)
+            arrays[name] = _recoded((argument, name), arrays[name], label.categories, known)
             labels[name] = label._replace(categories=known)
     inputs = replace(inputs, arrays=arrays, labels=labels)
     return inputs.as_constants() if fitted.concrete else inputs
 
 
-def _recoded(what: str, codes: np.ndarray, names: np.ndarray, known: np.ndarray | None) -> np.ndarray:
-    """The codes that these names had in the fit."""
+def _recoded(where: tuple[str, str], codes: np.ndarray, names: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """The codes that these names had in the fit. `where` is the argument, and the name of the column in it."""
+    argument, name = where
     if known is None:
-        raise ValueError(f"{what} holds categories, where the fit had numbers; give those numbers")
+        raise ValueError(f"{argument}: {name} holds categories, where the fit had numbers; give those numbers")
     place = {str(category): code for code, category in enumerate(known.tolist())}
     new = np.array([place.get(str(category), -1) for category in names.tolist()], np.int32)
     lost = names[np.unique(codes[new[codes] < 0])] if codes.size else names[:0]
     if lost.size:
         raise ValueError(
-            f"{what} has the category {lost.tolist()[0]!r}, which the fit did not have; its categories are "
+            f"{argument}: {name} has the category {lost.tolist()[0]!r}, which the fit did not have; its categories are "
             f"{known.tolist()}. For an element that is new, give integer codes"
         )
     return new[codes]

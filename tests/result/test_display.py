@@ -83,7 +83,9 @@ def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
     fresh, draws = replace(fit), fit.draws
     fresh.__dict__["is_light"] = False
     monkeypatch.setattr(type(fit), "_draw", lambda *a: pytest.fail("draws are made"))
-    assert said(fresh).endswith("ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it)")
+    assert said(fresh).endswith(
+        "ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it)"
+    )
     fresh.__dict__["draws"] = draws  # made by now, so that both are quick
     assert said(fresh) == said(fit)
 
