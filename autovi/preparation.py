@@ -109,8 +109,13 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     return engine, inputs
 
 
-def _whole(model: Callable, inputs: Inputs, sites: Sites) -> Traced:
-    return trace_program(model, None, inputs, {name: plate.size for name, plate in sites.subsampled.items()})[0]
+def _whole(model: Callable, inputs: Inputs, sites: Sites) -> Traced | None:
+    """The model with every plate at full size; None for one that has the length of its batches written into it, which
+    is said where the whole is needed."""
+    try:
+        return trace_program(model, None, inputs, {name: plate.size for name, plate in sites.subsampled.items()})[0]
+    except ValueError:
+        return None
 
 
 def _make(

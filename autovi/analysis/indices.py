@@ -16,13 +16,13 @@ from autovi.model.traced import Traced, data_input
 from autovi.numbers import how_many
 
 
-def check_indices(traced: Traced, inputs: Inputs, whole: Callable[[], Traced] | None = None) -> None:
+def check_indices(traced: Traced, inputs: Inputs, whole: Callable[[], Traced | None] = lambda: None) -> None:
     """Are all indices that the model computes from its data alone those of elements that there are?
 
     `a[index]` promises JAX that they are: beyond the end, values are of the last element, gradients of none. Lookups
     that say what is to happen there (`jnp.take(a, index, mode="fill")`, `a.at[index].get(mode="clip")`) promise
     nothing and are left alone, and so are those inside of functions that JAX transforms. `whole` gives the model with
-    every plate at full size, where `traced` has batches.
+    every plate at full size, where `traced` has batches; None where there is no such program.
 
     Raises:
         ValueError: the argument, the first index beyond, and what it is an index of.
@@ -55,8 +55,8 @@ def check_indices(traced: Traced, inputs: Inputs, whole: Callable[[], Traced] | 
             own = np.asarray(found[index])
         if said := _beyond(traced, inputs, eqn, own, paths):
             raise ValueError(with_places(said, place))
-    if later and whole is not None:
-        check_indices(whole(), inputs)
+    if later and (at_full_size := whole()) is not None:
+        check_indices(at_full_size, inputs)
 
 
 def _is_promise(eqn: Any) -> bool:
