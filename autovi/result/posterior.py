@@ -105,6 +105,7 @@ class Posterior:
     @cached_property
     @computing()
     def arrays(self) -> Any:
+        """The data that are arguments of the programs, on the device."""
         return jax.device_put(self.inputs.traced())
 
     def check_unchanged(self) -> None:
@@ -177,6 +178,7 @@ class Posterior:
 
     @property
     def log_weights(self) -> np.ndarray:
+        """log p(x, z) - log q(z) of the draws that are weighed (see `estimated_from`)."""
         return self.evidence.log_weights
 
     @property
@@ -264,6 +266,7 @@ class Posterior:
         rng_key: int | jax.Array | None = None,
         batch_size: int | None = None,
     ) -> dict[str, np.ndarray]:
+        """`predict` for data that are bound to the model already."""
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
         values = self.values if num_draws is None else self.sample(num_draws, latent_key)
@@ -274,5 +277,6 @@ class Posterior:
     @cached_property
     @computing()
     def observed(self) -> dict[str, np.ndarray]:
+        """The observed values at full plates, by site."""
         with self._diagnosing("the observed values"):
             return {n: np.asarray(v) for n, v in self.engine.observed(self.arrays).items()}

@@ -79,7 +79,7 @@ def test_an_augmentation_below_one_is_refused(augmentation):
 def test_a_baseline_needs_its_particles():
     with pytest.raises(ValueError, match="num_particles: 1 is too few for site 'z'.*leave_one_out"):
         autovi.plan(one_site(dist.Gamma(2.0, 1.0)), estimators={"z": "rsvi"}, num_particles=1)
-    with pytest.raises(ValueError, match="unknown baseline 'median'"):
+    with pytest.raises(ValueError, match="baseline: unknown name 'median'"):
         GRep("median")
 
 

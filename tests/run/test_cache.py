@@ -218,7 +218,7 @@ def test_a_kept_engine_holds_no_data():
         fit = autovi.fit(closed, {"y": y}, **QUICK)
         fit.sample(3)
         fit.predict()
-        copies = [*fit.inputs.arrays.values(), *jax.tree.leaves(fit._arrays)]
+        copies = [*fit.inputs.arrays.values(), *jax.tree.leaves(fit.arrays)]
         return fit.engine, [weakref.ref(v) for v in (table, y, closed, fit, *copies)]
 
     engine, references = fitted()
