@@ -20,7 +20,8 @@ class Compiling:
     """
 
     def __init__(self, compiled: Callable[[], Callable], jaxpr: Any = None, returns: Any = None):
-        self._compiled, self._jaxpr, self.returns = compiled, jaxpr, returns
+        self._compiled: Callable[[], Callable] | None = compiled
+        self._jaxpr, self.returns = jaxpr, returns
         self._program: Callable | None = None
         self._error: BaseException | None = None
         self._finished = threading.Event()  # a thread that Ctrl-C ended the waiting for counts as ended, before 3.13
@@ -31,9 +32,11 @@ class Compiling:
         try:
             self._compile()
         finally:
+            self._compiled = self._jaxpr = None  # what it was compiled from is no longer needed
             self._finished.set()
 
     def _compile(self) -> None:
+        assert self._compiled is not None
         started = time.perf_counter()
         try:
             self._program = self._compiled()
@@ -55,9 +58,8 @@ class Compiling:
     @property
     def said(self) -> str:
         """The sentence that stands while one waits for it."""
-        if self._jaxpr is None:
-            return "compiling"
-        return f"compiling, about {max(1.0, COMPILE_TIME.expected(self._jaxpr)):.0f} s"
+        jaxpr = self._jaxpr  # the thread may let go of it meanwhile
+        return "compiling" if jaxpr is None else f"compiling, about {max(1.0, COMPILE_TIME.expected(jaxpr)):.0f} s"
 
     def result(self) -> Callable:
         """The compiled program, waited for. Ctrl-C ends the waiting, not the compiling."""
