@@ -76,4 +76,7 @@ def _elbo(fit: Posterior) -> str:
 def _khat(fit: Posterior) -> str:
     if not fit.evidence.num_weighed:
         return "not estimated: to weigh draws would take minutes"
+    if fit.khat == -inf and fit.plan.coupled:
+        # Discrete draws tie, also where q is far off.
+        return f"{number(fit.khat)} (equal weights, which says nothing here: discrete sites are independent in q only)"
     return f"{number(fit.khat)} ({verdict(fit.khat)})"

@@ -236,3 +236,17 @@ def test_completion_shows_public_names_only(fit):
     assert not [n for n in shown if n.startswith("_")]
     assert not shown & {"engine", "inputs", "state", "progress", "raw_params", "saved_plan"}
     assert all(getattr(type(fit), n, None).__doc__ for n in shown if hasattr(type(fit), n))
+
+
+def test_equal_weights_of_coupled_discrete_sites_get_no_good_word():
+    def coupled():
+        x = numpyro.sample("x", dist.Bernoulli(0.5))
+        y = numpyro.sample("y", dist.Bernoulli(0.5))
+        numpyro.factor("same", 2.0 * (x == y))
+
+    asked = {"x": "enumerate", "y": "enumerate"}
+    tied = autovi.fit(coupled, estimators=asked, num_steps=5, num_draws=50, progress_bar=False)
+    assert tied.plan.coupled
+    tied.evidence.__dict__["khat"] = -np.inf
+    assert "k-hat: minus infinity (equal weights, which says nothing here" in said(tied)
+    assert "q is the posterior" not in said(tied)
