@@ -17,6 +17,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.repeatable import check_same_again
 from autovi.model.targets import trace_program
 from autovi.model.trial import Trial, run_at_origin
+from autovi.plan.plan import Plan
 from autovi.process import computing
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
@@ -54,6 +55,7 @@ class Engine:
     fingerprint: Fingerprint
     lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
     _jitted: dict[Any, Any] = field(default_factory=dict)
+    _derived: dict[Any, Engine] = field(default_factory=dict)
 
     def __post_init__(self, model: Callable, guide_function: Callable | None) -> None:
         self._model = Latest(model)
@@ -80,6 +82,19 @@ class Engine:
         sizes = {p.name: p.size for p in sites.plates.values()}
         traced, _ = trace_program(self._model.function, self.guide, self.inputs, sizes, self.program.traced.relaxed)
         return replace(self.program, traced=traced)
+
+    def under(self, plan: Plan) -> Engine:
+        """The engine of the same program under another plan; kept, so that it compiles once."""
+        key = (plan.num_particles, *((b.distribution, b.estimator) for b in (*plan.blocks, *plan.marginal.values())))
+        if key not in self._derived:
+            program = replace(self.program, plan=plan)
+            guide = None if self._guide is None else self._guide.function
+            made = Engine(
+                program, self._model.function, guide, self.inputs, self.optimizer, self.fingerprint, self.lengths
+            )
+            made._model, made._guide, made._derived = self._model, self._guide, self._derived
+            self._derived[key] = made
+        return self._derived[key]
 
     @property
     def source(self) -> Source:
@@ -142,6 +157,10 @@ class Engine:
             getattr(function, "clear_cache", lambda: None)()  # what is compiled ahead of its call has none
         self._jitted.clear()
         self.__dict__.pop("observed", None)
+        derived = list(self._derived.values())
+        self._derived.clear()  # theirs too, so that this ends
+        for engine in derived:
+            engine.forget()
 
     @computing()
     def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs, at_rest: bool = True) -> None:

@@ -1,0 +1,1 @@
+"""The start ladder, from a plan to a q: mode, curvature, matching, and only then stochastic steps."""
