@@ -45,6 +45,7 @@ class Family(ABC):
     support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
     joint: ClassVar[bool] = False
     conditional: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False  # does it mean the same behind a map that mixes the coordinates of a block?
     estimators: ClassVar[tuple[str, ...]]  # those that are right for it, the default first
 
     @abstractmethod

@@ -37,6 +37,7 @@ class FullRank(Family):
     distribution_name: ClassVar[str] = "MultivariateNormal"
     unconstrained: ClassVar[bool] = True
     joint: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
     estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")
 
     def refuses(self, site: Site) -> str | None:

@@ -32,7 +32,7 @@ class BlockGuide:
     @property
     def size(self) -> int:
         """How many unconstrained numbers a starting point has."""
-        return sum(self._start_size(b) for b in self.plan.blocks)
+        return sum(self.start_size(b) for b in self.plan.blocks)
 
     def init(self, start: jax.Array) -> dict[str, Any]:
         """Parameters around one starting point: `start` holds every unconstrained value of the blocks, in order."""
@@ -54,7 +54,7 @@ class BlockGuide:
 
     def start_values(self, start: jax.Array, indices: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The value of every continuous block at a starting point, to force it to."""
-        continuous = [(b, x) for b, x in self._starts(start) if self._start_size(b)]
+        continuous = [(b, x) for b, x in self._starts(start) if self.start_size(b)]
         return {b.name: self.gather(b, x, indices) for b, x in continuous}
 
     def layout(self, block: Block) -> Layout:
@@ -82,7 +82,7 @@ class BlockGuide:
     def _starts(self, start: jax.Array) -> Iterator[tuple[Block, jax.Array]]:
         offset = 0
         for block in self.plan.blocks:
-            size = self._start_size(block)
+            size = self.start_size(block)
             yield block, self._start(block, start[offset : offset + size])
             offset += size
 
@@ -91,7 +91,8 @@ class BlockGuide:
         site = self.sites.samples[name]
         return prod(site.full(site.unconstrained_shape or ()))
 
-    def _start_size(self, block: Block) -> int:
+    def start_size(self, block: Block) -> int:
+        """How many unconstrained numbers a block has in a starting point."""
         sites = [self.sites.samples[s] for s in block.sites]
         return sum(prod(s.full(s.unconstrained_shape)) for s in sites if s.unconstrained_shape is not None)
 

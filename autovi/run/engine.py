@@ -35,9 +35,10 @@ MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 
 
 class Start(NamedTuple):
-    """The tried starting points: each one's total, which of its terms are finite, and which observations lie inside
+    """The tried starting points `[NUM_STARTS, size]`: each one's total, which of its terms are finite, and which observations lie inside
     their support."""
 
+    points: jax.Array
     totals: jax.Array
     finite: jax.Array  # by starting point and term, in the order of the terms' names
     inside: dict[str, jax.Array]
@@ -198,12 +199,16 @@ class Engine:
         """
         clock = Seconds() if clock is None else clock
         origin = Origin.around_zero(self.program) if origin is None else origin
-        key = ("start", "int" if isinstance(rng_key, int) else str(rng_key.dtype), origin.points.shape[0])
         with clock.spent("trace"):
-            start = self.kept(key, lambda: self._traced_start(arrays, rng_key, origin))
+            start = self.start(arrays, rng_key, origin)
             chunk = self.chunk(start.returns, arrays)
         ready, begin = self.waited(chunk, clock, show), self.waited(start, clock, show)
         return lambda arrays, rng_key: begin(arrays, rng_key, origin), ready
+
+    def start(self, arrays: Any, rng_key: jax.Array | int, origin: Origin) -> Compiling:
+        """`start(arrays, rng_key, origin)`, on its way to be compiled."""
+        key = ("start", "int" if isinstance(rng_key, int) else str(rng_key.dtype), origin.points.shape[0])
+        return self.kept(key, lambda: self._traced_start(arrays, rng_key, origin))
 
     def waited(self, program: Compiling, clock: Seconds, show: bool) -> Callable:
         """A program once it is compiled."""
@@ -253,7 +258,7 @@ class Engine:
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
         state = init_state(program, params, self.optimizer, state_key)
-        return state, Start(totals, finite, inside), result_key
+        return state, Start(points, totals, finite, inside), result_key
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is kept under a key, made if it is not there: the latest used last."""

@@ -56,9 +56,7 @@ def _made(
         raise ValueError(f"block {block.name!r}: its sites {list(block.sites)} are tied to others that are not in it")
     loc, scale = whole
     if block.map:
-        shift, factor = after[block.name]["loc"], after[block.name]["scale_tril"]
-        loc = solve_triangular(factor, loc - shift, lower=True)
-        scale = solve_triangular(factor, jnp.diag(scale) if scale.ndim == 1 else scale, lower=True)
+        loc, scale = _before_map(loc, scale, after[block.name])
     params = family_of(block).from_normal(loc, scale, new.blocks.layout(block))
     if params is None:
         raise ValueError(
@@ -73,14 +71,31 @@ def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: 
         raise ValueError(f"block {block.name!r}: family {family_of(block).name!r} is no normal that another could hold")
     loc, scale = normal
     if block.map:
-        dense = jnp.diag(scale) if scale.ndim == 1 else scale
-        loc, scale = constants["loc"] + constants["scale_tril"] @ loc, constants["scale_tril"] @ dense
+        loc, scale = after_map(loc, scale, constants)
     if scale.ndim == 2:
         return [Part(block.sites, loc, scale)]
     sizes = [program.blocks.site_size(s) for s in block.sites]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     places = {s: slice(e - n, e) for s, n, e in zip(block.sites, sizes, ends, strict=True)}
     return [Part((s,), loc[p], scale[p]) for s, p in places.items() if s in wanted]
+
+
+def after_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The normal N(loc, scale scale') behind a block's fixed map, which is a lower triangle, or a vector where it
+    scales each coordinate alone."""
+    shift, factor = constants["loc"], constants["scale_tril"]
+    if factor.ndim == 1:
+        return shift + factor * loc, factor * scale if scale.ndim == 1 else factor[:, None] * scale
+    return shift + factor @ loc, factor @ (jnp.diag(scale) if scale.ndim == 1 else scale)
+
+
+def _before_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The normal that is N(loc, scale scale') behind the map."""
+    shift, factor = constants["loc"], constants["scale_tril"]
+    if factor.ndim == 1:
+        return (loc - shift) / factor, scale / factor if scale.ndim == 1 else scale / factor[:, None]
+    dense = jnp.diag(scale) if scale.ndim == 1 else scale
+    return solve_triangular(factor, loc - shift, lower=True), solve_triangular(factor, dense, lower=True)
 
 
 def _by_element(block: Block, parts: list[Part], new: Program) -> tuple[jax.Array, jax.Array] | None:

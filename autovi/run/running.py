@@ -12,7 +12,7 @@ import numpy as np
 from autovi.model.inputs import Inputs
 from autovi.run.checks import check_end, check_start
 from autovi.run.clock import Seconds
-from autovi.run.engine import Engine
+from autovi.run.engine import Engine, Start
 from autovi.run.loop import optimize
 from autovi.run.origin import Origin
 from autovi.run.reporting import LOG, Report, called
@@ -46,18 +46,24 @@ def before_the_first_step() -> Iterator[None]:
 
 
 def started(
-    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch
-) -> tuple[State, jax.Array]:
-    """The state before the first step, and the key for the result.
+    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch, steps: bool
+) -> tuple[State, Start, jax.Array]:
+    """The state before the first step, the points that were tried, and the key for the result. If `steps` are to follow
+    at once, they are on their way to be compiled.
 
     Raises:
         ValueError: no starting point has a finite ELBO.
     """
-    start, _ = engine.compile(arrays, rng_key, origin, watch.clock, watch.progress_bar)
+    with watch.clock.spent("trace"):
+        compiling = engine.start(arrays, rng_key, origin)
+        if steps:
+            engine.chunk(compiling.returns, arrays)
+    start = engine.waited(compiling, watch.clock, watch.progress_bar)
     with watch.clock.spent("run"):
-        state, tried, result_key = start(arrays, rng_key)
-        check_start(engine, jax.tree.map(np.asarray, tried), inputs)
-    return state, result_key
+        state, tried, result_key = start(arrays, rng_key, origin)
+        tried = jax.tree.map(np.asarray, tried)
+        check_start(engine, tried, inputs)
+    return state, tried, result_key
 
 
 def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:

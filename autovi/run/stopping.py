@@ -51,6 +51,7 @@ class Progress:
     lowered: list[int] = field(default_factory=list)  # the steps before which the rate was lowered
     status: str = "max_steps"
     message: str = ""
+    rungs: tuple[Any, ...] = ()  # of the ladder, that were taken
     interrupted: bool = False  # by Ctrl-C, or a fault of the user's function: no restart follows
 
     @property
