@@ -1,0 +1,233 @@
+"""Modes of a log density from several starts at once, by L-BFGS.
+
+Optax's line searches are loops inside of the loop. With several starts each step then takes as long as the longest
+search among them, and the density is compiled two or three times. Here all is one loop, whose round is one gradient
+at one point of every start: where a start's point is good enough its direction changes (Optax's L-BFGS), and where it
+is not the next point is another on the same line.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from autovi.ladder.normal import LogDensity
+
+MEMORY = 10  # pairs of steps and gradients
+MAX_TRIALS = 30  # points on one line
+DECREASE = 1e-4  # the part of what the slope promises that a step has to gain (Armijo)
+FLATTER = 0.9  # the part of the slope above which a step could be longer (Wolfe)
+LONGER = 3.0  # the factor of a step that could be longer
+ENDLESS = 10  # so many times longer, and no end of it: log p rises without bound, or as good as
+SHORTER = 0.25  # the factor of a step that met no number
+GAIN = 1e-3  # nats: a start whose next step promises less, twice in a row, has converged
+NOISE_ULPS = 16  # rounding of a sum of log densities, in units in the last place of the sum
+
+_LBFGS = optax.scale_by_lbfgs(memory_size=MEMORY)
+
+
+class Status(IntEnum):
+    """How a start ended."""
+
+    CONVERGED = 0
+    MAX_ITERATIONS = 1  # log p still rose
+    STALLED = 2  # no step raises log p, though its gradient is not zero: rounding, or a density with jumps or kinks
+    NON_FINITE = 3  # log p or its gradient is no number at the start itself
+    UNBOUNDED = 4  # log p rises as far as numbers go, as where a scale goes to zero
+
+
+RUNNING = -1
+
+
+class Modes(NamedTuple):
+    """Where the starts ended, one row for each.
+
+    Args:
+        points: the best point seen, shape `(S, D)`; of a start that met no finite number, the start.
+        values: the log density there, shape `(S,)`.
+        gradient_norms: of its gradient in units of `scales`, shape `(S,)`.
+        iterations: gradients that were taken, shape `(S,)`.
+        status: `Status`, shape `(S,)`.
+    """
+
+    points: jax.Array
+    values: jax.Array
+    gradient_norms: jax.Array
+    iterations: jax.Array
+    status: jax.Array
+
+
+class _Search(NamedTuple):
+    """One start, in units of its scales; `value` is minus the log density."""
+
+    point: jax.Array
+    value: jax.Array
+    gradient: jax.Array
+    direction: jax.Array
+    slope: jax.Array
+    length: jax.Array  # of the next trial on the line
+    low: jax.Array  # the longest step on the line that gains enough
+    high: jax.Array  # the shortest that does not
+    trials: jax.Array
+    met_no_number: jax.Array  # on this line
+    calm: jax.Array  # how many steps in a row promised no gain
+    fresh: jax.Array  # is the direction the gradient's?
+    memory: Any
+    iterations: jax.Array
+    status: jax.Array
+
+
+def find_modes(
+    log_density: LogDensity, starts: jax.Array, max_iterations: int = 1000, scales: jax.Array | None = None
+) -> Modes:
+    """Modes of a log density, by L-BFGS from every start.
+
+    A trial point counts if log p has risen by `DECREASE` of what the slope promised, or if log p is the same up to
+    rounding and the slope is smaller. A step at whose end log p still rises about as steeply gets longer first. Points
+    without a finite value or gradient are too far. So a start stays at its best finite point whatever happens to it,
+    and to the others.
+
+    Args:
+        log_density: from `(D,)` to a number.
+        starts: shape `(S, D)`.
+        max_iterations: gradients for each start.
+        scales: positive, shape `(D,)` or `(S, D)`: what counts as a step of one in each coordinate. The search is the
+            same in any units if these are given in them.
+
+    Example:
+        >>> modes = find_modes(lambda u: -((u - 3.0) ** 2).sum(), jnp.zeros((4, 2)))
+        >>> modes.points.round(3).tolist()[0], Status(int(modes.status[0])).name
+        ([3.0, 3.0], 'CONVERGED')
+
+    Source: Nocedal and Wright, Numerical Optimization (2006), chapter 7; for the line search, Lewis and Overton,
+    Nonsmooth optimization via quasi-Newton methods (2013); for values within rounding, Hager and Zhang (2006).
+    """
+    units = jnp.ones_like(starts) if scales is None else jnp.broadcast_to(scales, starts.shape).astype(starts.dtype)
+
+    def falling(point: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, gradient = jax.value_and_grad(lambda v: -log_density(v * unit))(point)
+        return value.astype(point.dtype), gradient
+
+    evaluated = jax.vmap(falling)
+    first = jax.vmap(_begun)(starts / units)
+
+    def running(carry: tuple[jax.Array, _Search]) -> jax.Array:
+        return (carry[0] < max_iterations) & (carry[1].status == RUNNING).any()
+
+    def body(carry: tuple[jax.Array, _Search]) -> tuple[jax.Array, _Search]:
+        count, searches = carry
+        trials = jax.vmap(_next_point)(searches)
+        return count + 1, jax.vmap(_advanced)(searches, trials, *evaluated(trials, units))
+
+    _, last = jax.lax.while_loop(running, body, (jnp.asarray(0), first))
+    still = jnp.where(last.trials > ENDLESS, Status.UNBOUNDED, Status.MAX_ITERATIONS)
+    return Modes(
+        jnp.where((last.status == Status.NON_FINITE)[:, None], starts, last.point * units),
+        -last.value,
+        jnp.linalg.norm(last.gradient, axis=-1),
+        last.iterations,
+        jnp.where(last.status == RUNNING, still, last.status),
+    )
+
+
+def _begun(point: jax.Array) -> _Search:
+    zero, zeros, count = jnp.zeros((), point.dtype), jnp.zeros_like(point), jnp.asarray(0)
+    infinite = jnp.asarray(jnp.inf, point.dtype)
+    return _Search(
+        point, infinite, zeros, zeros, zero, zero, zero, infinite, count, jnp.asarray(False), count,
+        jnp.asarray(True), _memory(point), count, jnp.asarray(RUNNING),
+    )  # fmt: skip
+
+
+def _memory(point: jax.Array) -> Any:
+    """An empty memory, in the precision of the point: Optax makes a part of it in JAX's default."""
+    return _cast(_LBFGS.init(point), point.dtype)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _next_point(search: _Search) -> jax.Array:
+    return search.point + search.length * search.direction
+
+
+def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array) -> _Search:
+    """The search after one trial."""
+    finite = jnp.isfinite(value) & jnp.isfinite(gradient).all()
+    begins = search.iterations == 0
+    noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(search.value))
+    slope = gradient @ search.direction
+    gains = value <= search.value + DECREASE * search.length * search.slope
+    calms = (value <= search.value + noise) & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))
+    good = finite & (gains | calms)
+    could_be_longer = good & (slope < FLATTER * search.slope) & jnp.isinf(search.high) & (search.trials < MAX_TRIALS)
+    taken = begins & finite | (good & ~could_be_longer & ~begins)
+    moved = _taken(search, trial, value, gradient, slope >= FLATTER * search.slope)
+    stayed = _on_the_same_line(search, value, finite, good)
+    out = jax.tree.map(lambda a, b: jnp.where(taken, a, b), moved, stayed)
+    status = jnp.where(begins & ~finite, Status.NON_FINITE, out.status)
+    status = jnp.where(value == -jnp.inf, Status.UNBOUNDED, status)
+    out = out._replace(iterations=search.iterations + 1, status=status)
+    return jax.tree.map(lambda a, b: jnp.where(search.status == RUNNING, a, b), out, search)
+
+
+def _taken(search: _Search, point: jax.Array, value: jax.Array, gradient: jax.Array, curved: jax.Array) -> _Search:
+    """The trial is the new point."""
+    # Without positive curvature along the step a pair is of no use: with no difference to the one before, it has no
+    # weight.
+    skipped = search.memory._replace(params=point, updates=gradient)
+    memory = jax.tree.map(lambda a, b: jnp.where(curved, a, b), search.memory, skipped)
+    updates, memory = _LBFGS.update(gradient, memory, point)
+    steepest = gradient * jnp.minimum(1.0, 1.0 / jnp.linalg.norm(gradient))
+    slope = -(updates @ gradient)
+    sound = jnp.isfinite(updates).all() & (slope < 0) & jnp.isfinite(slope)
+    memory = jax.tree.map(lambda a, b: jnp.where(sound, a, b), _cast(memory, point.dtype), _memory(point))
+    direction = -jnp.where(sound, updates, steepest)
+    slope = jnp.where(sound, slope, direction @ gradient)
+    noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    calm = jnp.where(-0.5 * slope <= jnp.maximum(GAIN, noise), search.calm + 1, 0)
+    # The first direction is the gradient's, and promises nothing about what a better one could gain.
+    calm = jnp.where((memory.count > 1) | (slope == 0), calm, 0)
+    return search._replace(
+        point=point, value=value, gradient=gradient, direction=direction, slope=slope, memory=memory, calm=calm,
+        fresh=~sound, status=jnp.where((calm > 1) | (slope == 0), Status.CONVERGED, RUNNING),
+        **_new_line(point.dtype),
+    )  # fmt: skip
+
+
+def _new_line(dtype: Any) -> dict[str, jax.Array]:
+    return {
+        "length": jnp.ones((), dtype),
+        "low": jnp.zeros((), dtype),
+        "high": jnp.asarray(jnp.inf, dtype),
+        "trials": jnp.asarray(0),
+        "met_no_number": jnp.asarray(False),
+    }
+
+
+def _on_the_same_line(search: _Search, value: jax.Array, finite: jax.Array, good: jax.Array) -> _Search:
+    """The next trial is another on the same line, or, where there is none left, on the gradient's."""
+    low = jnp.where(good, search.length, search.low)
+    high = jnp.where(good, search.high, search.length)
+    # The top of the parabola through both values and the slope here.
+    fall = value - search.value - search.length * search.slope
+    top = -0.5 * search.slope * search.length**2 / jnp.where(fall > 0, fall, 1)
+    inside = jnp.where(finite & (fall > 0), jnp.clip(top, 0.1 * search.length, 0.5 * search.length), SHORTER * high)
+    between = jnp.where(low > 0, 0.5 * (low + high), inside)
+    length = jnp.where(jnp.isinf(high), LONGER * search.length, between)
+    met = search.met_no_number | ~finite
+    on = search._replace(length=length, low=low, high=high, trials=search.trials + 1, met_no_number=met)
+    over = on.trials > MAX_TRIALS
+    norm = jnp.linalg.norm(search.gradient)
+    direction = -search.gradient * jnp.minimum(1.0, 1.0 / norm)
+    anew = search._replace(
+        direction=direction, slope=direction @ search.gradient, memory=_memory(search.point), fresh=jnp.asarray(True),
+        status=jnp.where(search.fresh, jnp.where(met, Status.UNBOUNDED, Status.STALLED), RUNNING),
+        **_new_line(search.point.dtype),
+    )  # fmt: skip
+    return jax.tree.map(lambda a, b: jnp.where(over, a, b), anew, on)
