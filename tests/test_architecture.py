@@ -26,6 +26,7 @@ ORDER = [
     "plan",
     "program",
     "run",
+    "ladder",
     "preparation",
     "result",
     "initial",

@@ -89,39 +89,3 @@ def match(
 def _weight(num_draws: int, dimension: int, t: jax.Array) -> jax.Array:
     """Of the scores against the distribution before."""
     return num_draws * dimension / (t + 1.0)
-
-
-def _step(present: Normal, draws: jax.Array, scores: jax.Array, good: jax.Array, weight: jax.Array) -> Normal:
-    """The next distribution, from draws of which some are good."""
-    count = jnp.maximum(good.sum(), 1)
-    mean = jnp.where(good[:, None], draws, 0).sum(0) / count
-    score = scores.sum(0) / count
-    apart = jnp.where(good[:, None], draws - mean, 0)
-    differences = jnp.where(good[:, None], scores - score, 0)
-    share = weight / (1 + weight)
-    # V = F F', U = G G' with factors of B + 1 columns beside the scale.
-    off = (present.loc - mean)[:, None]
-    wide = jnp.concatenate([(weight / count) ** 0.5 * apart.T, share**0.5 * off], axis=1)
-    tall = jnp.concatenate([(weight / count) ** 0.5 * differences.T, share**0.5 * score[:, None]], axis=1)
-    factor = jnp.linalg.cholesky(present.covariance + product(wide, wide.T))
-    scale = _shrunk(factor, product(factor.T, tall))
-    loc = (1 - share) * present.loc + share * (product(scale, product(scale.T, score)) + mean)
-    return Normal(loc, scale)
-
-
-def _shrunk(factor: jax.Array, tall: jax.Array) -> jax.Array:
-    r"""A factor of :math:`\Sigma`, from that of V and :math:`A = L_V' G`, whose :math:`A A' = L_V' U L_V`.
-
-    :math:`R = L_V Q diag(\sqrt{2 / (1 + \sqrt{1 + 4 w})})` with the eigenvalues w and eigenvectors Q of A A'. Where A
-    has fewer columns than rows all other eigenvalues are zero, and their directions stay as they are.
-    """
-    rows, columns = tall.shape
-    if columns >= rows:
-        eigenvalues, vectors = jnp.linalg.eigh(product(tall, tall.T))
-        return product(factor, vectors * _shrinkage(eigenvalues))
-    vectors, values, _ = jnp.linalg.svd(tall, full_matrices=False)
-    return factor + product(product(factor, vectors) * (_shrinkage(values**2) - 1), vectors.T)
-
-
-def _shrinkage(eigenvalues: jax.Array) -> jax.Array:
-    return jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(eigenvalues, 0))))
