@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
+from autovi.distributions.layouts import Structure
+from autovi.distributions.pushforward import Pushforward, slope_by_inverse
 from autovi.model.sites import Site
 
 Params = dict[str, jax.Array]
@@ -25,6 +27,7 @@ class Layout:
     event_shape: tuple[int, ...]
     num_values: int | None = None  # of a finite support
     num_parents: int = 0  # numbers that a conditional family is given
+    structure: Structure | None = None  # which coordinates of a flat block belong to elements of plates
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class Family(ABC):
     def distribution(self, params: Params, event_ndim: int) -> Distribution:
         """The member of the family, with `event_ndim` event dimensions."""
 
+    def member(self, params: Params, layout: Layout) -> Distribution:
+        """The member of the family for a layout: `distribution`, unless it takes more of the layout to say."""
+        return self.distribution(params, len(layout.event_shape))
+
     def given(self, params: Params, parents: jax.Array) -> Params:
         """The parameters, for `distribution`, of a conditional family's member given its parents' values, a vector."""
         return params
@@ -77,6 +84,48 @@ class Family(ABC):
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
         """The parameters of the member that is this normal; None where the family does not hold it."""
         return None
+
+
+@dataclass(frozen=True)
+class NoiseFamily(Family):
+    """A family whose members are smooth bijections of standard normal noise, u = T(eps; params), eps ~ N(0, I).
+
+    `forward` and `inverse` are written for one vector; `distribution` batches them. Of a draw, log q comes from the
+    noise and the log determinant alone. Every parameter has the layout's batch shape in front.
+    """
+
+    distribution_name: ClassVar[str] = "MultivariateNormal"  # the noise's: a draw is an explicit function of it
+    unconstrained: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+    estimators: ClassVar[tuple[str, ...]] = ("sticking", "explicit", "score")
+
+    @abstractmethod
+    def forward(self, params: Params, noise: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+        """u = T(noise), both of length D, and log |det dT/dnoise|."""
+
+    @abstractmethod
+    def inverse(self, params: Params, value: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+        """The noise of a value, and log |det dT/dnoise| there."""
+
+    def slope(self, params: Params, noise: jax.Array, value: jax.Array, layout: Layout) -> jax.Array:
+        """The gradient of log q in u at a draw and its noise. By default that of the inverse; a family whose inverse is
+        dear may solve with the Jacobian of `forward` instead."""
+        return slope_by_inverse(self, params, value, layout)
+
+    def refuses(self, site: Site) -> str | None:
+        return continuous_with_bijection(site)
+
+    def init(self, start: jax.Array, layout: Layout) -> Params:
+        params = self.from_normal(start, jnp.full_like(start, INIT_SCALE), layout)
+        assert params is not None
+        return params
+
+    def member(self, params: Params, layout: Layout) -> Distribution:
+        return Pushforward(self, params, layout)
+
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
+        shape = jnp.shape(params["loc"])
+        return self.member(params, Layout(shape[:-1], shape[-1:]))
 
 
 def to_event(fn: Distribution, event_ndim: int) -> Distribution:

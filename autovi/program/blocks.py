@@ -113,9 +113,8 @@ class BlockGuide:
         are wanted."""
         distributions: dict[str, Distribution | Conditional] = {}
         for block in self.plan.blocks:
-            event_ndim = len(self.layout(block).event_shape)
             fixed = constants[block.name] if block.map else None
-            q = Conditional(params[block.name], fixed, family_of(block), event_ndim)
+            q = Conditional(params[block.name], fixed, family_of(block), self.layout(block))
             distributions[block.name] = q if block.parents else q.given()
         return distributions
 
