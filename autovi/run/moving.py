@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
+from autovi.model.traced import centring_input
 from autovi.plan.plan import Block
 from autovi.program.blocks import family_of
 from autovi.program.program import Program
@@ -39,6 +41,22 @@ def moved_blocks(
     return {
         b.name: guide[b.name] if b.name in kept else _made(b, old, guide, before, new, after) for b in new.plan.blocks
     }
+
+
+def check_same_coordinates(
+    old: Collection[str], before: Mapping[str, Any], new: Collection[str], after: Mapping[str, Any]
+) -> None:
+    """Is each site as centred in the new plan as in the old one? A site that is in none is centred.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name in sorted({*old, *new}):
+        kind = centring_input(name)
+        one = np.asarray(before.get(kind, 1.0) if name in old else 1.0)
+        other = np.asarray(after.get(kind, 1.0) if name in new else 1.0)
+        if one is not other and not np.all(one == other):
+            raise ValueError(f"site {name!r}: it would be in other coordinates, in which its parameters are another q")
 
 
 def _made(
