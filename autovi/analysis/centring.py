@@ -34,8 +34,9 @@ class Moves:
         if self.location == self.scale:
             return f"{BEGINNING} its location and scale depend on {self._told(self.location)}"
         parts = [("scale", self.scale), ("location", self.location)]
-        said = [f"its {what} depends on {self._told(names)}" for what, names in parts if names]
-        return f"{BEGINNING} {' and '.join(said)}"
+        said = [(what, self._told(names)) for what, names in parts if names]
+        rest = "".join(f" and its {what} on {names}" for what, names in said[1:])
+        return f"{BEGINNING} its {said[0][0]} depends on {said[0][1]}{rest}"
 
     def _told(self, names: tuple[str, ...]) -> str:
         told = ["its own earlier values" if n == self.site else repr(n) for n in names]

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions.transforms import ExpTransform, IdentityTransform, IndependentTransform
 
-from autovi.distributions.coordinates import Coordinates, Positive, Triangular, Univariate, Walk, log_scale
+from autovi.distributions.coordinates import Centring, Coordinates, Positive, Triangular, Univariate, Walk, finite_log
 from autovi.distributions.densities import log_density, read_through
 from autovi.distributions.registry import strip
 from autovi.distributions.supports import bijection_to
@@ -37,7 +37,7 @@ def _real(unit: Callable[[Any], dist.Distribution], location: str = "loc", scale
     """Names the attributes that hold location and scale; `unit` is the distribution with location 0 and scale 1."""
 
     def density(fn: Any, standardized: Array) -> Array:
-        return log_density(unit(fn), standardized) - log_scale(getattr(fn, scale))
+        return log_density(unit(fn), standardized) - finite_log(getattr(fn, scale))
 
     return Row(lambda fn: Univariate(getattr(fn, location), getattr(fn, scale)), density)
 
@@ -50,19 +50,19 @@ def _positive(scale: str, exponent: int = 1) -> Row:
 
 def _log_normal(fn: Any, standardized: Array) -> Array:
     log_value = fn.loc + fn.scale * standardized
-    return log_density(dist.Normal(0.0, 1.0), standardized) - log_scale(fn.scale) - log_value
+    return log_density(dist.Normal(0.0, 1.0), standardized) - finite_log(fn.scale) - log_value
 
 
 def _triangular(unit: Callable[[Any], dist.Distribution]) -> Row:
     def density(fn: Any, standardized: Array) -> Array:
         diagonal = jnp.diagonal(fn.scale_tril, axis1=-2, axis2=-1)
-        return log_density(unit(fn), standardized) - jnp.sum(log_scale(diagonal), axis=-1)
+        return log_density(unit(fn), standardized) - jnp.sum(finite_log(diagonal), axis=-1)
 
     return Row(lambda fn: Triangular(fn.loc, fn.scale_tril), density)
 
 
 def _walk(fn: Any, increments: Array) -> Array:
-    return jnp.sum(log_density(dist.Normal(0.0, 1.0), increments), axis=-1) - fn.num_steps * log_scale(fn.scale)
+    return jnp.sum(log_density(dist.Normal(0.0, 1.0), increments), axis=-1) - fn.num_steps * finite_log(fn.scale)
 
 
 LOCATION_SCALE: dict[str, Row] = {
@@ -105,7 +105,7 @@ def coordinates_of(fn: dist.Distribution) -> Coordinates | None:
     return None if row is None else row.coordinates(strip(fn))
 
 
-def standardized_log_density(fn: dist.Distribution, node: Array, centring: Array) -> Array | None:
+def standardized_log_density(fn: dist.Distribution, node: Array, at: Centring) -> Array | None:
     """The log density of `fn` at the value of a node, from the standardized value: as `log_density` there, with the
     digits that (x - m) / s loses. None where the class has no such formula.
 
@@ -115,7 +115,7 @@ def standardized_log_density(fn: dist.Distribution, node: Array, centring: Array
     row = _row(fn)
     if row is None or row.density is None:
         return None
-    standardized = row.coordinates(strip(fn)).standardized(node, centring)
+    standardized = row.coordinates(strip(fn)).standardized(node, at)
     return read_through(row.density, fn, standardized)
 
 

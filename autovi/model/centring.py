@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions.transforms import IdentityTransform, Transform
 
-from autovi.distributions.coordinates import Coordinates
+from autovi.distributions.coordinates import Centring, Coordinates
 from autovi.distributions.location_scale import LOCATION_SCALE, coordinates_of, standardized_log_density
 from autovi.distributions.registry import strip
 from autovi.model.execution import Record, SiteError
@@ -67,7 +67,7 @@ class NodeOf:
     transform: Transform
     coordinates: Coordinates | None
     node: jax.Array
-    centring: jax.Array | None
+    centring: Centring | None
     ndim: int
 
     def outputs(self, scale: float) -> dict[str, jax.Array]:

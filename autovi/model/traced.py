@@ -36,8 +36,8 @@ class Traced:
     """Sites of model and guide function, and their graph.
 
     Inputs of the graph: the data by path, `KEY`, "node:z" for the value of every node (unconstrained for continuous
-    sites of a model without a guide function), "centring:z" for how centred the coordinates of a `noncentred` site
-    are, "plate:N" for the indices of subsampled plates, "param:w..." for the leaves of parameter sites.
+    sites of a model without a guide function), "centring:z" and "unit:z" for how centred a `noncentred` site is,
+    "plate:N" for the indices of subsampled plates, "param:w..." for the leaves of parameter sites.
 
     Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the
     change of variables adds to p:z; "standard:z", which is p:z from the node of a `noncentred` site; "location:z" and
@@ -109,9 +109,9 @@ class Traced:
         return jax.make_jaxpr(jax.grad(total if order == 1 else slope))([shapes[i] for i in moved], others)
 
     def centrings(self, given: Mapping[str, Any]) -> dict[Any, jax.Array]:
-        """The values of the inputs "centring:z", from those `given` by these names. All other sites are centred: their
-        nodes are their unconstrained values."""
-        inputs = {name: self.graph.inputs[name] for name in map(centring_input, sorted(self.noncentred))}
+        """The values of the inputs "centring:z" and "unit:z", from those `given` by these names, else 1: then nodes are
+        unconstrained values."""
+        inputs = {n: self.graph.inputs[n] for site in sorted(self.noncentred) for n in centring_inputs(site)}
         shaped = lambda v, x: jnp.broadcast_to(jnp.asarray(x, v.aval.dtype), v.aval.shape)  # noqa: E731
         return {v: shaped(v, given.get(name, 1.0)) for name, v in inputs.items()}
 
@@ -119,10 +119,10 @@ class Traced:
 KEY = "1"  # the second argument of the traced function
 
 
-def centring_input(site: str) -> str:
-    """The name of the input that says how centred a site is, of the shape of its node: 1 is centred, 0 is not. The
-    constants of a state have it by the same name."""
-    return f"centring:{site}"
+def centring_inputs(site: str) -> tuple[str, str]:
+    """The names of the inputs that say how centred a site is, in the order of `Centring`, of the shape of its node. The
+    constants of a state have them by the same names."""
+    return f"centring:{site}", f"unit:{site}"
 
 
 def data_input(path: str) -> str:

@@ -14,7 +14,7 @@ from numpyro.distributions import Delta, Distribution, constraints
 from numpyro.distributions.transforms import Transform
 
 from autovi.distributions import registry
-from autovi.distributions.coordinates import Coordinates
+from autovi.distributions.coordinates import Centring, Coordinates
 from autovi.distributions.densities import log_density, relaxed_log_density, unvalidated
 from autovi.distributions.location_scale import coordinates_of
 from autovi.distributions.supports import bijection_to
@@ -30,7 +30,7 @@ from autovi.model.masked import masked_outputs
 from autovi.model.places import Place, with_places
 from autovi.model.sealed import is_sealed, log_prob_apart
 from autovi.model.sites import Site, Sites, describe, feasible
-from autovi.model.traced import Param, Traced, centring_input, weighted
+from autovi.model.traced import Param, Traced, centring_inputs, weighted
 
 
 def trace_numpyro(
@@ -139,7 +139,7 @@ class NumPyroRun:
         self.classes: list[Any] = []
         self.guide_sites: Sites | None = None
         self.places: dict[str, Place] = {}
-        self.centrings: dict[str, jax.Array] = {}
+        self.centrings: dict[str, Centring] = {}
         self.coordinates: dict[str, Coordinates] = {}
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
@@ -202,16 +202,16 @@ class NumPyroRun:
             self.nodes[name] = placeholder(f"node:{name}", shape, jnp.result_type(int if whole else float))
         return self.nodes[name]
 
-    def _centring(self, name: str) -> jax.Array | None:
+    def _centring(self, name: str) -> Centring | None:
         """How centred a site is, in the shape of its node; None of one that has the coordinates of its own."""
         if name not in self.tracing.noncentred:
             return None
         if name not in self.centrings:
-            node = self.nodes[name]
-            self.centrings[name] = placeholder(centring_input(name), node.shape, node.dtype)
+            node, names = self.nodes[name], centring_inputs(name)
+            self.centrings[name] = Centring(*(placeholder(n, node.shape, node.dtype) for n in names))
         return self.centrings[name]
 
-    def _unconstrained(self, msg: dict[str, Any], node: jax.Array, centring: jax.Array | None) -> jax.Array:
+    def _unconstrained(self, msg: dict[str, Any], node: jax.Array, centring: Centring | None) -> jax.Array:
         """The unconstrained value that a node stands for."""
         coordinates = None if centring is None or is_reverse(msg) else coordinates_of(msg["fn"])
         return node if coordinates is None or centring is None else coordinates.value(node, centring)
@@ -242,7 +242,7 @@ class NumPyroRun:
         node = self._node(name, shape if transform is None else transform.inverse_shape(shape), discrete)
         centring = None if transform is None else self._centring(name)
         if index is not None:
-            node, centring = node[index], None if centring is None else centring[index]
+            node, centring = jax.tree.map(lambda whole: whole[index], (node, centring))
         return node if transform is None else transform(self._unconstrained(msg, node, centring))
 
     def _indices(self, name: str, length: int, size: int) -> Any:

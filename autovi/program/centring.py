@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from autovi.distributions.coordinates import Coordinates
+from autovi.distributions.coordinates import Centring, Coordinates
 from autovi.model.graph import like_traced
-from autovi.model.traced import KEY, centring_input
+from autovi.model.traced import KEY, centring_inputs
 from autovi.program.program import Program
 
 
@@ -29,8 +29,7 @@ def nodes_at(
         The same, those of non-centred sites in the coordinates of `params`.
     """
     # Where all sites are centred, the values are the nodes: one evaluation gives all locations and scales at them.
-    centred = {n: jnp.ones(()) for n in map(centring_input, program.traced.noncentred)}
-    found = _coordinates(program, {**params, "constants": centred}, arrays, values)
+    found = _coordinates(program, {**params, "constants": {}}, arrays, values)
     centrings = _centrings(program, params)
     moved = {n: found[n].node(jnp.asarray(values[n]), centrings[n]) for n in found if n in values}
     return {**{n: jnp.asarray(v) for n, v in values.items()}, **moved}
@@ -45,9 +44,18 @@ def values_at(
     return {**{n: jnp.asarray(v) for n, v in nodes.items()}, **moved}
 
 
-def _centrings(program: Program, params: Mapping[str, Any]) -> dict[str, jax.Array]:
+def scales_at(
+    program: Program, params: Mapping[str, Any], arrays: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """The scales of the non-centred sites' distributions where the latent sites have some unconstrained values, in the
+    shapes of their nodes: units for the coordinates."""
+    found, shapes = _coordinates(program, {**params, "constants": {}}, arrays, values), program.traced.graph.inputs
+    return {n: jnp.broadcast_to(jnp.exp(c.log_scale()), shapes[f"node:{n}"].aval.shape) for n, c in found.items()}
+
+
+def _centrings(program: Program, params: Mapping[str, Any]) -> dict[str, Centring]:
     values, inputs = program.traced.centrings(params.get("constants", {})), program.traced.graph.inputs
-    return {n: values[inputs[centring_input(n)]] for n in program.traced.noncentred}
+    return {n: Centring(*(values[inputs[i]] for i in centring_inputs(n))) for n in program.traced.noncentred}
 
 
 def _coordinates(

@@ -20,7 +20,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.analysis.counted import counted, counts_of
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
-from autovi.model.traced import KEY, centring_input, data_input
+from autovi.model.traced import KEY, centring_inputs, data_input
 from autovi.plan.plan import Block
 from autovi.program.nodes import Node
 from autovi.program.rows import gather, gather_rows
@@ -88,7 +88,7 @@ class Program(Wiring):
         if not self.traced.noncentred:
             return {**params, "guide": guide}
         constants = params.get("constants", {})
-        centrings = {c: n for n in self.traced.noncentred if (c := centring_input(n)) in constants}
+        centrings = {c: n for n in self.traced.noncentred for c in centring_inputs(n) if c in constants}
         rows = {c: gather(self.sites.samples[n], constants[c], indices) for c, n in centrings.items()}
         return {**params, "guide": guide, "constants": {**constants, **rows}}
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
-from autovi.model.traced import centring_input
+from autovi.model.traced import centring_inputs
 from autovi.plan.plan import Block
 from autovi.program.blocks import family_of
 from autovi.program.program import Program
@@ -52,11 +52,13 @@ def check_same_coordinates(
         ValueError: one is not; the message names it.
     """
     for name in sorted({*old, *new}):
-        kind = centring_input(name)
-        one = np.asarray(before.get(kind, 1.0) if name in old else 1.0)
-        other = np.asarray(after.get(kind, 1.0) if name in new else 1.0)
-        if one is not other and not np.all(one == other):
+        one, other = _centring(name, name in old, before), _centring(name, name in new, after)
+        if not all(np.all(a == b) for a, b in zip(one, other, strict=True)):
             raise ValueError(f"site {name!r}: it would be in other coordinates, in which its parameters are another q")
+
+
+def _centring(site: str, noncentred: bool, constants: Mapping[str, Any]) -> list[np.ndarray]:
+    return [np.asarray(constants.get(name, 1.0) if noncentred else 1.0) for name in centring_inputs(site)]
 
 
 def _made(
