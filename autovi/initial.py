@@ -209,6 +209,8 @@ def _same_block(old: Program, new: Program, name: str) -> bool:
     theirs = {b.name: b for b in old.plan.blocks}.get(name)
     if theirs is None or theirs.distribution != new.plan.block(name).distribution or theirs.map:
         return False
+    if any(s in old.traced.noncentred | new.traced.noncentred for s in theirs.sites):
+        return False
     # The same numbers stand for the same values only where supports and shapes are the same.
     described = lambda site: (site.support, site.full(site.batch_shape), site.event_shape)  # noqa: E731
     return all(described(old.sites.samples[s]) == described(new.sites.samples[s]) for s in theirs.sites)

@@ -20,7 +20,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.analysis.counted import counted, counts_of
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
-from autovi.model.traced import KEY, data_input
+from autovi.model.traced import KEY, centring_inputs, data_input
 from autovi.plan.plan import Block
 from autovi.program.nodes import Node
 from autovi.program.rows import gather, gather_rows
@@ -85,7 +85,12 @@ class Program(Wiring):
             n: gather(self.node_site(n), leaves, indices) if n in self.tables else leaves
             for n, leaves in params["guide"].items()
         }
-        return {**params, "guide": guide}
+        if not self.traced.noncentred:
+            return {**params, "guide": guide}
+        constants = params.get("constants", {})
+        centrings = {c: n for n in self.traced.noncentred for c in centring_inputs(n) if c in constants}
+        rows = {c: gather(self.sites.samples[n], constants[c], indices) for c, n in centrings.items()}
+        return {**params, "guide": guide, "constants": {**constants, **rows}}
 
     def seen_estimators(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
         """The estimators' own parameters, or their optimizers' states, as a step sees them: of `Rows` those of its
@@ -114,16 +119,22 @@ class Program(Wiring):
     ) -> Shared:
         """What all particles have in common, on the way to the `wanted` outputs."""
         graph = self.traced.graph
-        values = _data(graph, arrays)
-        values |= {graph.inputs[f"plate:{n}"]: i for n, i in indices.items() if f"plate:{n}" in graph.inputs}
-        for name, tree in self.constrained(params).items():
-            variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
-            values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
+        values = self.known(params, arrays, indices)
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
         values |= counted(self.traced, self.varying, values)
         values |= {counts_of(n): jnp.zeros(self.sites.samples[n].batch_shape, bool) for n in self.plan.ancestral}
         distributions = self.blocks.distributions(params["guide"], params.get("constants", {})) if self.own else {}
         return Shared(values, distributions)
+
+    def known(self, params: Mapping[str, Any], arrays: Mapping[str, Any], indices: Mapping[str, Any]) -> Values:
+        """The values of the graph's inputs that are no draws."""
+        graph = self.traced.graph
+        values = _data(graph, arrays) | self.traced.centrings(params.get("constants", {}))
+        values |= {graph.inputs[f"plate:{n}"]: i for n, i in indices.items() if f"plate:{n}" in graph.inputs}
+        for name, tree in self.constrained(params).items():
+            variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
+            values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
+        return values
 
     def particle(
         self, shared: Shared, rng_key: jax.Array, noise: Mapping[str, Any], forced: Mapping[str, Any] | None = None

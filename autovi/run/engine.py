@@ -81,7 +81,10 @@ class Engine:
         if not sites.subsampled and not (guide_sites is not None and guide_sites.subsampled):
             return self.program
         sizes = {p.name: p.size for p in sites.plates.values()}
-        traced, _ = trace_program(self._model.function, self.guide, self.inputs, sizes, self.program.traced.relaxed)
+        asked = self.program.traced
+        traced, _ = trace_program(
+            self._model.function, self.guide, self.inputs, sizes, asked.relaxed, noncentred=asked.noncentred
+        )
         return replace(self.program, traced=traced)
 
     def under(self, plan: Plan) -> Engine:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
+from autovi.model.traced import centring_inputs
 from autovi.plan.plan import Block
 from autovi.program.blocks import family_of
 from autovi.program.program import Program
@@ -39,6 +41,24 @@ def moved_blocks(
     return {
         b.name: guide[b.name] if b.name in kept else _made(b, old, guide, before, new, after) for b in new.plan.blocks
     }
+
+
+def check_same_coordinates(
+    old: Collection[str], before: Mapping[str, Any], new: Collection[str], after: Mapping[str, Any]
+) -> None:
+    """Is each site as centred in the new plan as in the old one? A site that is in none is centred.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name in sorted({*old, *new}):
+        one, other = _centring(name, name in old, before), _centring(name, name in new, after)
+        if not all(np.all(a == b) for a, b in zip(one, other, strict=True)):
+            raise ValueError(f"site {name!r}: it would be in other coordinates, in which its parameters are another q")
+
+
+def _centring(site: str, noncentred: bool, constants: Mapping[str, Any]) -> list[np.ndarray]:
+    return [np.asarray(constants.get(name, 1.0) if noncentred else 1.0) for name in centring_inputs(site)]
 
 
 def _made(
