@@ -8,25 +8,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from autovi.estimators import ESTIMATORS
 from autovi.initial import initial
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
 from autovi.ladder.programs import Programs
+from autovi.ladder.richer import richer_family
 from autovi.ladder.rungs import STOP, Rung, why_not
 from autovi.ladder.start import state_at
 from autovi.model.inputs import Inputs
+from autovi.model.traced import centring_inputs
 from autovi.numbers import how_many, number, with_error
-from autovi.plan.mapped import with_maps
+from autovi.plan.mapped import mappable, with_family, with_maps
 from autovi.preparation import Options
 from autovi.process import computing
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine, Start
+from autovi.run.optimizer import Optimizer
 from autovi.run.running import Run, Watch, before_the_first_step, ran, started
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
+SPREAD = 0.3  # of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it
 NUM_SEARCHES = 4  # starts from which modes are looked for: the best of those tried
 
 
@@ -69,14 +75,15 @@ def first_fit(
     Raises:
         ValueError: no starting point has a finite ELBO.
     """
-    reason = "init= says where to start" if asked.init is not None else why_not(engine.program)
+    program = engine.program
+    reason = "init= says where to start" if asked.init is not None else why_not(program.traced, program.plan, program.objective)
     with before_the_first_step():
         arrays = jax.device_put(inputs.traced())
         start = initial(asked.init, model, engine, inputs, arrays, rng_key)
         state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, reason is not None)
         state = start.applied(engine, state)
         if reason is None:
-            ladder = Ladder(engine, arrays, state, tried, key, progress, watch, as_fit)
+            ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit)
             if asked.steps is None:
                 return ladder.climb()
             engine, state = ladder.warm()
@@ -99,6 +106,7 @@ class Ladder:
     """One climb. `as_fit` makes a fit of what a rung left."""
 
     engine: Engine
+    inputs: Inputs
     arrays: Any
     state: State
     tried: Start
@@ -125,7 +133,7 @@ class Ladder:
         began = time.perf_counter()
         values = np.where(np.isfinite(modes.values), modes.values, -np.inf)
         for place in np.argsort(-values)[:1]:
-            found = self.programs.curvature(self.constants, jax.numpy.asarray(modes.points[place]))
+            found = self.programs.curvature(self.constants, jnp.asarray(modes.points[place]))
             said = f"condition number {number(float(found.condition))}"
             if int(found.negative):
                 said += f", not a mode in {how_many(int(found.negative), 'direction')}"
@@ -147,34 +155,61 @@ class Ladder:
             return self.engine, self.state
         return self.mapped, state_at(self.mapped.program, self.mapped.optimizer, self.state, normal, self.constants)
 
+    def stochastic(self, normal: Normal) -> Candidate:
+        """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
+        program = self.engine.program
+        (block,) = (b for b in program.plan.blocks if mappable(b))
+        point = self._best_starts()[0]
+        halves = lambda masks: np.asarray(self.programs.meetings(self.constants, point, jnp.asarray(masks)))  # noqa: E731
+        family, why = richer_family(program, block, halves)
+        estimator = ESTIMATORS["sticking"]()
+        plan = with_maps(with_family(program.plan, block.name, family, estimator, why, estimator.num_particles))
+        # In these coordinates a gradient longer than this is that of a draw far in a tail.
+        engine = self.engine.under(plan, Optimizer(longest=float(max(1.0, normal.loc.shape[0] ** 0.5))))
+        state = state_at(engine.program, engine.optimizer, self._fresh(engine), normal, self.constants, SPREAD)
+        began, progress = time.perf_counter(), replace(self.progress, losses=[])
+        state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
+        evaluations = progress.step * plan.num_particles
+        self._took(family.name, began, f"{how_many(progress.step, 'step')} of {plan.num_particles} draws", evaluations)
+        return self._weighed(family.name, engine, state, progress)
+
+    def _fresh(self, engine: Engine) -> State:
+        return engine.initial_state(self.arrays, self.state.rng_key)
+
     def climb(self) -> Fit:
         """The fit of the first rung that is good enough, else the best of all."""
+        noncentred = self.engine.program.traced.noncentred
+        inputs = self.engine.program.traced.graph.inputs
+        self.constants = {n: jnp.zeros(inputs[n].aval.shape) for s in noncentred for n in centring_inputs(s)[:1]}
         found = self.curvature()
-        normal = Normal(jax.numpy.asarray(self.tried.points[0]), jax.numpy.ones(self.tried.points.shape[1])) if found is None else found
+        normal = Normal(jnp.asarray(self.tried.points[0]), jnp.ones(self.tried.points.shape[1])) if found is None else found
         candidates = []
         if found is not None:
             candidates.append(self.gaussian("laplace", found))
             if _good("laplace", candidates[-1]):
                 return self._ended(candidates)
         began = time.perf_counter()
-        normal = normal if normal.scale.ndim == 2 else normal._replace(scale=jax.numpy.diag(normal.scale))
+        normal = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
         matched = self.programs.matched(self.constants, normal, jax.random.fold_in(self.rng_key, 11))
         self._took("matching", began, "", int(matched.good_draws.sum()))
         candidates.append(self.gaussian("matching", matched.normal))
+        if _good("matching", candidates[-1]):
+            return self._ended(candidates)
+        candidates.append(self.stochastic(normal))
         return self._ended(candidates)
 
     # --- what they share ----------------------------------------------------------------------------------------------
 
     def _best_starts(self) -> jax.Array:
         totals = np.where(np.isfinite(self.tried.totals), self.tried.totals, -np.inf)
-        return jax.numpy.asarray(self.tried.points[np.argsort(-totals)[:NUM_SEARCHES]])
+        return jnp.asarray(self.tried.points[np.argsort(-totals)[:NUM_SEARCHES]])
 
     def _took(self, name: str, began: float, said: str, evaluations: int) -> None:
         self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began))
 
-    def _weighed(self, name: str, engine: Engine, state: State) -> Candidate:
+    def _weighed(self, name: str, engine: Engine, state: State, progress: Progress | None = None) -> Candidate:
         began = time.perf_counter()
-        progress = replace(self.progress, status="converged", message="")
+        progress = replace(self.progress, status="converged", message="") if progress is None else progress
         fit = self.as_fit(engine, Run(state, progress, self.rng_key))
         khat, efficiency = float(fit.khat), float(_efficiency(fit))
         value, se = with_error(fit.elbo, fit.elbo_se)

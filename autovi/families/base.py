@@ -15,6 +15,7 @@ from autovi.distributions.pushforward import Pushforward, slope_by_inverse
 from autovi.model.sites import Site
 
 Params = dict[str, jax.Array]
+Levels = tuple[tuple[str, ...], ...]  # the sites of each set of plates, outer plates first
 
 INIT_SCALE = 0.1
 
@@ -74,6 +75,11 @@ class Family(ABC):
     def given(self, params: Params, parents: jax.Array) -> Params:
         """The parameters, for `distribution`, of a conditional family's member given its parents' values, a vector."""
         return params
+
+    def takes_apart(self, by_plates: Levels) -> tuple[Levels, tuple[int, ...]] | None:
+        """The sites of each level into which the family takes a flat block apart, whose sites in plates are
+        `by_plates`, and which of the levels are one element; None where all of a block has one distribution."""
+        return None
 
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array] | None:
         """The member as N(loc, scale scale') of the flattened value: `scale` a lower triangle, or a vector where the

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from autovi.distributions.copula import bend, correlate, decorrelate, split_rows, unbend, unmix
 from autovi.distributions.layouts import Index, Level, Structure, taken
-from autovi.families.base import Layout, NoiseFamily, Params
+from autovi.families.base import Layout, Levels, NoiseFamily, Params
 
 
 class Elements(NamedTuple):
@@ -40,6 +40,10 @@ class Structured(NoiseFamily):
     `loc_k` and `log_scale_k` (elements, d), `slope_k` A and `scale_slope_k` B (elements, d, G + numbers above),
     `lower_k` L (elements, d, d) for d > 1. The slopes start at zero.
 
+    Args:
+        levels: the sites of each set of plates whose elements are drawn given what is common, outer plates first; of a
+            site without plates, each number is an element. None: every site that is in a plate.
+
     Hoffman and Blei (2015), "Structured Stochastic Variational Inference"; Ranganath, Tran and Blei (2016),
     "Hierarchical Variational Models"; Jones and Pewsey (2009), "Sinh-arcsinh distributions".
 
@@ -47,7 +51,18 @@ class Structured(NoiseFamily):
         >>> autovi.fit(model, data, families={"*": "structured"})
     """
 
+    levels: Levels | None = None
+    together: tuple[int, ...] = ()
+
     name: ClassVar[str] = "structured"
+
+    def __post_init__(self) -> None:
+        if self.levels is not None:
+            object.__setattr__(self, "levels", tuple(tuple(level) for level in self.levels))  # lists of a file
+        object.__setattr__(self, "together", tuple(self.together))
+
+    def takes_apart(self, by_plates: Levels) -> tuple[Levels, tuple[int, ...]]:
+        return by_plates if self.levels is None else self.levels, self.together
 
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
         structure = structure_of(layout)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from autovi.ladder.normal import LogDensity, Normal, behind, product, standard
+from autovi.ladder.normal import LOG_2_PI, LogDensity, Normal, behind, product
 
 NUM_DRAWS = 16
 NUM_ITERATIONS = 100
@@ -33,6 +33,14 @@ class Matched(NamedTuple):
     elbos: jax.Array
     good_draws: jax.Array
     moved: jax.Array
+
+
+class _Iterate(NamedTuple):
+    """A normal distribution in whitened coordinates: any factor of the covariance, and its log determinant."""
+
+    loc: jax.Array
+    factor: jax.Array
+    log_det: jax.Array
 
 
 def match(
@@ -70,22 +78,58 @@ def match(
     dimension, dtype = start.loc.shape[0], start.loc.dtype
     scores = jax.vmap(jax.value_and_grad(behind(log_density, start)))
 
-    def body(present: Normal, t: jax.Array) -> tuple[Normal, tuple[Normal, jax.Array, jax.Array, jax.Array]]:
+    def body(carry: tuple[_Iterate, Normal], t: jax.Array) -> tuple[tuple[_Iterate, Normal], tuple[jax.Array, ...]]:
+        present, total = carry
         noise = jax.random.normal(jax.random.fold_in(rng_key, t), (num_draws, dimension), dtype)
-        draws = present.at(noise)
-        values, gradients = scores(draws)
+        values, gradients = scores(present.loc + product(noise, present.factor.T))
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
-        log_ratio = jnp.where(good, values - present.log_density_at_noise(noise), 0)
-        elbo = start.log_det + log_ratio.sum() / good.sum()
-        following = _step(present, draws, jnp.where(good[:, None], gradients, 0), good, _weight(num_draws, dimension, t))
-        sound = (good.sum() >= ENOUGH) & jnp.isfinite(following.loc).all() & jnp.isfinite(following.scale).all()
+        log_q = -0.5 * (noise**2).sum(-1) - 0.5 * dimension * LOG_2_PI - present.log_det
+        elbo = start.log_det + jnp.where(good, values - log_q, 0).sum() / good.sum()
+        weight = (num_draws * dimension / (t + 1.0)).astype(dtype)
+        following = _step(present, noise, jnp.where(good[:, None], gradients, 0), good, weight)
+        sound = (good.sum() >= ENOUGH) & jnp.isfinite(following.loc).all() & jnp.isfinite(following.factor).all()
         new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), following, present)
-        return new, (new, elbo, good.sum(), sound)
+        counted = t >= num_iterations - AVERAGED * num_iterations
+        total = jax.tree.map(lambda a, b: a + jnp.where(counted, b, 0), total, Normal(new.loc, product(new.factor, new.factor.T)))
+        return (new, total), (elbo, good.sum(), sound)
 
-    last, (iterates, elbos, good, moved) = jax.lax.scan(body, standard(dimension, dtype), jnp.arange(num_iterations))
-    return Matched(start.after(last), start.after(last), elbos, good, moved)
+    first = _Iterate(jnp.zeros(dimension, dtype), jnp.eye(dimension, dtype=dtype), jnp.zeros((), dtype))
+    (last, total), told = jax.lax.scan(body, (first, Normal(first.loc, jnp.zeros_like(first.factor))), jnp.arange(num_iterations))
+    count = num_iterations*AVERAGED
+    mean = Normal(total.loc / count, jnp.linalg.cholesky(total.scale / count))
+    return Matched(start.after(mean), start.after(Normal(last.loc, _triangle(last.factor))), *told)
 
 
-def _weight(num_draws: int, dimension: int, t: jax.Array) -> jax.Array:
-    """Of the scores against the distribution before."""
-    return num_draws * dimension / (t + 1.0)
+def _step(present: _Iterate, noise: jax.Array, scores: jax.Array, good: jax.Array, weight: jax.Array) -> _Iterate:
+    """The next distribution, from draws `loc + factor noise` of which some are good.
+
+    What the draws add to V is known from their noise: V = F (I + E E') F' with the present factor F. So no matrix is
+    decomposed but thin ones, and the cost is `D^2 B`.
+    """
+    count = jnp.maximum(good.sum(), 1)
+    share = weight / (1 + weight)
+    mean = jnp.where(good[:, None], noise, 0).sum(0) / count
+    score = scores.sum(0) / count
+    root = (weight / count) ** 0.5
+    apart = jnp.where(good[:, None], noise - mean, 0)
+    differences = jnp.where(good[:, None], scores - score, 0)
+    wide = jnp.concatenate([root * apart.T, share**0.5 * mean[:, None]], axis=1)
+    factor, log_det = _stretched(present.factor, present.log_det, wide, lambda w: jnp.sqrt(1 + w))
+    tall = jnp.concatenate([root * differences.T, share**0.5 * score[:, None]], axis=1)
+    factor, log_det = _stretched(factor, log_det, product(factor.T, tall), lambda w: jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * w))))
+    loc = present.loc + share * (product(factor, product(factor.T, score)) + product(present.factor, mean))
+    return _Iterate(loc, factor, log_det)
+
+
+def _stretched(factor: jax.Array, log_det: jax.Array, thin: jax.Array, stretch) -> tuple[jax.Array, jax.Array]:
+    """`factor Q diag(stretch(w))` Q' with eigenvalues w and eigenvectors Q of `thin thin'`, and its log determinant."""
+    vectors, values, _ = jnp.linalg.svd(thin, full_matrices=False)
+    lengths = stretch(values**2)
+    # stretch(0) = 1: directions that are not in `thin` stay as they are.
+    return factor + product(product(factor, vectors) * (lengths - 1), vectors.T), log_det + jnp.log(lengths).sum()
+
+
+def _triangle(factor: jax.Array) -> jax.Array:
+    """The lower triangle L with L L' = F F'."""
+    upper = jnp.linalg.qr(factor.T, mode="r")
+    return jnp.tril((upper * jnp.where(jnp.diagonal(upper) < 0, -1, 1)[:, None]).T)

@@ -22,7 +22,6 @@ MAX_TRIALS = 30  # points on one line
 DECREASE = 1e-4  # the part of what the slope promises that a step has to gain (Armijo)
 FLATTER = 0.9  # the part of the slope above which a step could be longer (Wolfe)
 LONGER = 3.0  # the factor of a step that could be longer
-ENDLESS = 10  # so many times longer, and no end of it: log p rises without bound, or as good as
 SHORTER = 0.25  # the factor of a step that met no number
 GAIN = 1e-3  # nats: a start whose next step promises less, twice in a row, has converged
 NOISE_ULPS = 16  # rounding of a sum of log densities, in units in the last place of the sum
@@ -35,9 +34,9 @@ class Status(IntEnum):
 
     CONVERGED = 0
     MAX_ITERATIONS = 1  # log p still rose
-    STALLED = 2  # no step raises log p, though its gradient is not zero: rounding, or a density with jumps or kinks
+    STALLED = 2  # no step raises log p, though its gradient is not zero: rounding, as where a scale goes to 0, or a kink
     NON_FINITE = 3  # log p or its gradient is no number at the start itself
-    UNBOUNDED = 4  # log p rises as far as numbers go, as where a scale goes to zero
+    UNBOUNDED = 4  # log p rises as far as there are numbers
 
 
 RUNNING = -1
@@ -124,13 +123,12 @@ def find_modes(
         return count + 1, jax.vmap(_advanced)(searches, trials, *evaluated(trials, units))
 
     _, last = jax.lax.while_loop(running, body, (jnp.asarray(0), first))
-    still = jnp.where(last.trials > ENDLESS, Status.UNBOUNDED, Status.MAX_ITERATIONS)
     return Modes(
         jnp.where((last.status == Status.NON_FINITE)[:, None], starts, last.point * units),
         -last.value,
         jnp.linalg.norm(last.gradient, axis=-1),
         last.iterations,
-        jnp.where(last.status == RUNNING, still, last.status),
+        jnp.where(last.status == RUNNING, Status.MAX_ITERATIONS, last.status),
     )
 
 
@@ -162,7 +160,8 @@ def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax
     begins = search.iterations == 0
     noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(search.value))
     slope = gradient @ search.direction
-    gains = value <= search.value + DECREASE * search.length * search.slope
+    # A gain below rounding would be none: `value` alone would allow steps of no length, for ever.
+    gains = (value < search.value) & (value <= search.value + DECREASE * search.length * search.slope)
     calms = (value <= search.value + noise) & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))
     good = finite & (gains | calms)
     could_be_longer = good & (slope < FLATTER * search.slope) & jnp.isinf(search.high) & (search.trials < MAX_TRIALS)

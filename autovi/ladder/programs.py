@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.compiling import compiler_options
+from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import Curvature, curved
 from autovi.ladder.density import joint_density
 from autovi.ladder.matching import Matched, match
@@ -36,6 +37,10 @@ class Programs:
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
         return self._run("matching", lambda f, normal, key: match(f, normal, key), constants, start, rng_key)
+
+    def meetings(self, constants: Any, point: jax.Array, halves: jax.Array) -> jax.Array:
+        """Which coordinates the gradient changes in where others move."""
+        return self._run("meetings", lambda f, x, masks: meetings(f, x, masks), constants, point, halves)
 
     def prepare(self, constants: Any, starts: jax.Array) -> None:
         """Begins to compile what every ladder needs."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autovi.objectives import Elbo
+from autovi.model.traced import Traced
+from autovi.objectives import Elbo, Objective
 from autovi.plan.mapped import mappable
-from autovi.program.program import Program
+from autovi.plan.plan import Plan
 
 # Of q found by a rung that takes no stochastic steps, for it to be the answer. Pareto k below 0.5: the weights have a
 # variance (Vehtari et al., 2024). An efficiency of nine tenths: q is the posterior but for what weights correct at
@@ -33,20 +34,20 @@ class Rung:
     elbo: float = float("nan")
 
 
-def why_not(program: Program) -> str | None:
-    """Why the ladder cannot be climbed for a program: None where it can."""
-    if not program.own:
+def why_not(traced: Traced, plan: Plan, objective: Objective) -> str | None:
+    """Why the ladder cannot be climbed for a program under a plan: None where it can."""
+    if traced.guide_sites is not None:
         return "the guide function starts where its own parameters say"
-    if program.traced.params:
-        names = ", ".join(map(repr, program.traced.params))
+    if traced.params:
+        names = ", ".join(map(repr, traced.params))
         return f"the parameters {names} are found with q, by stochastic gradients"
-    if program.sites.subsampled:
+    if traced.sites.subsampled:
         return "the model is fitted on batches, from which neither a mode nor a curvature is known"
-    if not isinstance(program.objective, Elbo):
-        return f"the objective is {program.objective.name!r}"
-    if not any(mappable(b) for b in program.plan.blocks):
+    if not isinstance(objective, Elbo):
+        return f"the objective is {objective.name!r}"
+    if not any(mappable(b) for b in plan.blocks):
         return "no sites are jointly normal"
-    for block in program.plan.blocks:
+    for block in plan.blocks:
         if block.family is None or not block.family.unconstrained:
             return f"{block.sites[0]!r} is drawn from a family of its own"
         if not block.estimator.pathwise or block.estimator.has_surrogate:

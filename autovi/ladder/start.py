@@ -18,7 +18,7 @@ from autovi.run.state import State
 
 
 def state_at(
-    program: Program, optimizer: Optimizer, state: State, normal: Normal, constants: Mapping[str, Any]
+    program: Program, optimizer: Optimizer, state: State, normal: Normal, constants: Mapping[str, Any], spread: float = 1.0
 ) -> State:
     """The state before the first step with q at a normal over the values of all continuous blocks, in their order.
 
@@ -31,20 +31,21 @@ def state_at(
         size = program.blocks.start_size(block)
         part = _marginal(normal, offset, offset + size, family_of(block).rotates)
         offset += size
-        params[block.name], fixed = _placed(program, block, part)
+        params[block.name], fixed = _placed(program, block, part, spread)
         if fixed is not None:
             maps[block.name] = fixed
     whole = {**state.all_params, "guide": {**state.all_params["guide"], **params}}
-    return state.started_at(program, optimizer, whole)._replace(constants={**constants, **maps})
+    made = state.started_at(program, optimizer, whole)._replace(constants={**constants, **maps})
+    return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's
 
 
-def _placed(program: Program, block: Block, part: Normal) -> tuple[Any, dict[str, jax.Array] | None]:
+def _placed(program: Program, block: Block, part: Normal, spread: float) -> tuple[Any, dict[str, jax.Array] | None]:
     family, layout = family_of(block), program.blocks.layout(block)
     if not block.map:
         shape = layout.batch_shape + layout.event_shape
         return family.from_normal(part.loc.reshape(shape), part.scale, layout), None
-    zero, one = jnp.zeros_like(part.loc), jnp.ones_like(part.loc)
-    params = family.from_normal(zero, one, layout)
+    zero = jnp.zeros_like(part.loc)
+    params = family.from_normal(zero, jnp.full_like(part.loc, spread), layout)
     if params is None:
         params = family.init(zero, layout)
     return params, {"loc": part.loc, "scale_tril": part.scale}

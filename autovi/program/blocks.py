@@ -13,9 +13,11 @@ import numpy as np
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
+from autovi.distributions.layouts import Structure
 from autovi.families.base import Family, Layout
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
+from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.nodes import Conditional
 from autovi.program.rows import gather
 
@@ -62,7 +64,8 @@ class BlockGuide:
         site = self.sites.samples[block.sites[0]]
         parents = sum(self.layout(self.plan.block(p)).event_shape[0] for p in block.parents)
         if block.flat:
-            return Layout((), (sum(self.sites.samples[s].size for s in block.sites),), num_parents=parents)
+            structure = self._structure(block)
+            return Layout((), (sum(self.site_size(s) for s in block.sites),), num_parents=parents, structure=structure)
         if block.by_element:
             batch_shape = site.full(site.batch_shape)
             size = sum(self.site_size(s) for s in block.sites) // max(1, prod(batch_shape))
@@ -72,6 +75,10 @@ class BlockGuide:
             return Layout(shape[:ndim], shape[ndim:])
         num_values = None if site.values is None else len(site.values)
         return Layout(site.full(site.batch_shape), site.event_shape, num_values)
+
+    def _structure(self, block: Block) -> Structure | None:
+        apart = family_of(block).takes_apart(plate_levels(self.sites, block.sites))
+        return None if apart is None else structure_of(self.sites, block.sites, *apart)
 
     def gather(self, block: Block, leaves: Any, indices: Mapping[str, Any]) -> Any:
         """The rows of a block's parameters that belong to the elements of this step's plates."""

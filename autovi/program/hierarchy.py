@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 
 import numpy as np
@@ -20,10 +20,13 @@ def plate_levels(sites: Sites, names: Sequence[str]) -> tuple[tuple[str, ...], .
     return tuple(tuple(levels[key]) for key in sorted(levels, key=len))
 
 
-def structure_of(sites: Sites, names: Sequence[str], levels: Sequence[Sequence[str]]) -> Structure:
+def structure_of(
+    sites: Sites, names: Sequence[str], levels: Sequence[Sequence[str]], together: Collection[int] = ()
+) -> Structure:
     """The structure of a block of sites whose `levels` hold, each, the sites of one set of plates.
 
-    A site of a level that is in no plate has each of its numbers as an element.
+    A site of a level that is in no plate has each of its numbers as an element. Levels whose number is in `together`
+    are one element.
     """
     starts, offset = {}, 0
     for name in names:
@@ -32,10 +35,14 @@ def structure_of(sites: Sites, names: Sequence[str], levels: Sequence[Sequence[s
     inside = {name for level in levels for name in level}
     common = [np.arange(starts[n], starts[n] + _size(sites.samples[n])) for n in names if n not in inside]
     indices = [np.concatenate([_index(sites.samples[n], starts[n]) for n in level], axis=1) for level in levels]
-    made = [
-        Level(Index(index), _above(sites, level, levels[:k]))
-        for k, (level, index) in enumerate(zip(levels, indices, strict=True))
-    ]
+    made = []
+    for k, (level, index) in enumerate(zip(levels, indices, strict=True)):
+        if k in together:
+            made.append(Level(Index(index.reshape(1, -1))))
+            continue
+        around = _around(sites, level, levels[:k])
+        above = [Above(j, Index(np.zeros_like(e) if j in together else e)) for j, e in around.items()]
+        made.append(Level(Index(index), tuple(above)))
     return Structure(Index(np.concatenate([np.zeros(0, int), *common])), tuple(made))
 
 
@@ -65,16 +72,16 @@ def _index(site: Site, start: int) -> np.ndarray:
     return np.moveaxis(numbers, axes, range(len(axes))).reshape(prod(shape[a] for a in axes), -1)
 
 
-def _above(sites: Sites, level: Sequence[str], earlier: Sequence[Sequence[str]]) -> tuple[Above, ...]:
-    """The elements of the levels whose plates are around those of this one."""
+def _around(sites: Sites, level: Sequence[str], earlier: Sequence[Sequence[str]]) -> dict[int, np.ndarray]:
+    """The levels whose plates are around those of this one, and which of their elements each element is in."""
     site = sites.samples[level[0]]
     plates = _plates(site)
     sizes = {p.name: p.size for p in site.plates}
     grid = np.indices([sizes[name] for name in plates])
-    found = []
+    found = {}
     for k, other in enumerate(earlier):
         outer = _plates(sites.samples[other[0]])
         if outer and set(outer) < set(plates):
             axes = [grid[plates.index(name)].ravel() for name in outer]
-            found.append(Above(k, Index(np.ravel_multi_index(axes, [sizes[name] for name in outer]))))
-    return tuple(found)
+            found[k] = np.ravel_multi_index(axes, [sizes[name] for name in outer])
+    return found

@@ -87,15 +87,15 @@ class Engine:
         )
         return replace(self.program, traced=traced)
 
-    def under(self, plan: Plan) -> Engine:
+    def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:
         """The engine of the same program under another plan; kept, so that it compiles once."""
-        key = (plan.num_particles, *((b.distribution, b.estimator) for b in (*plan.blocks, *plan.marginal.values())))
+        optimizer = self.optimizer if optimizer is None else optimizer
+        blocks = (*plan.blocks, *plan.marginal.values())
+        key = (plan.num_particles, optimizer, *((b.distribution, b.estimator) for b in blocks))
         if key not in self._derived:
             program = replace(self.program, plan=plan)
             guide = None if self._guide is None else self._guide.function
-            made = Engine(
-                program, self._model.function, guide, self.inputs, self.optimizer, self.fingerprint, self.lengths
-            )
+            made = Engine(program, self._model.function, guide, self.inputs, optimizer, self.fingerprint, self.lengths)
             made._model, made._guide, made._derived = self._model, self._guide, self._derived
             self._derived[key] = made
         return self._derived[key]
