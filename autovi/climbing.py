@@ -25,6 +25,7 @@ from autovi.numbers import how_many, number, with_error
 from autovi.plan.mapped import mappable, with_family, with_maps
 from autovi.preparation import Options
 from autovi.process import computing
+from autovi.program.program import Program
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
@@ -32,7 +33,9 @@ from autovi.run.running import Run, Watch, before_the_first_step, ran, started
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
-SPREAD = 0.3  # of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it
+SPREAD = (
+    0.3  # of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it
+)
 NUM_SEARCHES = 4  # starts from which modes are looked for: the best of those tried
 
 
@@ -76,7 +79,11 @@ def first_fit(
         ValueError: no starting point has a finite ELBO.
     """
     program = engine.program
-    reason = "init= says where to start" if asked.init is not None else why_not(program.traced, program.plan, program.objective)
+    reason = (
+        "init= says where to start"
+        if asked.init is not None
+        else why_not(program.traced, program.plan, program.objective)
+    )
     with before_the_first_step():
         arrays = jax.device_put(inputs.traced())
         start = initial(asked.init, model, engine, inputs, arrays, rng_key)
@@ -178,11 +185,11 @@ class Ladder:
 
     def climb(self) -> Fit:
         """The fit of the first rung that is good enough, else the best of all."""
-        noncentred = self.engine.program.traced.noncentred
-        inputs = self.engine.program.traced.graph.inputs
-        self.constants = {n: jnp.zeros(inputs[n].aval.shape) for s in noncentred for n in centring_inputs(s)[:1]}
+        self.constants = _noncentred(self.engine.program)
         found = self.curvature()
-        normal = Normal(jnp.asarray(self.tried.points[0]), jnp.ones(self.tried.points.shape[1])) if found is None else found
+        normal = (
+            Normal(jnp.asarray(self.tried.points[0]), jnp.ones(self.tried.points.shape[1])) if found is None else found
+        )
         candidates = []
         if found is not None:
             candidates.append(self.gaussian("laplace", found))
@@ -221,6 +228,13 @@ class Ladder:
         best = max(candidates, key=lambda c: c.elbo if np.isfinite(c.elbo) else -np.inf)
         best.fit.progress.rungs = tuple(self.rungs)
         return best.fit
+
+
+def _noncentred(program: Program) -> dict[str, Any]:
+    """Constants in which the sites that can be are non-centred."""
+    centrings = {centring_inputs(site)[0] for site in program.traced.noncentred}
+    own = {n: c for n, c in program.constants().items() if not isinstance(c, dict)}
+    return {n: jnp.zeros_like(c) if n in centrings else c for n, c in own.items()}
 
 
 def _efficiency(fit: Fit) -> float:

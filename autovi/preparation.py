@@ -10,12 +10,13 @@ from typing import Any
 import optax
 
 from autovi.analysis.batches import check_rows_factor
+from autovi.analysis.centring import candidates
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic
-from autovi.analysis.centring import candidates
 from autovi.analysis.structure import Structure, analyse_structure
+from autovi.ladder.rungs import why_not
 from autovi.model.callables import check_function
 from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
@@ -29,7 +30,6 @@ from autovi.model.target import Target
 from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
-from autovi.ladder.rungs import why_not
 from autovi.plan.mapped import mappable, with_reasons
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
@@ -158,7 +158,9 @@ def _make(
                 f"where the model does not run (as an index, say, a value must be whole): {error}"
             ) from cause_of(error)
     optimizer = Optimizer(options.optimizer)
-    moves = {} if relaxed or traced.guide_sites is not None else _noncentred(traced, structure, chosen, options, objective)
+    moves = (
+        {} if relaxed or traced.guide_sites is not None else _noncentred(traced, structure, chosen, options, objective)
+    )
     if moves:
         program, _ = trace_program(model, guide, inputs, lengths, noncentred=tuple(moves))
         structure, chosen = analyse_structure(program), with_reasons(chosen, moves)
@@ -166,7 +168,9 @@ def _make(
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
 
 
-def _noncentred(traced: Traced, structure: Structure, chosen: Plan, options: Options, objective: Objective) -> dict[str, str]:
+def _noncentred(
+    traced: Traced, structure: Structure, chosen: Plan, options: Options, objective: Objective
+) -> dict[str, str]:
     """The sites that are put in partly non-centred coordinates, and why: those asked for, or, where the choice is
     autovi's, those of joint blocks whose location or scale is unknown."""
     found = candidates(traced, structure)

@@ -152,9 +152,7 @@ def _shortened(state: _State) -> _State:
     # At the very first trial there is nothing to go back to.
     done = (state.rounds == 0) | (stays & (state.stays > 0))
     value = jnp.where(state.rounds == 0, jnp.nan, state.value)
-    return state._replace(
-        value=value, length=jnp.where(stays, 0, length), stays=state.stays + stays, done=done
-    )
+    return state._replace(value=value, length=jnp.where(stays, 0, length), stays=state.stays + stays, done=done)
 
 
 def _whitened(state: _State, trial: _Trial, precision: jax.Array) -> _State:

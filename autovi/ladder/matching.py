@@ -90,12 +90,16 @@ def match(
         sound = (good.sum() >= ENOUGH) & jnp.isfinite(following.loc).all() & jnp.isfinite(following.factor).all()
         new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), following, present)
         counted = t >= num_iterations - AVERAGED * num_iterations
-        total = jax.tree.map(lambda a, b: a + jnp.where(counted, b, 0), total, Normal(new.loc, product(new.factor, new.factor.T)))
+        total = jax.tree.map(
+            lambda a, b: a + jnp.where(counted, b, 0), total, Normal(new.loc, product(new.factor, new.factor.T))
+        )
         return (new, total), (elbo, good.sum(), sound)
 
     first = _Iterate(jnp.zeros(dimension, dtype), jnp.eye(dimension, dtype=dtype), jnp.zeros((), dtype))
-    (last, total), told = jax.lax.scan(body, (first, Normal(first.loc, jnp.zeros_like(first.factor))), jnp.arange(num_iterations))
-    count = num_iterations*AVERAGED
+    (last, total), told = jax.lax.scan(
+        body, (first, Normal(first.loc, jnp.zeros_like(first.factor))), jnp.arange(num_iterations)
+    )
+    count = num_iterations * AVERAGED
     mean = Normal(total.loc / count, jnp.linalg.cholesky(total.scale / count))
     return Matched(start.after(mean), start.after(Normal(last.loc, _triangle(last.factor))), *told)
 
@@ -116,7 +120,9 @@ def _step(present: _Iterate, noise: jax.Array, scores: jax.Array, good: jax.Arra
     wide = jnp.concatenate([root * apart.T, share**0.5 * mean[:, None]], axis=1)
     factor, log_det = _stretched(present.factor, present.log_det, wide, lambda w: jnp.sqrt(1 + w))
     tall = jnp.concatenate([root * differences.T, share**0.5 * score[:, None]], axis=1)
-    factor, log_det = _stretched(factor, log_det, product(factor.T, tall), lambda w: jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * w))))
+    factor, log_det = _stretched(
+        factor, log_det, product(factor.T, tall), lambda w: jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * w)))
+    )
     loc = present.loc + share * (product(factor, product(factor.T, score)) + product(present.factor, mean))
     return _Iterate(loc, factor, log_det)
 

@@ -34,7 +34,9 @@ class Status(IntEnum):
 
     CONVERGED = 0
     MAX_ITERATIONS = 1  # log p still rose
-    STALLED = 2  # no step raises log p, though its gradient is not zero: rounding, as where a scale goes to 0, or a kink
+    STALLED = (
+        2  # no step raises log p, though its gradient is not zero: rounding, as where a scale goes to 0, or a kink
+    )
     NON_FINITE = 3  # log p or its gradient is no number at the start itself
     UNBOUNDED = 4  # log p rises as far as there are numbers
 

@@ -15,9 +15,7 @@ from autovi.program.program import Program
 MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
 
 
-def richer_family(
-    program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]
-) -> tuple[Family, str]:
+def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> tuple[Family, str]:
     """The family, and why.
 
     Where sites are in plates, or are vectors whose scale or location is unknown, their elements are drawn given all

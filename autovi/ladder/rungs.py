@@ -51,5 +51,7 @@ def why_not(traced: Traced, plan: Plan, objective: Objective) -> str | None:
         if block.family is None or not block.family.unconstrained:
             return f"{block.sites[0]!r} is drawn from a family of its own"
         if not block.estimator.pathwise or block.estimator.has_surrogate:
-            return f"the gradient at {block.sites[0]!r} is not of the density alone (estimator {block.estimator.name!r})"
+            return (
+                f"the gradient at {block.sites[0]!r} is not of the density alone (estimator {block.estimator.name!r})"
+            )
     return None

@@ -18,7 +18,12 @@ from autovi.run.state import State
 
 
 def state_at(
-    program: Program, optimizer: Optimizer, state: State, normal: Normal, constants: Mapping[str, Any], spread: float = 1.0
+    program: Program,
+    optimizer: Optimizer,
+    state: State,
+    normal: Normal,
+    constants: Mapping[str, Any],
+    spread: float = 1.0,
 ) -> State:
     """The state before the first step with q at a normal over the values of all continuous blocks, in their order.
 

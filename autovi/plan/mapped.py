@@ -25,8 +25,8 @@ def with_family(
 ) -> Plan:
     """The plan with another family and estimator at one block, whose sites say why."""
     blocks = tuple(replace(b, family=family, estimator=estimator) if b.name == block else b for b in plan.blocks)
-    changed = {"family": family.name, "estimator": estimator.name, "why": why}
-    choices = tuple(replace(c, **changed) if c.block == block else c for c in plan.choices)
+    changed = lambda c: replace(c, family=family.name, estimator=estimator.name, why=why)  # noqa: E731
+    choices = tuple(changed(c) if c.block == block else c for c in plan.choices)
     particles = plan.num_particles if num_particles is None else max(num_particles, plan.num_particles)
     return replace(plan, blocks=blocks, choices=choices, num_particles=particles)
 

@@ -14,7 +14,7 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
 from autovi.distributions.layouts import Structure
-from autovi.families.base import Family, Layout
+from autovi.families.base import Family, Layout, Params
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
 from autovi.program.hierarchy import plate_levels, structure_of
@@ -75,6 +75,21 @@ class BlockGuide:
             return Layout(shape[:ndim], shape[ndim:])
         num_values = None if site.values is None else len(site.values)
         return Layout(site.full(site.batch_shape), site.event_shape, num_values)
+
+    def identity(self, block: Block) -> dict[str, jax.Array]:
+        """The map before a block that changes nothing."""
+        size = self.start_size(block)
+        one = jnp.eye(size) if family_of(block).rotates else jnp.ones(size)
+        return {"loc": jnp.zeros(size), "scale_tril": one}
+
+    def shown(self, block: Block, params: Params, constants: Mapping[str, jax.Array] | None) -> dict[str, Any]:
+        """A block's parameters for a user: those of a normal with its map in them, of others with the map beside."""
+        if not block.map or constants is None:
+            return params
+        family = family_of(block)
+        normal = family.as_normal(params)
+        whole = None if normal is None else family.from_normal(*after_map(*normal, constants), self.layout(block))
+        return {**params, **{f"map.{n}": x for n, x in constants.items()}} if whole is None else whole
 
     def _structure(self, block: Block) -> Structure | None:
         apart = family_of(block).takes_apart(plate_levels(self.sites, block.sites))
@@ -148,6 +163,15 @@ class BlockGuide:
         # One split: the derivative of as many slices would be as many padded vectors to add up.
         parts = jax.lax.split(drawn, sizes, axis=drawn.ndim - 1)
         return {s.name: part.reshape(s.unconstrained_shape) for s, part in zip(sites, parts, strict=True)}
+
+
+def after_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The normal N(loc, scale scale') behind a block's fixed map, which is a lower triangle, or a vector where it
+    scales each coordinate alone."""
+    shift, factor = constants["loc"], constants["scale_tril"]
+    if factor.ndim == 1:
+        return shift + factor * loc, factor * scale if scale.ndim == 1 else factor[:, None] * scale
+    return shift + factor @ loc, factor @ (jnp.diag(scale) if scale.ndim == 1 else scale)
 
 
 def family_of(block: Block) -> Family:

@@ -108,10 +108,26 @@ class Program(Wiring):
         """Parameter sites on their own scale."""
         return {n: jax.tree.map(biject_to(self.traced.params[n].constraint), v) for n, v in params["param"].items()}
 
+    def constants(self) -> dict[str, jax.Array | dict[str, jax.Array]]:
+        """Constants that change nothing: the identity before blocks that have a map, sites in their own coordinates."""
+        found: dict[str, Any] = {b.name: self.blocks.identity(b) for b in self.plan.blocks if b.map}
+        inputs = self.traced.graph.inputs
+        return found | {
+            c: jnp.ones(self.sites.samples[n].full(inputs[c].aval.shape), inputs[c].aval.dtype)
+            for n in sorted(self.traced.noncentred)
+            for c in centring_inputs(n)
+        }
+
     def named(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters as a user sees them: "block.parameter" for the engine's families, those of parameter sites by
-        name, constrained."""
-        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in params["guide"].items() for k, v in leaves.items()}
+        name, constrained. Of a normal behind a fixed map, those of the normal before it; of other families the map is
+        shown beside them, as "block.map.loc" and "block.map.scale_tril"."""
+        constants = params.get("constants", {})
+        shown = {
+            b: self.blocks.shown(self.plan.block(b), leaves, constants.get(b)) if self.own else leaves
+            for b, leaves in params["guide"].items()
+        }
+        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in shown.items() for k, v in leaves.items()}
         return {**flat, **jax.tree.map(np.asarray, self.constrained(params))}
 
     def shared(

@@ -35,8 +35,8 @@ MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 
 
 class Start(NamedTuple):
-    """The tried starting points `[NUM_STARTS, size]`: each one's total, which of its terms are finite, and which observations lie inside
-    their support."""
+    """The tried starting points `[NUM_STARTS, size]`: each one's total, which of its terms are finite, and which
+    observations lie inside their support."""
 
     points: jax.Array
     totals: jax.Array

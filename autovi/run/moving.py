@@ -12,7 +12,7 @@ from jax.scipy.linalg import block_diag, solve_triangular
 
 from autovi.model.traced import centring_inputs
 from autovi.plan.plan import Block
-from autovi.program.blocks import family_of
+from autovi.program.blocks import after_map, family_of
 from autovi.program.program import Program
 
 
@@ -98,15 +98,6 @@ def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: 
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     places = {s: slice(e - n, e) for s, n, e in zip(block.sites, sizes, ends, strict=True)}
     return [Part((s,), loc[p], scale[p]) for s, p in places.items() if s in wanted]
-
-
-def after_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
-    """The normal N(loc, scale scale') behind a block's fixed map, which is a lower triangle, or a vector where it
-    scales each coordinate alone."""
-    shift, factor = constants["loc"], constants["scale_tril"]
-    if factor.ndim == 1:
-        return shift + factor * loc, factor * scale if scale.ndim == 1 else factor[:, None] * scale
-    return shift + factor @ loc, factor @ (jnp.diag(scale) if scale.ndim == 1 else scale)
 
 
 def _before_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:

@@ -140,7 +140,7 @@ def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax
     zero = jnp.zeros((), jnp.int32)
     return State(
         params=whole,
-        constants={},
+        constants=program.constants(),
         optimizer=optimizer.init(whole),
         average=jax.tree.map(jnp.copy, whole),
         tables={n: optimizer.init_table(program.node_site(n), table) for n, table in tables.items()},
