@@ -85,12 +85,13 @@ class Program(Wiring):
             n: gather(self.node_site(n), leaves, indices) if n in self.tables else leaves
             for n, leaves in params["guide"].items()
         }
-        if not self.traced.noncentred:
-            return {**params, "guide": guide}
-        constants = params.get("constants", {})
+        return {**params, "guide": guide, "constants": self.seen_constants(params.get("constants", {}), indices)}
+
+    def seen_constants(self, constants: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
+        """The constants as a step sees them: how centred the sites of its elements are."""
         centrings = {c: n for n in self.traced.noncentred for c in centring_inputs(n) if c in constants}
         rows = {c: gather(self.sites.samples[n], constants[c], indices) for c, n in centrings.items()}
-        return {**params, "guide": guide, "constants": {**constants, **rows}}
+        return {**constants, **rows}
 
     def seen_estimators(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
         """The estimators' own parameters, or their optimizers' states, as a step sees them: of `Rows` those of its

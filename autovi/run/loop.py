@@ -39,7 +39,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         rows = {n: t.seen(program.node_site(n), indices) for n, t in state.tables.items()}
         seen = joined(state.params, {n: r.params for n, r in rows.items()})
         own = program.seen_estimators(state.estimators, indices)
-        fixed = {"constants": state.constants}
+        fixed = {"constants": program.seen_constants(state.constants, indices)}
         (_, info), (grads, own_grads) = loss_and_grads(
             {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices
         )
