@@ -86,8 +86,9 @@ def first_fit(
     )
     with before_the_first_step():
         arrays = jax.device_put(inputs.traced())
+        steps = 0 if reason is None else progress.expected_steps
         start = initial(asked.init, model, engine, inputs, arrays, rng_key)
-        state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, reason is not None)
+        state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, steps)
         state = start.applied(engine, state)
         if reason is None:
             ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit)

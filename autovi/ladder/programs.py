@@ -20,6 +20,9 @@ from autovi.run.engine import Engine
 from autovi.run.running import Watch
 
 
+EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
+
+
 class Programs:
     """What the ladder computes of one program and its data. `constants` are those of the coordinates."""
 
@@ -62,7 +65,7 @@ class Programs:
                 return compute(self._density(arrays, constants), *args)
 
             lowered = jax.jit(program).lower(self.arrays, constants, *args)
-            return Compiling(lambda: lowered.compile(compiler_options()))
+            return Compiling(lambda: lowered.compile(compiler_options(EVALUATIONS * self.engine.numbers_per_draw)))
 
         return self.engine.kept(("ladder", name, shapes), traced)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.analysis.structure import Structure
-from autovi.compiling import compiler_options
+from autovi.compiling import compiler_options, step_options, work_of
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.repeatable import check_same_again
@@ -29,8 +30,9 @@ from autovi.run.optimizer import Optimizer
 from autovi.run.origin import NUM_STARTS, Origin
 from autovi.run.sources import Resident, Source
 from autovi.run.state import State, init_state
-from autovi.run.stopping import Progress
+from autovi.run.stopping import CHUNK, Progress
 
+FEW_STEPS = 5_000  # up to which steps of little work are not compiled well
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 
 
@@ -223,15 +225,19 @@ class Engine:
         state = jax.tree.map(_abstract, lowered.out_info[0])
         return Compiling(lambda: lowered.compile(compiler_options(1)), returns=state)
 
-    def chunk(self, state: State, arrays: Any) -> Compiling:
-        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes."""
-        return self.kept(("chunk", str(state.rng_key.dtype)), lambda: self._traced_chunk(state, arrays))
+    def chunk(self, state: State, arrays: Any, num_steps: float = math.inf) -> Compiling:
+        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes. For as few
+        as `num_steps` it may not be worth the while to compile it well."""
+        rough = num_steps <= FEW_STEPS
+        key = ("chunk", str(state.rng_key.dtype), rough)
+        return self.kept(key, lambda: self._traced_chunk(state, arrays, FEW_STEPS if rough else math.inf))
 
-    def _traced_chunk(self, state: State, arrays: Any) -> Compiling:
+    def _traced_chunk(self, state: State, arrays: Any, num_steps: float) -> Compiling:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
         traced = make_chunk(self.program, self.source, self.optimizer).trace(state, arrays, schedule)
+        options = step_options(work_of(traced.jaxpr, num_steps / CHUNK))
         lowered = traced.lower()
-        return Compiling(lowered.compile, traced.jaxpr)
+        return Compiling(lambda: lowered.compile(options), traced.jaxpr)
 
     def initial_params(self, arrays: Mapping[str, Any]) -> Any:
         """Parameters at the origin: their structure and shapes are those of every fit."""

@@ -13,7 +13,6 @@ import optax
 from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
-from autovi.compiling import compiler_options
 from autovi.numbers import how_many
 from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
@@ -84,7 +83,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         )
         return after, -info.elbo
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    @partial(jax.jit, donate_argnums=0)
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
         return jax.lax.scan(partial(step, data), state, schedule)
 

@@ -46,10 +46,10 @@ def before_the_first_step() -> Iterator[None]:
 
 
 def started(
-    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch, steps: bool
+    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch, steps: float
 ) -> tuple[State, Start, jax.Array]:
-    """The state before the first step, the points that were tried, and the key for the result. If `steps` are to follow
-    at once, they are on their way to be compiled.
+    """The state before the first step, the points that were tried, and the key for the result. If so many
+    `steps` are to follow at once, they are on their way to be compiled.
 
     Raises:
         ValueError: no starting point has a finite ELBO.
@@ -57,7 +57,7 @@ def started(
     with watch.clock.spent("trace"):
         compiling = engine.start(arrays, rng_key, origin)
         if steps:
-            engine.chunk(compiling.returns, arrays)
+            engine.chunk(compiling.returns, arrays, steps)
     start = engine.waited(compiling, watch.clock, watch.progress_bar)
     with watch.clock.spent("run"):
         state, tried, result_key = start(arrays, rng_key, origin)
@@ -69,7 +69,7 @@ def started(
 def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:
     """The state after the last step, with status and message in `progress`. The given state is used up."""
     with watch.clock.spent("trace"):
-        compiling = engine.chunk(state, arrays)
+        compiling = engine.chunk(state, arrays, progress.expected_steps)
     chunk = engine.waited(compiling, watch.clock, watch.progress_bar)
     callback = watch.callback
     told = None if callback is None else lambda state: called(callback, engine.program, state, progress)

@@ -18,6 +18,7 @@ CHUNK = 100  # steps between two looks of the host
 SHORTEST = 8  # chunks of a level before its loss is looked at
 LONGEST = 10_000  # steps of a level that are enough where noise hides all
 LOOKS = 0.01  # growth of a level between two looks, beyond a chunk
+EXPECTED = 4_000  # steps of a fit that ends where its loss stands still, as a guess
 HOPELESS = 10  # chunks after which it is asked whether steps still change anything
 LOST = 0.9  # share of steps in them that changed nothing, beyond which the fit ends
 
@@ -70,6 +71,11 @@ class Progress:
     def limit(self) -> int:
         """The number of the step after which the fit ends whatever the loss does."""
         return self.leg_start + (self.max_steps if self.num_steps is None else self.num_steps)
+
+    @property
+    def expected_steps(self) -> int:
+        """Roughly how many steps are to come."""
+        return min(self.limit - self.step, EXPECTED) if self.num_steps is None else self.limit - self.step
 
     def next_leg(self, num_steps: int | None, max_steps: int, new_data: bool = False) -> Progress:
         """The progress of a fit that goes on from here.
