@@ -64,17 +64,19 @@ def in_coordinates(model, data, sites, **options):
     return made, inputs
 
 
-# In the unit of its own scale the node is theta - (1 - degree) mu: with the share of the prior for 1 - degree, mu and
-# all nodes are independent normals under the posterior.
-CONSTANTS = {"centring:theta": (1 - SHARE).astype(np.float32), "unit:theta": np.full(10, S, np.float32)}
+# The node of degree l is l mu + (theta - mu) / r with r = (S / unit)^(1 - l), which is (theta - (1 - l r) mu) / r. In
+# the unit at which l r is the share of the data, mu and all nodes are independent normals under the posterior.
+DEGREE = np.linspace(0.8, 0.2, 10)
+UNIT = S * (DEGREE / (1 - SHARE)) ** (1 / (1 - DEGREE))
+CONSTANTS = {"centring:theta": DEGREE.astype(np.float32), "unit:theta": UNIT.astype(np.float32)}
 
 
 def exact_params(engine):
     mean, covariance = posterior()
     sd = np.sqrt(1 / (1 / S**2 + 1 / NOISE**2))
     mu, scale = (mean[0], covariance[0, 0] ** 0.5)
-    loc = np.concatenate([[mu], (1 - SHARE) * Y])
-    log_scale = np.log(np.concatenate([[scale], sd]))
+    loc = np.concatenate([[mu], DEGREE * Y])
+    log_scale = np.log(np.concatenate([[scale], sd * DEGREE / (1 - SHARE)]))
     blocks = {b.name: b for b in engine.program.plan.blocks}
     if "theta" not in blocks:
         return {"joint": {"loc": jnp.asarray(loc, jnp.float32), "log_scale": jnp.asarray(log_scale, jnp.float32)}}
