@@ -81,7 +81,7 @@ def test_the_verdicts_are_those_of_the_docs():
 
 
 def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
-    fresh, draws = replace(fit), fit.draws
+    fresh, draws = replace(fit), fit._own
     fresh.__dict__["is_light"] = False
     monkeypatch.setattr(type(fit), "_drawn", lambda *a: pytest.fail("draws are made"))
     assert said(fresh).endswith(
