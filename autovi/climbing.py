@@ -13,6 +13,7 @@ import numpy as np
 
 from autovi.estimators import ESTIMATORS
 from autovi.initial import initial
+from autovi.ladder.curvature import Curvature
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
 from autovi.ladder.programs import Programs
@@ -30,13 +31,14 @@ from autovi.result.fit import Fit
 from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
 from autovi.run.running import Run, Watch, before_the_first_step, ran, started
+from autovi.run.starts import Mode, Modes
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
 SPREAD = (
     0.3  # of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it
 )
-NUM_SEARCHES = 4  # starts from which modes are looked for: the best of those tried
+MAX_MODES = 4  # whose mass is measured, the highest
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Ladder:
     watch: Watch
     as_fit: Callable[[Engine, Run], Fit]
     rungs: list[Rung] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.programs = Programs(self.engine, self.arrays, self.watch)
@@ -132,24 +135,33 @@ class Ladder:
     # --- rungs --------------------------------------------------------------------------------------------------------
 
     def curvature(self) -> Normal | None:
-        """The normal at the best mode; None where no mode was found that has one."""
-        starts = self._best_starts()
+        """The normal at the mode with the most mass around it; None where no mode was found that has a curvature."""
+        starts = jnp.asarray(self.tried.points)
         self.programs.prepare(self.constants, starts)
         began = time.perf_counter()
-        modes = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts))
+        modes, same = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts))
         self._took("mode", began, _modes_said(modes), int(modes.iterations.sum()))
         began = time.perf_counter()
-        values = np.where(np.isfinite(modes.values), modes.values, -np.inf)
-        for place in np.argsort(-values)[:1]:
-            found = self.programs.curvature(self.constants, jnp.asarray(modes.points[place]))
-            said = f"condition number {number(float(found.condition))}"
-            if int(found.negative):
-                said += f", not a mode in {how_many(int(found.negative), 'direction')}"
-            size = modes.points.shape[1]
-            self._took("curvature", began, said, int(found.trials) + int(found.rounds) * size)
-            if np.isfinite(found.value) and not int(found.negative):
-                return found.normal
-        return None
+        places = [int(p) for p in np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf))]
+        places = [p for p in places if same[p] == p][:MAX_MODES]
+        found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p])) for p in places]
+        known = [(c, int((same == p).sum())) for c, p in zip(found, places, strict=True) if _is_mode(c)]
+        known.sort(key=lambda pair: -float(pair[0].log_evidence))
+        self.progress.modes = Modes(
+            tuple(Mode(float(c.value), float(c.log_evidence), starts) for c, starts in known),
+            failed=int((same < 0).sum()),
+            unbounded=int((modes.status == Status.UNBOUNDED).sum()),
+        )
+        evaluations = sum(int(c.trials) + int(c.rounds) * starts.shape[1] for c in found)
+        if not known:
+            self._took("curvature", began, "no mode has one", evaluations)
+            return None
+        best = known[0][0]
+        said = f"condition number {number(float(best.condition))}"
+        if len(known) > 1:
+            said += f"; {how_many(len(known), 'mode')}, {self.progress.modes.share:.2f} of the mass at the best"
+        self._took("curvature", began, said, evaluations)
+        return best.normal
 
     def gaussian(self, name: str, normal: Normal) -> Candidate:
         """The fit whose q is a normal."""
@@ -167,7 +179,7 @@ class Ladder:
         """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
         program = self.engine.program
         (block,) = (b for b in program.plan.blocks if mappable(b))
-        point = self._best_starts()[0]
+        point = self._best_start()
         halves = lambda masks: np.asarray(self.programs.meetings(self.constants, point, jnp.asarray(masks)))  # noqa: E731
         family, why = richer_family(program, block, halves)
         estimator = ESTIMATORS["sticking"]()
@@ -188,29 +200,29 @@ class Ladder:
         """The fit of the first rung that is good enough, else the best of all."""
         self.constants = _noncentred(self.engine.program)
         found = self.curvature()
-        normal = (
-            Normal(jnp.asarray(self.tried.points[0]), jnp.ones(self.tried.points.shape[1])) if found is None else found
-        )
-        candidates = []
-        if found is not None:
-            candidates.append(self.gaussian("laplace", found))
-            if _good("laplace", candidates[-1]):
-                return self._ended(candidates)
-        began = time.perf_counter()
-        normal = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
-        matched = self.programs.matched(self.constants, normal, jax.random.fold_in(self.rng_key, 11))
-        self._took("matching", began, "", int(matched.good_draws.sum()))
-        candidates.append(self.gaussian("matching", matched.normal))
-        if _good("matching", candidates[-1]):
-            return self._ended(candidates)
-        candidates.append(self.stochastic(normal))
-        return self._ended(candidates)
+        normal = Normal(self._best_start(), jnp.ones(self.tried.points.shape[1])) if found is None else found
+        # Where a scale is unknown no normal follows: it is left to the family that does.
+        if not {"scale", "both"} & set(self.engine.program.plan.noncentred.values()):
+            if found is not None and self._is_enough("laplace", found):
+                return self._ended()
+            began = time.perf_counter()
+            dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
+            matched = self.programs.matched(self.constants, dense, jax.random.fold_in(self.rng_key, 11))
+            self._took("matching", began, "", int(matched.good_draws.sum()))
+            if self._is_enough("matching", matched.normal):
+                return self._ended()
+        self.candidates.append(self.stochastic(normal))
+        return self._ended()
+
+    def _is_enough(self, name: str, normal: Normal) -> bool:
+        self.candidates.append(self.gaussian(name, normal))
+        return _good(name, self.candidates[-1])
 
     # --- what they share ----------------------------------------------------------------------------------------------
 
-    def _best_starts(self) -> jax.Array:
+    def _best_start(self) -> jax.Array:
         totals = np.where(np.isfinite(self.tried.totals), self.tried.totals, -np.inf)
-        return jnp.asarray(self.tried.points[np.argsort(-totals)[:NUM_SEARCHES]])
+        return jnp.asarray(self.tried.points[np.argmax(totals)])
 
     def _took(self, name: str, began: float, said: str, evaluations: int) -> None:
         self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began))
@@ -219,14 +231,19 @@ class Ladder:
         began = time.perf_counter()
         progress = replace(self.progress, status="converged", message="") if progress is None else progress
         fit = self.as_fit(engine, Run(state, progress, self.rng_key))
-        khat, efficiency = float(fit.khat), float(_efficiency(fit))
+        khat, efficiency = float(fit.khat), float(fit.efficiency)
         value, se = with_error(fit.elbo, fit.elbo_se)
         said = f"ELBO {value} ± {se} nats, k-hat {number(khat)}, efficiency {efficiency:.2f}"
         self.rungs.append(Rung(name, said, 0, time.perf_counter() - began, fit.elbo))
         return Candidate(fit, fit.elbo, fit.elbo_se, khat, efficiency)
 
-    def _ended(self, candidates: list[Candidate]) -> Fit:
-        best = max(candidates, key=lambda c: c.elbo if np.isfinite(c.elbo) else -np.inf)
+    def _ended(self) -> Fit:
+        """The last q that was better than the best before it, by two standard errors."""
+        best = self.candidates[0]
+        for other in self.candidates[1:]:
+            if _is_better(other, best):
+                best = other
+        best.fit.progress.modes = self.progress.modes
         best.fit.progress.rungs = tuple(self.rungs)
         return best.fit
 
@@ -238,14 +255,19 @@ def _noncentred(program: Program) -> dict[str, Any]:
     return {n: jnp.zeros_like(c) if n in centrings else c for n, c in own.items()}
 
 
-def _efficiency(fit: Fit) -> float:
-    w = np.exp(np.asarray(fit.log_weights, np.float64) - np.max(fit.log_weights))
-    return float(w.sum() ** 2 / (w**2).sum() / w.size)
+def _is_better(other: Candidate, best: Candidate) -> bool:
+    if not np.isfinite(best.elbo):
+        return bool(np.isfinite(other.elbo))
+    return bool(other.elbo - best.elbo > 2 * np.hypot(other.elbo_se, best.elbo_se))
 
 
 def _good(name: str, candidate: Candidate) -> bool:
     khat, efficiency = STOP[name]
     return not candidate.khat > khat and candidate.efficiency >= efficiency
+
+
+def _is_mode(found: Curvature) -> bool:
+    return bool(np.isfinite(found.value)) and not int(found.negative)
 
 
 def _modes_said(modes: Any) -> str:

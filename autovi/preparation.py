@@ -10,7 +10,7 @@ from typing import Any
 import optax
 
 from autovi.analysis.batches import check_rows_factor
-from autovi.analysis.centring import candidates
+from autovi.analysis.centring import Moves, candidates
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.indices import check_indices
@@ -30,7 +30,7 @@ from autovi.model.target import Target
 from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
-from autovi.plan.mapped import mappable, with_reasons
+from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
@@ -163,23 +163,23 @@ def _make(
     )
     if moves:
         program, _ = trace_program(model, guide, inputs, lengths, noncentred=tuple(moves))
-        structure, chosen = analyse_structure(program), with_reasons(chosen, moves)
+        structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
 
 
 def _noncentred(
     traced: Traced, structure: Structure, chosen: Plan, options: Options, objective: Objective
-) -> dict[str, str]:
+) -> dict[str, Moves]:
     """The sites that are put in partly non-centred coordinates, and why: those asked for, or, where the choice is
     autovi's, those of joint blocks whose location or scale is unknown."""
     found = candidates(traced, structure)
     if options.noncentred is not None:
-        return {n: found[n].sentence for n in options.noncentred}
+        return {n: found[n] for n in options.noncentred}
     if options.guide != "auto" or why_not(traced, chosen, objective) is not None:
         return {}
     joint = {s for b in chosen.blocks if mappable(b) for s in b.sites}
-    return {n: m.sentence for n, m in found.items() if n in joint}
+    return {n: m for n, m in found.items() if n in joint}
 
 
 def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:

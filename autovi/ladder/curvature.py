@@ -9,7 +9,8 @@ identity. Each round gains a factor of about 1e5 of the condition number.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +193,7 @@ def _whitened(state: _State, trial: _Trial, precision: jax.Array) -> _State:
     )
 
 
-def _columns(along, dimension: int, dtype) -> jax.Array:
+def _columns(along: Callable[[jax.Array], jax.Array], dimension: int, dtype: Any) -> jax.Array:
     """The matrix of a linear function, some columns at a time."""
     lanes = min(dimension, LANES)
     parts = -(-dimension // lanes)

@@ -3,6 +3,7 @@ size (Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul, ICML 2024).""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ class Matched(NamedTuple):
     """What `match` found.
 
     Args:
-        normal: the mean of the last iterates.
+        normal: the mean of the last half of the iterates, of locations and of covariances.
         last: the last iterate.
         elbos: estimate of the evidence lower bound of each iterate before its step, from its own draws, shape
             `(num_iterations,)`; NaN where no draw was good.
@@ -62,8 +63,12 @@ def match(
 
     the next :math:`\Sigma` solves :math:`\Sigma U \Sigma + \Sigma = V` and
     :math:`\mu \leftarrow \tfrac{1}{1 + \lambda} \mu + \tfrac{\lambda}{1 + \lambda} (\Sigma \bar g + \bar z)`. On a
-    normal density every step is towards it, and there is no other fixed point. On others the fixed point has
-    :math:`E\,g = 0` and :math:`Cov(g) = \Sigma^{-1}`, which is not the maximum of the ELBO.
+    normal density it is the only fixed point. On others the fixed point has :math:`E\,g = 0` and
+    :math:`Cov(g) = \Sigma^{-1}`, which is not the maximum of the ELBO.
+
+    With few draws the iterates go around that point at a distance that falls only with their number. So the answer is
+    the mean of the last half of them: with 16 draws in 50 dimensions it was within a quarter nat of the best, and the
+    last iterate 2 nats away.
 
     Draws whose density or score is not finite are left out; an iteration with less than two good ones, or whose step
     is not finite, changes nothing.
@@ -85,23 +90,24 @@ def match(
         good = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
         log_q = -0.5 * (noise**2).sum(-1) - 0.5 * dimension * LOG_2_PI - present.log_det
         elbo = start.log_det + jnp.where(good, values - log_q, 0).sum() / good.sum()
-        weight = (num_draws * dimension / (t + 1.0)).astype(dtype)
+        weight = num_draws * dimension / (t + jnp.ones((), dtype))
         following = _step(present, noise, jnp.where(good[:, None], gradients, 0), good, weight)
         sound = (good.sum() >= ENOUGH) & jnp.isfinite(following.loc).all() & jnp.isfinite(following.factor).all()
         new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), following, present)
-        counted = t >= num_iterations - AVERAGED * num_iterations
-        total = jax.tree.map(
-            lambda a, b: a + jnp.where(counted, b, 0), total, Normal(new.loc, product(new.factor, new.factor.T))
-        )
+        total = jax.lax.cond(t < num_iterations - averaged, lambda: total, lambda: _added(total, new))
         return (new, total), (elbo, good.sum(), sound)
 
-    first = _Iterate(jnp.zeros(dimension, dtype), jnp.eye(dimension, dtype=dtype), jnp.zeros((), dtype))
-    (last, total), told = jax.lax.scan(
-        body, (first, Normal(first.loc, jnp.zeros_like(first.factor))), jnp.arange(num_iterations)
-    )
-    count = num_iterations * AVERAGED
-    mean = Normal(total.loc / count, jnp.linalg.cholesky(total.scale / count))
+    averaged = max(1, round(AVERAGED * num_iterations))
+    zeros, eye = jnp.zeros(dimension, dtype), jnp.eye(dimension, dtype=dtype)
+    first = (_Iterate(zeros, eye, jnp.zeros((), dtype)), Normal(zeros, jnp.zeros_like(eye)))
+    (last, total), told = jax.lax.scan(body, first, jnp.arange(num_iterations))
+    mean = Normal(total.loc / averaged, jnp.linalg.cholesky(total.scale / averaged))
     return Matched(start.after(mean), start.after(Normal(last.loc, _triangle(last.factor))), *told)
+
+
+def _added(total: Normal, iterate: _Iterate) -> Normal:
+    """Sums of locations and of covariances."""
+    return Normal(total.loc + iterate.loc, total.scale + product(iterate.factor, iterate.factor.T))
 
 
 def _step(present: _Iterate, noise: jax.Array, scores: jax.Array, good: jax.Array, weight: jax.Array) -> _Iterate:
@@ -120,15 +126,16 @@ def _step(present: _Iterate, noise: jax.Array, scores: jax.Array, good: jax.Arra
     wide = jnp.concatenate([root * apart.T, share**0.5 * mean[:, None]], axis=1)
     factor, log_det = _stretched(present.factor, present.log_det, wide, lambda w: jnp.sqrt(1 + w))
     tall = jnp.concatenate([root * differences.T, share**0.5 * score[:, None]], axis=1)
-    factor, log_det = _stretched(
-        factor, log_det, product(factor.T, tall), lambda w: jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * w)))
-    )
+    inner = product(factor.T, tall)
+    factor, log_det = _stretched(factor, log_det, inner, lambda w: jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * w))))
     loc = present.loc + share * (product(factor, product(factor.T, score)) + product(present.factor, mean))
     return _Iterate(loc, factor, log_det)
 
 
-def _stretched(factor: jax.Array, log_det: jax.Array, thin: jax.Array, stretch) -> tuple[jax.Array, jax.Array]:
-    """`factor Q diag(stretch(w))` Q' with eigenvalues w and eigenvectors Q of `thin thin'`, and its log determinant."""
+def _stretched(
+    factor: jax.Array, log_det: jax.Array, thin: jax.Array, stretch: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """`factor Q diag(stretch(w)) Q'` with eigenvalues w and eigenvectors Q of `thin thin'`, and its log determinant."""
     vectors, values, _ = jnp.linalg.svd(thin, full_matrices=False)
     lengths = stretch(values**2)
     # stretch(0) = 1: directions that are not in `thin` stay as they are.

@@ -13,12 +13,11 @@ from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import Curvature, curved
 from autovi.ladder.density import joint_density
 from autovi.ladder.matching import Matched, match
-from autovi.ladder.mode import Modes, find_modes
+from autovi.ladder.mode import Modes, distinct_modes, find_modes
 from autovi.ladder.normal import LogDensity, Normal
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
-
 
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
 
@@ -29,9 +28,9 @@ class Programs:
     def __init__(self, engine: Engine, arrays: Any, watch: Watch):
         self.engine, self.arrays, self.watch = engine, arrays, watch
 
-    def modes(self, constants: Any, starts: jax.Array) -> Modes:
-        """Modes from every start `(S, D)`."""
-        return self._run("modes", lambda f, points: find_modes(f, points), constants, starts)
+    def modes(self, constants: Any, starts: jax.Array) -> tuple[Modes, jax.Array]:
+        """Modes from every start `(S, D)`, and which starts ended in one and the same."""
+        return self._run("modes", _modes, constants, starts)
 
     def curvature(self, constants: Any, point: jax.Array) -> Curvature:
         """The normal with the curvature at a mode."""
@@ -47,7 +46,7 @@ class Programs:
 
     def prepare(self, constants: Any, starts: jax.Array) -> None:
         """Begins to compile what every ladder needs."""
-        self._compiling("modes", lambda f, points: find_modes(f, points), constants, starts)
+        self._compiling("modes", _modes, constants, starts)
         self._compiling("curvature", lambda f, x: curved(f, x), constants, starts[0])
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Any:
@@ -72,3 +71,8 @@ class Programs:
     def _density(self, arrays: Any, constants: Any) -> LogDensity:
         params = {**self.engine.initial_params(arrays), "constants": constants}
         return joint_density(self.engine.program, params, arrays)
+
+
+def _modes(log_density: LogDensity, starts: jax.Array) -> tuple[Modes, jax.Array]:
+    modes = find_modes(log_density, starts)
+    return modes, distinct_modes(log_density, modes)

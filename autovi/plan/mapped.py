@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from autovi.analysis.centring import Moves
 from autovi.estimators import Estimator
 from autovi.families import Family
 from autovi.plan.plan import Block, Plan
@@ -31,7 +32,7 @@ def with_family(
     return replace(plan, blocks=blocks, choices=choices, num_particles=particles)
 
 
-def with_reasons(plan: Plan, reasons: Mapping[str, str]) -> Plan:
-    """The plan whose rows say something more, by site."""
-    said = lambda c: replace(c, why=f"{c.why}; {reasons[c.site]}") if c.site in reasons else c  # noqa: E731
-    return replace(plan, choices=tuple(said(c) for c in plan.choices))
+def with_coordinates(plan: Plan, moves: Mapping[str, Moves]) -> Plan:
+    """The plan with these sites in partly non-centred coordinates."""
+    said = lambda c: replace(c, why=f"{c.why}; {moves[c.site].sentence}") if c.site in moves else c  # noqa: E731
+    return replace(plan, choices=tuple(said(c) for c in plan.choices), noncentred={n: m.what for n, m in moves.items()})

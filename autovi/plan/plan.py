@@ -52,6 +52,8 @@ class Plan:
     ancestral: tuple[str, ...] = ()
     # Discrete site -> those that it is independent of in q only.
     coupled: Mapping[str, list[str]] = field(default_factory=dict)
+    # Site in partly non-centred coordinates -> what of it moves with others: "location", "scale" or "both".
+    noncentred: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:
