@@ -9,7 +9,8 @@ identity. Each round gains a factor of about 1e5 of the condition number.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -152,9 +153,7 @@ def _shortened(state: _State) -> _State:
     # At the very first trial there is nothing to go back to.
     done = (state.rounds == 0) | (stays & (state.stays > 0))
     value = jnp.where(state.rounds == 0, jnp.nan, state.value)
-    return state._replace(
-        value=value, length=jnp.where(stays, 0, length), stays=state.stays + stays, done=done
-    )
+    return state._replace(value=value, length=jnp.where(stays, 0, length), stays=state.stays + stays, done=done)
 
 
 def _whitened(state: _State, trial: _Trial, precision: jax.Array) -> _State:
@@ -194,7 +193,7 @@ def _whitened(state: _State, trial: _Trial, precision: jax.Array) -> _State:
     )
 
 
-def _columns(along, dimension: int, dtype) -> jax.Array:
+def _columns(along: Callable[[jax.Array], jax.Array], dimension: int, dtype: Any) -> jax.Array:
     """The matrix of a linear function, some columns at a time."""
     lanes = min(dimension, LANES)
     parts = -(-dimension // lanes)

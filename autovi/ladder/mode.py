@@ -22,10 +22,13 @@ MAX_TRIALS = 30  # points on one line
 DECREASE = 1e-4  # the part of what the slope promises that a step has to gain (Armijo)
 FLATTER = 0.9  # the part of the slope above which a step could be longer (Wolfe)
 LONGER = 3.0  # the factor of a step that could be longer
-ENDLESS = 10  # so many times longer, and no end of it: log p rises without bound, or as good as
 SHORTER = 0.25  # the factor of a step that met no number
-GAIN = 1e-3  # nats: a start whose next step promises less, twice in a row, has converged
+GAIN = 1e-3  # nats: a start whose steps promise less, again and again, has converged
+LARGEST_NOISE = 0.1  # nats: where rounding of log p hides more, a gradient that promises more is not hidden
 NOISE_ULPS = 16  # rounding of a sum of log densities, in units in the last place of the sum
+
+DEPTH = 0.1  # nats, of a valley between two modes
+POINTS_BETWEEN = 7  # at which it is looked for
 
 _LBFGS = optax.scale_by_lbfgs(memory_size=MEMORY)
 
@@ -35,9 +38,11 @@ class Status(IntEnum):
 
     CONVERGED = 0
     MAX_ITERATIONS = 1  # log p still rose
-    STALLED = 2  # no step raises log p, though its gradient is not zero: rounding, or a density with jumps or kinks
+    STALLED = (
+        2  # no step raises log p, though its gradient is not zero: rounding, as where a scale goes to 0, or a kink
+    )
     NON_FINITE = 3  # log p or its gradient is no number at the start itself
-    UNBOUNDED = 4  # log p rises as far as numbers go, as where a scale goes to zero
+    UNBOUNDED = 4  # log p rises as far as there are numbers
 
 
 RUNNING = -1
@@ -73,7 +78,6 @@ class _Search(NamedTuple):
     low: jax.Array  # the longest step on the line that gains enough
     high: jax.Array  # the shortest that does not
     trials: jax.Array
-    met_no_number: jax.Array  # on this line
     calm: jax.Array  # how many steps in a row promised no gain
     fresh: jax.Array  # is the direction the gradient's?
     memory: Any
@@ -100,7 +104,7 @@ def find_modes(
 
     Example:
         >>> modes = find_modes(lambda u: -((u - 3.0) ** 2).sum(), jnp.zeros((4, 2)))
-        >>> modes.points.round(3).tolist()[0], Status(int(modes.status[0])).name
+        >>> [round(float(u), 3) for u in modes.points[0]], Status(int(modes.status[0])).name
         ([3.0, 3.0], 'CONVERGED')
 
     Source: Nocedal and Wright, Numerical Optimization (2006), chapter 7; for the line search, Lewis and Overton,
@@ -124,13 +128,12 @@ def find_modes(
         return count + 1, jax.vmap(_advanced)(searches, trials, *evaluated(trials, units))
 
     _, last = jax.lax.while_loop(running, body, (jnp.asarray(0), first))
-    still = jnp.where(last.trials > ENDLESS, Status.UNBOUNDED, Status.MAX_ITERATIONS)
     return Modes(
         jnp.where((last.status == Status.NON_FINITE)[:, None], starts, last.point * units),
         -last.value,
         jnp.linalg.norm(last.gradient, axis=-1),
         last.iterations,
-        jnp.where(last.status == RUNNING, still, last.status),
+        jnp.where(last.status == RUNNING, Status.MAX_ITERATIONS, last.status),
     )
 
 
@@ -138,7 +141,7 @@ def _begun(point: jax.Array) -> _Search:
     zero, zeros, count = jnp.zeros((), point.dtype), jnp.zeros_like(point), jnp.asarray(0)
     infinite = jnp.asarray(jnp.inf, point.dtype)
     return _Search(
-        point, infinite, zeros, zeros, zero, zero, zero, infinite, count, jnp.asarray(False), count,
+        point, infinite, zeros, zeros, zero, zero, zero, infinite, count, count,
         jnp.asarray(True), _memory(point), count, jnp.asarray(RUNNING),
     )  # fmt: skip
 
@@ -162,16 +165,18 @@ def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax
     begins = search.iterations == 0
     noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(search.value))
     slope = gradient @ search.direction
-    gains = value <= search.value + DECREASE * search.length * search.slope
+    # A gain below rounding would be none: `value` alone would allow steps of no length, for ever.
+    gains = (value < search.value) & (value <= search.value + DECREASE * search.length * search.slope)
     calms = (value <= search.value + noise) & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))
     good = finite & (gains | calms)
-    could_be_longer = good & (slope < FLATTER * search.slope) & jnp.isinf(search.high) & (search.trials < MAX_TRIALS)
+    could_be_longer = good & (slope < FLATTER * search.slope) & jnp.isinf(search.high)
+    endless = could_be_longer & (search.trials == MAX_TRIALS) & ~begins
     taken = begins & finite | (good & ~could_be_longer & ~begins)
     moved = _taken(search, trial, value, gradient, slope >= FLATTER * search.slope)
-    stayed = _on_the_same_line(search, value, finite, good)
+    stayed = _on_the_same_line(search, trial, value, finite, good)
     out = jax.tree.map(lambda a, b: jnp.where(taken, a, b), moved, stayed)
     status = jnp.where(begins & ~finite, Status.NON_FINITE, out.status)
-    status = jnp.where(value == -jnp.inf, Status.UNBOUNDED, status)
+    status = jnp.where(endless | (value == -jnp.inf), Status.UNBOUNDED, status)
     out = out._replace(iterations=search.iterations + 1, status=status)
     return jax.tree.map(lambda a, b: jnp.where(search.status == RUNNING, a, b), out, search)
 
@@ -183,21 +188,35 @@ def _taken(search: _Search, point: jax.Array, value: jax.Array, gradient: jax.Ar
     skipped = search.memory._replace(params=point, updates=gradient)
     memory = jax.tree.map(lambda a, b: jnp.where(curved, a, b), search.memory, skipped)
     updates, memory = _LBFGS.update(gradient, memory, point)
-    steepest = gradient * jnp.minimum(1.0, 1.0 / jnp.linalg.norm(gradient))
     slope = -(updates @ gradient)
     sound = jnp.isfinite(updates).all() & (slope < 0) & jnp.isfinite(slope)
     memory = jax.tree.map(lambda a, b: jnp.where(sound, a, b), _cast(memory, point.dtype), _memory(point))
-    direction = -jnp.where(sound, updates, steepest)
-    slope = jnp.where(sound, slope, direction @ gradient)
-    noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
-    calm = jnp.where(-0.5 * slope <= jnp.maximum(GAIN, noise), search.calm + 1, 0)
+    steepest, its_slope = _steepest(gradient)
+    slope = jnp.where(sound, slope, its_slope)
     # The first direction is the gradient's, and promises nothing about what a better one could gain.
-    calm = jnp.where((memory.count > 1) | (slope == 0), calm, 0)
+    calm = jnp.where(sound & (memory.count > 1) & _is_calm(slope, value), search.calm + 1, 0)
+    # A few pairs know the steepest directions, and what they promise of the others is too little.
+    ended = (calm > MEMORY) | (slope == 0)
     return search._replace(
-        point=point, value=value, gradient=gradient, direction=direction, slope=slope, memory=memory, calm=calm,
-        fresh=~sound, status=jnp.where((calm > 1) | (slope == 0), Status.CONVERGED, RUNNING),
+        point=point, value=value, gradient=gradient, direction=jnp.where(sound, -updates, steepest), slope=slope,
+        memory=memory, calm=calm, fresh=~sound, status=jnp.where(ended, Status.CONVERGED, RUNNING),
         **_new_line(point.dtype),
     )  # fmt: skip
+
+
+def _steepest(gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The direction against the gradient, of a length of at most one, and the slope along it."""
+    # Squares of large elements overflow in float32, and a norm of infinity makes no direction.
+    largest = jnp.abs(gradient).max()
+    norm = largest * jnp.linalg.norm(gradient / jnp.where(largest > 0, largest, 1))
+    direction = -gradient / jnp.maximum(norm, 1)
+    return direction, gradient @ direction
+
+
+def _is_calm(slope: jax.Array, value: jax.Array) -> jax.Array:
+    """Does the next step promise no more than is asked for, or known?"""
+    noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    return -0.5 * slope <= jnp.clip(noise, GAIN, LARGEST_NOISE)
 
 
 def _new_line(dtype: Any) -> dict[str, jax.Array]:
@@ -206,11 +225,12 @@ def _new_line(dtype: Any) -> dict[str, jax.Array]:
         "low": jnp.zeros((), dtype),
         "high": jnp.asarray(jnp.inf, dtype),
         "trials": jnp.asarray(0),
-        "met_no_number": jnp.asarray(False),
     }
 
 
-def _on_the_same_line(search: _Search, value: jax.Array, finite: jax.Array, good: jax.Array) -> _Search:
+def _on_the_same_line(
+    search: _Search, trial: jax.Array, value: jax.Array, finite: jax.Array, good: jax.Array
+) -> _Search:
     """The next trial is another on the same line, or, where there is none left, on the gradient's."""
     low = jnp.where(good, search.length, search.low)
     high = jnp.where(good, search.high, search.length)
@@ -220,14 +240,37 @@ def _on_the_same_line(search: _Search, value: jax.Array, finite: jax.Array, good
     inside = jnp.where(finite & (fall > 0), jnp.clip(top, 0.1 * search.length, 0.5 * search.length), SHORTER * high)
     between = jnp.where(low > 0, 0.5 * (low + high), inside)
     length = jnp.where(jnp.isinf(high), LONGER * search.length, between)
-    met = search.met_no_number | ~finite
-    on = search._replace(length=length, low=low, high=high, trials=search.trials + 1, met_no_number=met)
-    over = on.trials > MAX_TRIALS
-    norm = jnp.linalg.norm(search.gradient)
-    direction = -search.gradient * jnp.minimum(1.0, 1.0 / norm)
+    on = search._replace(length=length, low=low, high=high, trials=search.trials + 1)
+    over = (on.trials > MAX_TRIALS) | (trial == search.point).all()
+    direction, slope = _steepest(search.gradient)
+    too_far = (trial == search.point).all() & (search.trials == 0)  # a step of one is below the point's last digit
+    calm = (search.calm > 0) | _is_calm(search.slope, search.value)
+    ended = jnp.where(calm, Status.CONVERGED, jnp.where(too_far, Status.UNBOUNDED, Status.STALLED))
+    status = jnp.where(search.fresh, ended, RUNNING)
     anew = search._replace(
-        direction=direction, slope=direction @ search.gradient, memory=_memory(search.point), fresh=jnp.asarray(True),
-        status=jnp.where(search.fresh, jnp.where(met, Status.UNBOUNDED, Status.STALLED), RUNNING),
+        direction=direction, slope=slope, memory=_memory(search.point), fresh=jnp.asarray(True), status=status,
         **_new_line(search.point.dtype),
     )  # fmt: skip
     return jax.tree.map(lambda a, b: jnp.where(over, a, b), anew, on)
+
+
+def distinct_modes(log_density: LogDensity, modes: Modes) -> jax.Array:
+    """Which starts ended in one and the same mode: for each the row of the highest of its mode, shape `(S,)`.
+
+    Two points belong to one mode if log p on the straight line between them falls nowhere by more than `DEPTH` below
+    the lower of the two. This asks for no distance, and so for no unit. Starts without a finite value are -1.
+    """
+    between = jnp.arange(1, POINTS_BETWEEN + 1) / (POINTS_BETWEEN + 1)
+    noise = NOISE_ULPS * jnp.finfo(modes.values.dtype).eps * jnp.abs(modes.values)
+    finite = jnp.isfinite(modes.values)
+
+    def reached(point: jax.Array, value: jax.Array) -> jax.Array:
+        lines = point + between[:, None, None].astype(point.dtype) * (modes.points - point)
+        lowest = jax.vmap(jax.vmap(log_density))(lines).min(0)  # NaN where any is NaN, and then no mode is the same
+        return lowest >= jnp.minimum(value, modes.values) - DEPTH - noise
+
+    # Row by row: with all pairs at once, memory would hold what the density needs as many times.
+    same = jax.lax.map(lambda row: reached(*row), (modes.points, modes.values)) | jnp.eye(len(finite), dtype=bool)
+    # Of the starts of one mode, the highest is met first.
+    order = jnp.argsort(-jnp.where(finite, modes.values, -jnp.inf))
+    return jnp.where(finite, order[jnp.argmax(same[:, order] & finite[order], axis=1)], -1)
