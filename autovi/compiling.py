@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 SMALL_WORK = 100_000_000  # numbers that a program running once may handle in badly optimized code
 
@@ -13,6 +14,38 @@ SMALL_WORK = 100_000_000  # numbers that a program running once may handle in ba
 QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0} | (
     {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
 )
+
+
+SLOW_WORK = (
+    3_000_000_000  # numbers that all runs of a program may handle together in badly optimized code: some seconds
+)
+
+
+def work_of(jaxpr: Any, runs: float = 1.0) -> float:
+    """Roughly how many numbers a program computes in so many runs, what loops repeat included; infinite where badly
+    optimized code would be wrong.
+
+    Such code may compute the argument of a maximum twice, with other rounding: no entry then equals the maximum, and
+    the gradient is 0 / 0.
+    """
+    names: set[str] = set()
+    total = _numbers(jaxpr, names)
+    return math.inf if names & {"reduce_max", "reduce_min"} and "eq" in names else runs * total
+
+
+def _numbers(jaxpr: Any, names: set[str]) -> float:
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        names.add(eqn.primitive.name)
+        inner = sum(_numbers(sub, names) for sub in jaxprs_in_params(eqn.params))
+        own = sum(float(math.prod(v.aval.shape)) for v in eqn.outvars)
+        total += eqn.params.get("length", 1) * inner if inner else own
+    return total
+
+
+def step_options(work: float) -> dict[str, Any]:
+    """`compiler_options` of a program that runs many times: compiled well unless all its runs are little work."""
+    return compiler_options(0 if work <= SLOW_WORK else math.inf)
 
 
 def compiler_options(work: float = math.inf) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from autovi.initial import first_run
+from autovi.climbing import Asked, first_fit, why_steps
 from autovi.keys import as_key, seed_or_key
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
@@ -18,6 +18,7 @@ from autovi.result.axes import Axes, as_dicts
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
+from autovi.run.engine import Engine
 from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
 from autovi.run.reporting import Report, check_callback
@@ -116,32 +117,37 @@ def fit(
         if own_coords or own_dims:
             Axes(engine.full.traced, inputs, own_coords, own_dims).check()
 
-    def run(restart: int) -> Run:
+    def as_fit(engine: Engine, run: Run) -> Fit:
+        return Fit(
+            model=model,
+            guide=engine.guide,
+            engine=engine,
+            inputs=inputs,
+            state=run.state,
+            progress=run.progress,
+            rng_key=run.rng_key,
+            num_draws=num_draws,
+            seconds=clock,
+            options=options,
+            progress_bar=progress_bar,
+            coords=own_coords,
+            dims=own_dims,
+        )
+
+    asked = Asked(init, why_steps(options, num_steps, learning_rate, callback))
+
+    def run(restart: int) -> Fit:
         own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
         progress = Progress(num_steps, max_steps, rates, schedule)
-        return first_run(model, engine, inputs, init, own_key, progress, Watch(callback, progress_bar, clock))
+        watch = Watch(callback, progress_bar, clock)
+        return first_fit(model, engine, inputs, asked, own_key, progress, watch, as_fit)
 
-    best = _best_of(run, num_restarts)
-    return Fit(
-        model=model,
-        guide=engine.guide,
-        engine=engine,
-        inputs=inputs,
-        state=best.state,
-        progress=best.progress,
-        rng_key=best.rng_key,
-        num_draws=num_draws,
-        seconds=clock,
-        options=options,
-        progress_bar=progress_bar,
-        coords=own_coords,
-        dims=own_dims,
-    )
+    return _best_of(run, num_restarts)
 
 
-def _best_of(run: Callable[[int], Run], num_restarts: int) -> Run:
-    """The run with the lowest final loss that did not fail; it says so if Ctrl-C ended the restarts."""
-    runs: list[Run] = []
+def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:
+    """The fit with the lowest final loss that did not fail; it says so if Ctrl-C ended the restarts."""
+    runs: list[Fit] = []
     ended = ""
     for restart in range(num_restarts):
         try:

@@ -17,14 +17,11 @@ from autovi.model.inputs import Inputs
 from autovi.model.sites import Site
 from autovi.model.target import Given, Target
 from autovi.model.targets import as_target
-from autovi.process import computing
 from autovi.program.program import Program
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine
 from autovi.run.origin import NUM_STARTS, Origin
-from autovi.run.running import Run, Watch, before_the_first_step, ran, started
 from autovi.run.state import State
-from autovi.run.stopping import Progress
 
 OF_THE_PRIOR = {"prior": 1, "median": 15}  # draws of the prior for each starting point, which is their median
 
@@ -75,25 +72,6 @@ def initial(
     if not engine.program.own:
         raise ValueError(f"init: {init!r} starts autovi's own guide; a guide function starts where its params say")
     return Initial(_of_prior(OF_THE_PRIOR[init], engine, nodes, arrays, key))
-
-
-@computing()
-def first_run(
-    model: Callable,
-    engine: Engine,
-    inputs: Inputs,
-    init: Any,
-    rng_key: int | jax.Array,
-    progress: Progress,
-    watch: Watch,
-) -> Run:
-    """A whole run from where `init` says."""
-    with before_the_first_step():
-        arrays = jax.device_put(inputs.traced())
-        start = initial(init, model, engine, inputs, arrays, rng_key)
-        state, result_key = started(engine, inputs, arrays, rng_key, start.origin, watch)
-        state = start.applied(engine, state)
-    return Run(ran(engine, inputs, arrays, state, progress, watch), progress, result_key)
 
 
 def _nodes(
@@ -230,6 +208,8 @@ def _shared_sites(fit: Fit, engine: Engine, shared: Mapping[str, Any]) -> dict[s
 def _same_block(old: Program, new: Program, name: str) -> bool:
     theirs = {b.name: b for b in old.plan.blocks}.get(name)
     if theirs is None or theirs.distribution != new.plan.block(name).distribution or theirs.map:
+        return False
+    if any(s in old.traced.noncentred | new.traced.noncentred for s in theirs.sites):
         return False
     # The same numbers stand for the same values only where supports and shapes are the same.
     described = lambda site: (site.support, site.full(site.batch_shape), site.event_shape)  # noqa: E731

@@ -18,6 +18,7 @@ from autovi.model.inputs import Inputs, bind
 from autovi.model.places import cause_of
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.choices import Choice
+from autovi.plan.mapped import with_maps
 from autovi.plan.plan import Plan
 from autovi.preparation import Options, prepare
 from autovi.process import computing
@@ -108,6 +109,9 @@ def restored_fit(
         raise ValueError("optimizer: this fit had autovi's own; leave out optimizer=")
     _warn_of_precision(meta)
     engine, inputs = _prepared(model, arguments, options)
+    ladder = meta.get("ladder", {})
+    if ladder.get("maps"):
+        engine = engine.under(with_maps(engine.program.plan), replace(engine.optimizer, longest=ladder["longest"]))
     saved = _saved_plan(engine.program.plan, meta["plan"])
     _check_same(meta, saved, engine)
     like = jax.eval_shape(engine.initial_state, inputs.traced(), jax.random.key(0))
@@ -178,6 +182,7 @@ def _options(
         batch_size=meta["lengths"] or None,
         objective=_objective(meta["objective"], objective),
         allow_nan=meta.get("allow_nan", ()),
+        noncentred=tuple(meta.get("ladder", {}).get("noncentred", ())),
     )
 
 

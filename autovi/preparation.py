@@ -10,11 +10,13 @@ from typing import Any
 import optax
 
 from autovi.analysis.batches import check_rows_factor
+from autovi.analysis.centring import candidates
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic
-from autovi.analysis.structure import analyse_structure
+from autovi.analysis.structure import Structure, analyse_structure
+from autovi.ladder.rungs import why_not
 from autovi.model.callables import check_function
 from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
@@ -28,6 +30,8 @@ from autovi.model.target import Target
 from autovi.model.targets import trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
+from autovi.plan.mapped import mappable, with_reasons
+from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
 from autovi.process import computing
@@ -51,6 +55,7 @@ class Options:
     optimizer: optax.GradientTransformation | None = None
     objective: str | Objective = "elbo"
     allow_nan: Collection[str] = ()
+    noncentred: Collection[str] | None = None  # sites in partly non-centred coordinates; None: by rules
 
 
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
@@ -153,8 +158,28 @@ def _make(
                 f"where the model does not run (as an index, say, a value must be whole): {error}"
             ) from cause_of(error)
     optimizer = Optimizer(options.optimizer)
+    moves = (
+        {} if relaxed or traced.guide_sites is not None else _noncentred(traced, structure, chosen, options, objective)
+    )
+    if moves:
+        program, _ = trace_program(model, guide, inputs, lengths, noncentred=tuple(moves))
+        structure, chosen = analyse_structure(program), with_reasons(chosen, moves)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
+
+
+def _noncentred(
+    traced: Traced, structure: Structure, chosen: Plan, options: Options, objective: Objective
+) -> dict[str, str]:
+    """The sites that are put in partly non-centred coordinates, and why: those asked for, or, where the choice is
+    autovi's, those of joint blocks whose location or scale is unknown."""
+    found = candidates(traced, structure)
+    if options.noncentred is not None:
+        return {n: found[n].sentence for n in options.noncentred}
+    if options.guide != "auto" or why_not(traced, chosen, objective) is not None:
+        return {}
+    joint = {s for b in chosen.blocks if mappable(b) for s in b.sites}
+    return {n: m.sentence for n, m in found.items() if n in joint}
 
 
 def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:
@@ -165,6 +190,7 @@ def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:
         options.guide if isinstance(options.guide, str) else None,
         digest([_by_name(options.families), _by_name(options.estimators), options.objective]),
         options.num_particles,
+        options.noncentred,
         sorted_items(options.batch_size),
         None if options.optimizer is None else optimizer_fingerprint(options.optimizer),
         environment(),

@@ -7,7 +7,7 @@ bijection), "q:z" minus the guide's at z.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,16 +23,20 @@ from autovi.model.sites import Plate, Sites
 from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
 
+COORDINATES = ("location:", "spread:")  # outputs of the graph that a site's coordinates are made of
+
 
 @dataclass(frozen=True)
 class Structure:
     """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]`
-    names the operations on the way at which the term may be discontinuous in the node's value."""
+    names the operations on the way at which the term may be discontinuous in the node's value; `moved_by` has the nodes
+    on which the outputs "location:z" and "spread:z" depend."""
 
     downstream: Mapping[str, Mapping[str, Aligned]]
     jumps: Mapping[str, Mapping[str, frozenset[str]]]
     shapes: Mapping[str, tuple[int, ...]]
     plates: Mapping[str, tuple[Plate, ...]]
+    moved_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
@@ -57,7 +61,7 @@ def analyse_structure(traced: Traced) -> Structure:
     if guide_sites is not None:
         drawn = {n: s for n, s in guide_sites.latents.items() if s.distribution != "Delta"}
         nodes = {**{n: s for n, s in nodes.items() if n not in guide_sites.latents}, **drawn}
-    kinds = ("p:", "q:", "jacobian:", "part:")
+    kinds = ("p:", "q:", "jacobian:", "part:", *COORDINATES)
     found = analyse_graph(graph, [f"node:{n}" for n in nodes], [o for o in graph.outputs if o.startswith(kinds)])
     terms = [o for o in graph.outputs if o.startswith(("p:", "q:"))]
     shapes = {t: graph.shape(t) for t in terms}
@@ -66,6 +70,7 @@ def analyse_structure(traced: Traced) -> Structure:
         both = (found[t], found.get(t.replace("p:", "jacobian:", 1), {}) if t.startswith("p:") else {})
         for name in {**both[0], **both[1]}:
             direct[name.removeprefix("node:")][t] = joined(both[0].get(name), both[1].get(name))
+    moved_by = {o: tuple(n.removeprefix("node:") for n in found[o]) for o in found if o.startswith(COORDINATES)}
     jumps: dict[str, dict[str, frozenset[str]]] = {n: {} for n in nodes}
     for output, by_node in found.items():
         if output.startswith("part:"):
@@ -84,7 +89,7 @@ def analyse_structure(traced: Traced) -> Structure:
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
     downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in below.items()} for n, below in direct.items()}
-    return Structure(_closed(downstream), jumps, shapes, plates)
+    return Structure(_closed(downstream), jumps, shapes, plates, moved_by)
 
 
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:

@@ -56,6 +56,14 @@ def _by_table(formula: Callable[[Known], Density | None], fn: dist.Distribution,
     return jnp.asarray(fn.log_prob(jnp.asarray(value)))
 
 
+def read_through(density: Density, fn: dist.Distribution, value: ArrayLike) -> Array:
+    """`density` of what is inside the wrappers of `fn`: expanded, summed over events and masked as they say."""
+    name = type(fn).__name__
+    if name in _WRAPPERS and getattr(dist, name) is type(fn):
+        return _WRAPPERS[name](partial(read_through, density), fn, jnp.asarray(value))
+    return density(fn, jnp.asarray(value))
+
+
 def _moves(fn: dist.Distribution) -> bool:
     """Must values be checked against bounds that are not known before the program runs?"""
     return bool(fn._validate_args) and any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(fn.support))

@@ -8,10 +8,12 @@ from autovi.estimators.implicit import Implicit
 from autovi.estimators.marginalize import Marginalize
 from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
+from autovi.estimators.sticking import Sticking
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "explicit": Explicit,
     "implicit": Implicit,
+    "sticking": Sticking,
     "score": Score,
     "rsvi": RSVI,
     "g_rep": GRep,
@@ -29,6 +31,7 @@ __all__ = [
     "Marginalize",
     "RSVI",
     "Score",
+    "Sticking",
 ]
 
 

@@ -33,13 +33,15 @@ class Draw(NamedTuple):
 
     `aux` is the estimator's own (a twin, a relaxation): the engine hands it back and never looks at it. `intermediates`
     are what a flow's sampler leaves for its density, `log_noise` the log density of the noise `[*batch]`, of estimators
-    that are `corrected`.
+    that are `corrected`. `log_q` is the log density of the draw `[*batch]`, where the estimator has it with a gradient
+    of its own.
     """
 
     value: Any
     aux: Any = ()
     intermediates: Any = ()
     log_noise: Any = None
+    log_q: Any = None
 
 
 @jax.tree_util.register_dataclass
@@ -130,6 +132,7 @@ class Estimator(ABC):
     marginalizes: ClassVar[bool] = False
     corrected: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
+    held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
     own_sampler: ClassVar[bool] = False  # draws as the distribution itself does, gradient and all
     num_particles: ClassVar[int] = 4  # where the user does not say
 

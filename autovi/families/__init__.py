@@ -12,6 +12,8 @@ from autovi.families.gamma import Gamma
 from autovi.families.low_rank import LowRank
 from autovi.families.normal import Normal
 from autovi.families.poisson import Poisson
+from autovi.families.sinh_arcsinh import SinhArcsinh
+from autovi.families.structured import Structured
 from autovi.families.von_mises import VonMises
 
 FAMILIES: dict[str, type[Family]] = {
@@ -19,6 +21,8 @@ FAMILIES: dict[str, type[Family]] = {
     "full_rank": FullRank,
     "low_rank": LowRank,
     "conditional_normal": ConditionalNormal,
+    "sinh_arcsinh": SinhArcsinh,
+    "structured": Structured,
     "delta": Delta,
     "gamma": Gamma,
     "beta": Beta,
@@ -43,6 +47,8 @@ __all__ = [
     "LowRank",
     "Normal",
     "Poisson",
+    "SinhArcsinh",
+    "Structured",
     "VonMises",
 ]
 

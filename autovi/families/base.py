@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
+from autovi.distributions.layouts import Structure
+from autovi.distributions.pushforward import Pushforward, slope_by_inverse
 from autovi.model.sites import Site
 
 Params = dict[str, jax.Array]
+Levels = tuple[tuple[str, ...], ...]  # the sites of each set of plates, outer plates first
 
 INIT_SCALE = 0.1
 
@@ -25,6 +28,7 @@ class Layout:
     event_shape: tuple[int, ...]
     num_values: int | None = None  # of a finite support
     num_parents: int = 0  # numbers that a conditional family is given
+    structure: Structure | None = None  # which coordinates of a flat block belong to elements of plates
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Family(ABC):
     support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
     joint: ClassVar[bool] = False
     conditional: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False  # does it mean the same behind a map that mixes the coordinates of a block?
     estimators: ClassVar[tuple[str, ...]]  # those that are right for it, the default first
 
     @abstractmethod
@@ -63,9 +68,18 @@ class Family(ABC):
     def distribution(self, params: Params, event_ndim: int) -> Distribution:
         """The member of the family, with `event_ndim` event dimensions."""
 
+    def member(self, params: Params, layout: Layout) -> Distribution:
+        """The member of the family for a layout: `distribution`, unless it takes more of the layout to say."""
+        return self.distribution(params, len(layout.event_shape))
+
     def given(self, params: Params, parents: jax.Array) -> Params:
         """The parameters, for `distribution`, of a conditional family's member given its parents' values, a vector."""
         return params
+
+    def takes_apart(self, by_plates: Levels) -> tuple[Levels, tuple[int, ...]] | None:
+        """The sites of each level into which the family takes a flat block apart, whose sites in plates are
+        `by_plates`, and which of the levels are one element; None where all of a block has one distribution."""
+        return None
 
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array] | None:
         """The member as N(loc, scale scale') of the flattened value: `scale` a lower triangle, or a vector where the
@@ -76,6 +90,48 @@ class Family(ABC):
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
         """The parameters of the member that is this normal; None where the family does not hold it."""
         return None
+
+
+@dataclass(frozen=True)
+class NoiseFamily(Family):
+    """A family whose members are smooth bijections of standard normal noise, u = T(eps; params), eps ~ N(0, I).
+
+    `forward` and `inverse` are written for one vector; `distribution` batches them. Of a draw, log q comes from the
+    noise and the log determinant alone. Every parameter has the layout's batch shape in front.
+    """
+
+    distribution_name: ClassVar[str] = "MultivariateNormal"  # the noise's: a draw is an explicit function of it
+    unconstrained: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+    estimators: ClassVar[tuple[str, ...]] = ("sticking", "explicit", "score")
+
+    @abstractmethod
+    def forward(self, params: Params, noise: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+        """u = T(noise), both of length D, and log |det dT/dnoise|."""
+
+    @abstractmethod
+    def inverse(self, params: Params, value: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+        """The noise of a value, and log |det dT/dnoise| there."""
+
+    def slope(self, params: Params, noise: jax.Array, value: jax.Array, layout: Layout) -> jax.Array:
+        """The gradient of log q in u at a draw and its noise. By default that of the inverse; a family whose inverse is
+        dear may solve with the Jacobian of `forward` instead."""
+        return slope_by_inverse(self, params, value, layout)
+
+    def refuses(self, site: Site) -> str | None:
+        return continuous_with_bijection(site)
+
+    def init(self, start: jax.Array, layout: Layout) -> Params:
+        params = self.from_normal(start, jnp.full_like(start, INIT_SCALE), layout)
+        assert params is not None
+        return params
+
+    def member(self, params: Params, layout: Layout) -> Distribution:
+        return Pushforward(self, params, layout)
+
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
+        shape = jnp.shape(params["loc"])
+        return self.member(params, Layout(shape[:-1], shape[-1:]))
 
 
 def to_event(fn: Distribution, event_ndim: int) -> Distribution:

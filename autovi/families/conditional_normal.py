@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from numpyro.distributions import Distribution
 
+from autovi.distributions.noise import MultivariateNormalOfNoise
 from autovi.families.base import (
     INIT_SCALE,
     Family,
@@ -60,5 +61,5 @@ class ConditionalNormal(Family):
             "lower": params["lower"],
         }
 
-    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
-        return dist.MultivariateNormal(params["loc"], scale_tril=scale_tril(params), validate_args=False)
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
+        return MultivariateNormalOfNoise(params["loc"], scale_tril=scale_tril(params), validate_args=False)

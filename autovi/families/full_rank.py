@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from numpyro.distributions import Distribution
 
+from autovi.distributions.noise import MultivariateNormalOfNoise
 from autovi.families.base import (
     INIT_SCALE,
     Family,
@@ -37,7 +38,8 @@ class FullRank(Family):
     distribution_name: ClassVar[str] = "MultivariateNormal"
     unconstrained: ClassVar[bool] = True
     joint: ClassVar[bool] = True
-    estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")
+    rotates: ClassVar[bool] = True
+    estimators: ClassVar[tuple[str, ...]] = ("explicit", "sticking", "score")
 
     def refuses(self, site: Site) -> str | None:
         return continuous_with_bijection(site)
@@ -51,5 +53,5 @@ class FullRank(Family):
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params:
         return full_rank_params(loc, scale)
 
-    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
-        return dist.MultivariateNormal(params["loc"], scale_tril=scale_tril(params), validate_args=False)
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
+        return MultivariateNormalOfNoise(params["loc"], scale_tril=scale_tril(params), validate_args=False)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from numpyro.distributions import Distribution
 
+from autovi.distributions.noise import LowRankNormalOfNoise
 from autovi.families.base import INIT_SCALE, Family, Layout, Params, continuous_with_bijection
 from autovi.model.sites import Site
 
@@ -56,6 +57,6 @@ class LowRank(Family):
         covariance = factor @ factor.mT + variance[..., None] * jnp.eye(variance.shape[-1], dtype=variance.dtype)
         return params["loc"], jnp.linalg.cholesky(covariance)
 
-    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
         variance = jnp.exp(2 * params["log_scale"])
-        return dist.LowRankMultivariateNormal(params["loc"], params["factor"], variance, validate_args=False)
+        return LowRankNormalOfNoise(params["loc"], params["factor"], variance, validate_args=False)

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from numpyro.distributions import Distribution
 
+from autovi.distributions.noise import NormalOfNoise
 from autovi.families.base import INIT_SCALE, Family, Layout, Params, continuous_with_bijection, to_event
 from autovi.model.sites import Site
 
@@ -27,7 +28,7 @@ class Normal(Family):
     name: ClassVar[str] = "normal"
     distribution_name: ClassVar[str] = "Normal"
     unconstrained: ClassVar[bool] = True
-    estimators: ClassVar[tuple[str, ...]] = ("explicit", "score")
+    estimators: ClassVar[tuple[str, ...]] = ("explicit", "sticking", "score")
 
     def refuses(self, site: Site) -> str | None:
         return continuous_with_bijection(site)
@@ -44,6 +45,6 @@ class Normal(Family):
         shape = layout.batch_shape + layout.event_shape
         return {"loc": loc.reshape(shape), "log_scale": jnp.log(scale).reshape(shape)}
 
-    def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
-        fn = dist.Normal(params["loc"], jnp.exp(params["log_scale"]), validate_args=False)
+    def distribution(self, params: Params, event_ndim: int) -> Distribution:
+        fn = NormalOfNoise(params["loc"], jnp.exp(params["log_scale"]), validate_args=False)
         return to_event(fn, event_ndim)

@@ -1,1 +1,1 @@
-"""The start ladder: from a log density to a normal distribution that a fit starts from, or is done with."""
+"""The start ladder, from a plan to a q: mode, curvature, matching, and only then stochastic steps."""

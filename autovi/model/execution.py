@@ -10,12 +10,14 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from numpyro import handlers
+from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit
 from numpyro.primitives import CondIndepStackFrame, Messenger, prng_key
 
@@ -28,6 +30,7 @@ ONE_AT_A_TIME = threading.RLock()
 Lookup = Callable[[dict[str, Any]], Any]
 Indices = Callable[[str, int, int], Any]  # a plate's name, its length in the model, its size -> indices or None
 KINDS = ("sample", "param", "deterministic", "plate")
+_REVERSE = "_autovi_reverse"
 
 
 class SiteError(ValueError):
@@ -54,6 +57,7 @@ class Record:
     size: int | None = None  # full size, of plates only
     from_scan: bool = False
     place: Place | None = None  # the line of the user's that makes it
+    reverse: bool = False  # in a scan that runs backward: stacked in another order than it is executed
 
 
 class _Bind(Messenger):
@@ -72,7 +76,8 @@ class _Bind(Messenger):
             self._check_seen(msg)
         if kind == "control_flow":
             # Sites inside a scan are looked up there, one time step after the other.
-            msg["kwargs"]["substitute_stack"].append(("substitute", self._inside_scan))
+            inside = partial(self._inside_scan, _is_reverse(msg))
+            msg["kwargs"]["substitute_stack"].append(("substitute", inside))
         elif kind == "plate":
             size, asked = msg["args"]
             # A plate with fewer elements than are asked for of it is whole, in its own order.
@@ -127,10 +132,11 @@ class _Bind(Messenger):
                 )
             )
 
-    def _inside_scan(self, msg: dict[str, Any]) -> Any:
+    def _inside_scan(self, reverse: bool, msg: dict[str, Any]) -> Any:
         # numpyro's substitute asks about every site, also those that have their value.
         if msg["type"] != "sample" or msg["is_observed"]:
             return None
+        msg["infer"][_REVERSE] = reverse  # NumPyro keeps of a site in a scan what is in there
         if msg["value"] is not None:
             self.given.add(msg["name"])
             return None
@@ -158,7 +164,18 @@ class _Bind(Messenger):
             size=size,
             from_scan=bool(msg.get("_control_flow_done", False)),
             place=place,
+            reverse=is_reverse(msg),
         )
+
+
+def is_reverse(msg: Mapping[str, Any]) -> bool:
+    """Is the site in a scan that runs backward?"""
+    return bool((msg.get("infer") or {}).get(_REVERSE, False))
+
+
+def _is_reverse(msg: Mapping[str, Any]) -> bool:
+    """Does a control flow of NumPyro's, a scan or a cond, run backward?"""
+    return msg["fn"] is scan_wrapper and bool(msg["args"][4])
 
 
 def _check_again(record: Record, kind: str, size: int | None, place: Place | None) -> None:

@@ -42,7 +42,10 @@ class LogDensity(OfParameters):
         lengths: Mapping[str, int],
         relaxed: Collection[str] = (),
         check_guide: Callable[[Sites], Any] = unchecked,
+        noncentred: Collection[str] = (),
     ) -> tuple[Traced, Inputs]:
+        if noncentred:
+            raise ValueError("noncentred: a LogDensity does not say of its sites how they are distributed")
         if guide is not None:
             raise ValueError("guide: a guide function needs a NumPyro model; a LogDensity takes the name of a guide")
         shapes, made = self._leaves()

@@ -41,7 +41,10 @@ class Loss(OfParameters):
         lengths: Mapping[str, int],
         relaxed: Collection[str] = (),
         check_guide: Callable[[Sites], Any] = unchecked,
+        noncentred: Collection[str] = (),
     ) -> tuple[Traced, Inputs]:
+        if noncentred:
+            raise ValueError("noncentred: a Loss does not say of its sites how they are distributed")
         tracing = NumPyroTracing(self.function, self.function, dict(lengths), frozenset(relaxed), check_guide)
         tracing.of_run = lambda tracing: _LossRun(tracing, self.template)
         return tracing.checked_run(inputs), inputs

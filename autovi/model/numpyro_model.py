@@ -36,8 +36,9 @@ class NumPyroModel(Target):
         lengths: Mapping[str, int],
         relaxed: Collection[str] = (),
         check_guide: Callable[[Sites], Any] = unchecked,
+        noncentred: Collection[str] = (),
     ) -> tuple[Traced, Inputs]:
-        return trace_numpyro(self.function, guide, inputs, lengths, relaxed, check_guide)
+        return trace_numpyro(self.function, guide, inputs, lengths, relaxed, check_guide, noncentred)
 
     def prior(
         self,

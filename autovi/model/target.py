@@ -47,6 +47,7 @@ class Target(ABC):
         lengths: Mapping[str, int],
         relaxed: Collection[str] = (),
         check_guide: Callable[[Sites], Any] = unchecked,
+        noncentred: Collection[str] = (),
     ) -> tuple[Traced, Inputs]:
         """Sites and graph, and the inputs as the program must take them: see `trace_program`."""
 

@@ -25,19 +25,21 @@ def trace_program(
     lengths: Mapping[str, int] | None = None,
     relaxed: Collection[str] = (),
     check_guide: Callable[[Sites], Any] = unchecked,
+    noncentred: Collection[str] = (),
 ) -> tuple[Traced, Inputs]:
     """Model and guide function as one graph, and the inputs as the program must take them.
 
     Both are run once on abstract values. Where they need their data's values (to count groups, say) the data become
     constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
     `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
+    `noncentred` sites, of a model without a guide function, are in the coordinates of `distributions/coordinates.py`.
 
     Raises:
         ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
     """
 
     def run(taken: Inputs) -> tuple[Traced, Inputs]:
-        return as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide)
+        return as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide, noncentred)
 
     if inputs.opened is None:
         return run(inputs)

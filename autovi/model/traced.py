@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from autovi.distributions.coordinates import Coordinates
 from autovi.distributions.registry import Made
 from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives
 from autovi.model.graph import Graph
@@ -35,16 +36,17 @@ class Traced:
     """Sites of model and guide function, and their graph.
 
     Inputs of the graph: the data by path, `KEY`, "node:z" for the value of every node (unconstrained for continuous
-    sites of a model without a guide function), "plate:N" for the indices of subsampled plates, "param:w..." for the
-    leaves of parameter sites.
+    sites of a model without a guide function), "centring:z" and "unit:z" for how centred a `noncentred` site is,
+    "plate:N" for the indices of subsampled plates, "param:w..." for the leaves of parameter sites.
 
     Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the
-    change of variables adds to p:z; "value:z", "likelihood:y", "inside:y", "init:w...", "observed:y"; "mask:z" and
-    "prior:z" of masked sites, the latter a draw without the mask; "distribution:z:i", the leaves of a node's
-    distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what a term may jump
-    through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart: it is drawn
-    from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its density,
-    "density:z" that of the node's value.
+    change of variables adds to p:z; "standard:z", which is p:z from the node of a `noncentred` site; "location:z" and
+    "spread:z", the parameters of a site's `coordinates`; "value:z", "likelihood:y", "inside:y", "init:w...",
+    "observed:y"; "mask:z" and "prior:z" of masked sites, the latter a draw without the mask; "distribution:z:i", the
+    leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
+    a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
+    it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its
+    density, "density:z" that of the node's value.
     """
 
     sites: Sites
@@ -59,6 +61,9 @@ class Traced:
     classes: tuple[Any, ...] = ()  # distributions of the user's own
     entropy: bool = True  # -log q of the nodes is part of the cost
     places: Mapping[str, Place] = field(default_factory=dict)  # the line of the user's that makes each site
+    noncentred: frozenset[str] = frozenset()  # sites whose nodes are in partly non-centred coordinates
+    # Site that could be in such -> its coordinates, the names of outputs in the place of arrays.
+    coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -103,8 +108,21 @@ class Traced:
         others = {i: x for i, x in enumerate(shapes) if i not in moved}
         return jax.make_jaxpr(jax.grad(total if order == 1 else slope))([shapes[i] for i in moved], others)
 
+    def centrings(self, given: Mapping[str, Any]) -> dict[Any, jax.Array]:
+        """The values of the inputs "centring:z" and "unit:z", from those `given` by these names, else 1: then nodes are
+        unconstrained values."""
+        inputs = {n: self.graph.inputs[n] for site in sorted(self.noncentred) for n in centring_inputs(site)}
+        shaped = lambda v, x: jnp.broadcast_to(jnp.asarray(x, v.aval.dtype), v.aval.shape)  # noqa: E731
+        return {v: shaped(v, given.get(name, 1.0)) for name, v in inputs.items()}
+
 
 KEY = "1"  # the second argument of the traced function
+
+
+def centring_inputs(site: str) -> tuple[str, str]:
+    """The names of the inputs that say how centred a site is, in the order of `Centring`, of the shape of its node. The
+    constants of a state have them by the same names."""
+    return f"centring:{site}", f"unit:{site}"
 
 
 def data_input(path: str) -> str:

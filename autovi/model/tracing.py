@@ -10,23 +10,27 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Delta, Distribution, TransformedDistribution, constraints
-from numpyro.distributions.transforms import IdentityTransform
+from numpyro.distributions import Delta, Distribution, constraints
+from numpyro.distributions.transforms import Transform
 
 from autovi.distributions import registry
+from autovi.distributions.coordinates import Centring, Coordinates
 from autovi.distributions.densities import log_density, relaxed_log_density, unvalidated
+from autovi.distributions.location_scale import coordinates_of
 from autovi.distributions.supports import bijection_to
 from autovi.model.agreement import check_site
+from autovi.model.centring import NodeOf, check_noncentred, coordinates_at, named, part_outputs
 from autovi.model.complaints import Circumstances, complain
 from autovi.model.concrete import is_concrete_error
-from autovi.model.execution import Record, SiteError, execute, mask_of, plate_scale, site_key, unmasked
+from autovi.model.execution import Record, SiteError, execute, is_reverse, mask_of, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs, lengths_said
 from autovi.model.masked import masked_outputs
 from autovi.model.places import Place, with_places
-from autovi.model.sites import Site, Sites, describe, feasible, sum_rightmost
-from autovi.model.traced import Param, Traced, weighted
+from autovi.model.sealed import is_sealed, log_prob_apart
+from autovi.model.sites import Site, Sites, describe, feasible
+from autovi.model.traced import Param, Traced, centring_inputs, weighted
 
 
 def trace_numpyro(
@@ -36,9 +40,10 @@ def trace_numpyro(
     lengths: Mapping[str, int],
     relaxed: Collection[str],
     check_guide: Callable[[Sites], Any],
+    noncentred: Collection[str] = (),
 ) -> tuple[Traced, Inputs]:
     """`trace_program` of NumPyro functions."""
-    tracing = NumPyroTracing(model, guide, dict(lengths), frozenset(relaxed), check_guide)
+    tracing = NumPyroTracing(model, guide, dict(lengths), frozenset(relaxed), check_guide, frozenset(noncentred))
     try:
         return tracing.run(inputs), inputs
     except Exception as error:
@@ -61,6 +66,7 @@ class NumPyroTracing:
     lengths: dict[str, int]
     relaxed: frozenset[str]
     check_guide: Callable[[Sites], Any]
+    noncentred: frozenset[str] = frozenset()
     stacked: dict[str, Site] = field(default_factory=dict)
     of_run: Callable[[NumPyroTracing], NumPyroRun] = field(default_factory=lambda: NumPyroRun)
     late: dict[str, Any] = field(default_factory=dict)  # shapes of parameters that are asked for before they are made
@@ -95,7 +101,8 @@ class NumPyroTracing:
         declared = {**run.sites.params, **(run.guide_sites.params if run.guide_sites is not None else {})}
         params = {n: Param(leaves, made, declared.get(n, constraints.real)) for n, (leaves, made) in run.made.items()}
         parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.distributions, run.sealed, params)
-        return Traced(*parts, self.relaxed, tuple(run.classes), run.entropy, run.places)
+        whole = (self.relaxed, tuple(run.classes), run.entropy, run.places, self.noncentred, run.coordinates)
+        return Traced(*parts, *whole)
 
     def checked_run(self, inputs: Inputs) -> Traced:
         """`run`, whose exceptions say what to do."""
@@ -132,12 +139,15 @@ class NumPyroRun:
         self.classes: list[Any] = []
         self.guide_sites: Sites | None = None
         self.places: dict[str, Place] = {}
+        self.centrings: dict[str, Centring] = {}
+        self.coordinates: dict[str, Coordinates] = {}
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
         args, kwargs = arguments
         for name, site in self.tracing.stacked.items():
             shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
             self._node(name, shape, site.discrete)
+            self._centring(name)
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
             self.tracing.running = "guide"
@@ -150,6 +160,7 @@ class NumPyroRun:
         for r in samples:
             check_site(r)
         self.sites = describe(records)
+        check_noncentred(self.tracing.noncentred, self.sites, self.tracing.guide)
         self.places = {n: r.place for n, r in records.items() if r.place is not None}
         sizes = {p.name: p.size for p in self.sites.plates.values()}
         self.scales = {r.name: plate_scale(r.frames, sizes) for r in samples if not r.observed}
@@ -191,10 +202,19 @@ class NumPyroRun:
             self.nodes[name] = placeholder(f"node:{name}", shape, jnp.result_type(int if whole else float))
         return self.nodes[name]
 
-    def _at_step(self, msg: dict[str, Any]) -> jax.Array | None:
-        """Inside a scan: this step's part of the node, None while its whole shape is not known."""
-        index = msg["infer"].get("_scan_current_index")
-        return None if msg["name"] not in self.tracing.stacked else self.nodes[msg["name"]][index]
+    def _centring(self, name: str) -> Centring | None:
+        """How centred a site is, in the shape of its node; None of one that has the coordinates of its own."""
+        if name not in self.tracing.noncentred:
+            return None
+        if name not in self.centrings:
+            node, names = self.nodes[name], centring_inputs(name)
+            self.centrings[name] = Centring(*(placeholder(n, node.shape, node.dtype) for n in names))
+        return self.centrings[name]
+
+    def _unconstrained(self, msg: dict[str, Any], node: jax.Array, centring: Centring | None) -> jax.Array:
+        """The unconstrained value that a node stands for."""
+        coordinates = None if centring is None or is_reverse(msg) else coordinates_of(msg["fn"])
+        return node if coordinates is None or centring is None else coordinates.value(node, centring)
 
     def _guide_latent(self, msg: dict[str, Any]) -> Any:
         self.tracing.seen.append(msg["name"])
@@ -216,13 +236,14 @@ class NumPyroRun:
         transform = None if discrete else bijection_to(fn.support)
         if not unconstrained:
             transform = None
-        if msg["infer"].get("_scan_current_index") is not None:
-            node = self._at_step(msg)
-            if node is None:
-                return feasible(msg)
-        else:
-            node = self._node(msg["name"], shape if transform is None else transform.inverse_shape(shape), discrete)
-        return node if transform is None else transform(node)
+        index, name = msg["infer"].get("_scan_current_index"), msg["name"]
+        if index is not None and name not in self.tracing.stacked:
+            return feasible(msg)  # its whole shape is not known yet
+        node = self._node(name, shape if transform is None else transform.inverse_shape(shape), discrete)
+        centring = None if transform is None else self._centring(name)
+        if index is not None:
+            node, centring = jax.tree.map(lambda whole: whole[index], (node, centring))
+        return node if transform is None else transform(self._unconstrained(msg, node, centring))
 
     def _indices(self, name: str, length: int, size: int) -> Any:
         asked = self.tracing.lengths.get(name)
@@ -271,7 +292,7 @@ class NumPyroRun:
             density = base.log_density * jnp.ones(fn.batch_shape)
             return {f"q:{name}": weighted(-density, scale, mask)}
         leaves, made = registry.taken_apart(fn)
-        if _is_sealed(fn, r.value):
+        if is_sealed(fn, r.value):
             key = placeholder(f"noise:{name}", (), key_type)
             value, intermediates = fn(rng_key=key, sample_intermediates=True)
             parts, self.sealed[name] = jax.tree.flatten((value, intermediates))
@@ -280,7 +301,7 @@ class NumPyroRun:
             out |= {f"drawn:{name}": fn.log_prob(value, intermediates), f"density:{name}": density}
         else:
             self.distributions[name] = made
-            density = _log_prob(name, made.of(leaves), r.value)
+            density = log_prob_apart(name, made.of(leaves), r.value)
             out = {f"distribution:{name}:{i}": _array(x) for i, x in enumerate(leaves)}
         out[f"q:{name}"] = weighted(-density, scale, mask)
         out[f"scale:{name}"] = _array(scale)
@@ -307,12 +328,22 @@ class NumPyroRun:
             out[f"observed:{name}"] = jnp.broadcast_to(_array(r.value), site.shape)
         unconstrained = self.tracing.guide is None and not site.observed and not site.discrete
         transform = bijection_to(r.fn.support) if unconstrained else None
-        if transform is not None and not isinstance(transform, IdentityTransform) and name in self.nodes:
-            log_det = transform.log_abs_det_jacobian(self.nodes[name], r.value)
-            # The Jacobian belongs to q's change of variables: handlers.scale does not scale it.
-            log_det = sum_rightmost(log_det, len(site.batch_shape))
-            out[f"jacobian:{name}"] = weighted(log_det, self.scales[name], None)
+        if transform is not None:
+            out |= self._change_of_variables(r, transform)
         return out | self._parts(f"p:{name}", r, density)
+
+    def _change_of_variables(self, r: Record, transform: Transform) -> dict[str, Any]:
+        """From a node to its site's value: the Jacobian, and what else depends on the node's coordinates."""
+        name = r.name
+        coordinates = coordinates_at(r, name in self.tracing.noncentred)
+        out = part_outputs(name, coordinates)
+        if coordinates is not None:
+            self.coordinates[name] = named(name, coordinates)
+        if name in self.nodes:
+            ndim = len(self.sites.samples[name].batch_shape)
+            made = NodeOf(r, transform, coordinates, self.nodes[name], self._centring(name), ndim)
+            out |= made.outputs(self.scales[name])
+        return out
 
     def _own_draws(self, records: Mapping[str, Record], rng_key: jax.Array) -> dict[str, Any]:
         """Draws of the classes of the user's own, whose sampler says more than their density: for the fingerprint."""
@@ -353,23 +384,3 @@ def _inside(record: Record) -> jax.Array:
     assert record.fn is not None
     mask, inside = mask_of(record.fn), record.fn.support(_array(record.value))
     return jnp.all(inside if mask is None else inside | ~jnp.asarray(mask))
-
-
-def _is_sealed(fn: Distribution, value: jax.Array) -> bool:
-    """Does a distribution hold traced values besides those that JAX finds in it, as in a function?"""
-    if not isinstance(registry.strip(fn), TransformedDistribution):
-        return False
-    leaves, made = jax.tree.flatten(fn)
-    closed = jax.make_jaxpr(lambda leaves, value: jax.tree.unflatten(made, leaves).log_prob(value))(leaves, value)
-    return any(isinstance(constant, jax.core.Tracer) for constant in closed.consts)
-
-
-def _log_prob(name: str, fn: Distribution, value: jax.Array) -> jax.Array:
-    """The density of a distribution taken apart and put together again, as the program will have it."""
-    try:
-        return fn.log_prob(value)
-    except AttributeError as error:
-        raise SiteError(
-            f"site {name!r}: {type(fn).__name__} loses the attribute {error.name!r} when JAX takes it apart; name its "
-            "array attributes in `pytree_data_fields` and the others in `pytree_aux_fields` of the class"
-        ) from error

@@ -44,6 +44,8 @@ class Iwae(Objective):
     def refuses(self, estimator: Estimator) -> str | None:
         if estimator.integrates and not estimator.marginalizes:
             return "the expectation of a weighted mean over one site's values is not the mean of its terms"
+        if estimator.held:
+            return "the part of the gradient that it leaves out has mean zero, but not weighted by the particles"
         if estimator.corrected:
             return "its correction needs a cost of the site's own, which a weighted mean of particles does not give"
         if estimator.has_surrogate and estimator.local_costs:

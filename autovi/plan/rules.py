@@ -287,6 +287,8 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
         return f"the score function with a leave-one-out baseline{f', since {because}' if because else ''}"
     if name == "implicit":
         return "implicit reparameterization, since the cost is smooth in it"
+    if name == "sticking":
+        return "explicit reparameterization without the score of q, since the cost is smooth in it"
     return "explicit reparameterization, since the cost is smooth in it"
 
 
@@ -315,7 +317,7 @@ def _choice(site: Site, row: Row, block: str, parents: tuple[str, ...]) -> Choic
 def _particles(blocks: tuple[Block, ...], asked: int | None, objective: Objective) -> int:
     needed = max([b.estimator.min_particles for b in blocks], default=1)
     if asked is None:
-        wished = [b.estimator.num_particles for b in blocks if b.estimator.has_surrogate]
+        wished = [b.estimator.num_particles for b in blocks]
         return max([Estimator.num_particles, needed, objective.min_particles, *wished])
     if asked < needed:
         who = next(b for b in blocks if b.estimator.min_particles == needed)

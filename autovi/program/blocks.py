@@ -13,9 +13,11 @@ import numpy as np
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
-from autovi.families.base import Family, Layout
+from autovi.distributions.layouts import Structure
+from autovi.families.base import Family, Layout, Params
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
+from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.nodes import Conditional
 from autovi.program.rows import gather
 
@@ -32,7 +34,7 @@ class BlockGuide:
     @property
     def size(self) -> int:
         """How many unconstrained numbers a starting point has."""
-        return sum(self._start_size(b) for b in self.plan.blocks)
+        return sum(self.start_size(b) for b in self.plan.blocks)
 
     def init(self, start: jax.Array) -> dict[str, Any]:
         """Parameters around one starting point: `start` holds every unconstrained value of the blocks, in order."""
@@ -54,7 +56,7 @@ class BlockGuide:
 
     def start_values(self, start: jax.Array, indices: Mapping[str, Any]) -> dict[str, jax.Array]:
         """The value of every continuous block at a starting point, to force it to."""
-        continuous = [(b, x) for b, x in self._starts(start) if self._start_size(b)]
+        continuous = [(b, x) for b, x in self._starts(start) if self.start_size(b)]
         return {b.name: self.gather(b, x, indices) for b, x in continuous}
 
     def layout(self, block: Block) -> Layout:
@@ -62,7 +64,8 @@ class BlockGuide:
         site = self.sites.samples[block.sites[0]]
         parents = sum(self.layout(self.plan.block(p)).event_shape[0] for p in block.parents)
         if block.flat:
-            return Layout((), (sum(self.sites.samples[s].size for s in block.sites),), num_parents=parents)
+            structure = self._structure(block)
+            return Layout((), (sum(self.site_size(s) for s in block.sites),), num_parents=parents, structure=structure)
         if block.by_element:
             batch_shape = site.full(site.batch_shape)
             size = sum(self.site_size(s) for s in block.sites) // max(1, prod(batch_shape))
@@ -73,6 +76,25 @@ class BlockGuide:
         num_values = None if site.values is None else len(site.values)
         return Layout(site.full(site.batch_shape), site.event_shape, num_values)
 
+    def identity(self, block: Block) -> dict[str, jax.Array]:
+        """The map before a block that changes nothing."""
+        size = self.start_size(block)
+        one = jnp.eye(size) if family_of(block).rotates else jnp.ones(size)
+        return {"loc": jnp.zeros(size), "scale_tril": one}
+
+    def shown(self, block: Block, params: Params, constants: Mapping[str, jax.Array] | None) -> dict[str, Any]:
+        """A block's parameters for a user: those of a normal with its map in them, of others with the map beside."""
+        if not block.map or constants is None:
+            return params
+        family = family_of(block)
+        normal = family.as_normal(params)
+        whole = None if normal is None else family.from_normal(*after_map(*normal, constants), self.layout(block))
+        return {**params, **{f"map.{n}": x for n, x in constants.items()}} if whole is None else whole
+
+    def _structure(self, block: Block) -> Structure | None:
+        apart = family_of(block).takes_apart(plate_levels(self.sites, block.sites))
+        return None if apart is None else structure_of(self.sites, block.sites, *apart)
+
     def gather(self, block: Block, leaves: Any, indices: Mapping[str, Any]) -> Any:
         """The rows of a block's parameters that belong to the elements of this step's plates."""
         if block.flat:
@@ -82,7 +104,7 @@ class BlockGuide:
     def _starts(self, start: jax.Array) -> Iterator[tuple[Block, jax.Array]]:
         offset = 0
         for block in self.plan.blocks:
-            size = self._start_size(block)
+            size = self.start_size(block)
             yield block, self._start(block, start[offset : offset + size])
             offset += size
 
@@ -91,7 +113,8 @@ class BlockGuide:
         site = self.sites.samples[name]
         return prod(site.full(site.unconstrained_shape or ()))
 
-    def _start_size(self, block: Block) -> int:
+    def start_size(self, block: Block) -> int:
+        """How many unconstrained numbers a block has in a starting point."""
         sites = [self.sites.samples[s] for s in block.sites]
         return sum(prod(s.full(s.unconstrained_shape)) for s in sites if s.unconstrained_shape is not None)
 
@@ -112,9 +135,8 @@ class BlockGuide:
         are wanted."""
         distributions: dict[str, Distribution | Conditional] = {}
         for block in self.plan.blocks:
-            event_ndim = len(self.layout(block).event_shape)
             fixed = constants[block.name] if block.map else None
-            q = Conditional(params[block.name], fixed, family_of(block), event_ndim)
+            q = Conditional(params[block.name], fixed, family_of(block), self.layout(block))
             distributions[block.name] = q if block.parents else q.given()
         return distributions
 
@@ -141,6 +163,15 @@ class BlockGuide:
         # One split: the derivative of as many slices would be as many padded vectors to add up.
         parts = jax.lax.split(drawn, sizes, axis=drawn.ndim - 1)
         return {s.name: part.reshape(s.unconstrained_shape) for s, part in zip(sites, parts, strict=True)}
+
+
+def after_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The normal N(loc, scale scale') behind a block's fixed map, which is a lower triangle, or a vector where it
+    scales each coordinate alone."""
+    shift, factor = constants["loc"], constants["scale_tril"]
+    if factor.ndim == 1:
+        return shift + factor * loc, factor * scale if scale.ndim == 1 else factor[:, None] * scale
+    return shift + factor @ loc, factor @ (jnp.diag(scale) if scale.ndim == 1 else scale)
 
 
 def family_of(block: Block) -> Family:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-from numpyro.distributions import Distribution, TransformedDistribution
-from numpyro.distributions.transforms import LowerCholeskyAffine
+from numpyro.distributions import Distribution
 
 from autovi.distributions.densities import log_density, relaxed_log_density
+from autovi.distributions.noise import Mapped
 from autovi.estimators.base import Draw
-from autovi.families.base import Family
+from autovi.families.base import Family, Layout
 
 
 class Node(NamedTuple):
@@ -33,13 +33,13 @@ class Conditional:
     params: Any
     constants: Any  # of a fixed map before the block: None without one
     family: Family = field(metadata={"static": True})
-    event_ndim: int = field(metadata={"static": True})
+    layout: Layout = field(metadata={"static": True})
 
     def given(self, parents: jax.Array | None = None) -> Distribution:
         """The distribution given a vector of the parents' values; None where the block has no parents."""
         params = self.params if parents is None else self.family.given(self.params, parents)
-        q = self.family.distribution(params, self.event_ndim)
-        return q if self.constants is None else TransformedDistribution(q, [LowerCholeskyAffine(**self.constants)])
+        q = self.family.member(params, self.layout)
+        return q if self.constants is None else Mapped(q, **self.constants)
 
 
 @contextmanager
@@ -54,7 +54,9 @@ def naming(name: str) -> Iterator[None]:
 
 
 def log_q_of(q: Distribution, draw: Draw, relaxed: bool = False) -> jax.Array:
-    """log q of a draw, by the sampler's intermediates where it left some."""
+    """log q of a draw, as the estimator has it, or by the sampler's intermediates where it left some."""
+    if draw.log_q is not None:
+        return draw.log_q
     if jax.tree.leaves(draw.intermediates):
         return q.log_prob(draw.value, draw.intermediates)
     return density_at(q, draw.value, relaxed)

@@ -20,7 +20,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.analysis.counted import counted, counts_of
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
-from autovi.model.traced import KEY, data_input
+from autovi.model.traced import KEY, centring_inputs, data_input
 from autovi.plan.plan import Block
 from autovi.program.nodes import Node
 from autovi.program.rows import gather, gather_rows
@@ -85,7 +85,13 @@ class Program(Wiring):
             n: gather(self.node_site(n), leaves, indices) if n in self.tables else leaves
             for n, leaves in params["guide"].items()
         }
-        return {**params, "guide": guide}
+        return {**params, "guide": guide, "constants": self.seen_constants(params.get("constants", {}), indices)}
+
+    def seen_constants(self, constants: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
+        """The constants as a step sees them: how centred the sites of its elements are."""
+        centrings = {c: n for n in self.traced.noncentred for c in centring_inputs(n) if c in constants}
+        rows = {c: gather(self.sites.samples[n], constants[c], indices) for c, n in centrings.items()}
+        return {**constants, **rows}
 
     def seen_estimators(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
         """The estimators' own parameters, or their optimizers' states, as a step sees them: of `Rows` those of its
@@ -103,10 +109,26 @@ class Program(Wiring):
         """Parameter sites on their own scale."""
         return {n: jax.tree.map(biject_to(self.traced.params[n].constraint), v) for n, v in params["param"].items()}
 
+    def constants(self) -> dict[str, jax.Array | dict[str, jax.Array]]:
+        """Constants that change nothing: the identity before blocks that have a map, sites in their own coordinates."""
+        found: dict[str, Any] = {b.name: self.blocks.identity(b) for b in self.plan.blocks if b.map}
+        inputs = self.traced.graph.inputs
+        return found | {
+            c: jnp.ones(self.sites.samples[n].full(inputs[c].aval.shape), inputs[c].aval.dtype)
+            for n in sorted(self.traced.noncentred)
+            for c in centring_inputs(n)
+        }
+
     def named(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters as a user sees them: "block.parameter" for the engine's families, those of parameter sites by
-        name, constrained."""
-        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in params["guide"].items() for k, v in leaves.items()}
+        name, constrained. Of a normal behind a fixed map, those of the normal before it; of other families the map is
+        shown beside them, as "block.map.loc" and "block.map.scale_tril"."""
+        constants = params.get("constants", {})
+        shown = {
+            b: self.blocks.shown(self.plan.block(b), leaves, constants.get(b)) if self.own else leaves
+            for b, leaves in params["guide"].items()
+        }
+        flat = {f"{b}.{k}": np.asarray(v) for b, leaves in shown.items() for k, v in leaves.items()}
         return {**flat, **jax.tree.map(np.asarray, self.constrained(params))}
 
     def shared(
@@ -114,16 +136,22 @@ class Program(Wiring):
     ) -> Shared:
         """What all particles have in common, on the way to the `wanted` outputs."""
         graph = self.traced.graph
-        values = _data(graph, arrays)
-        values |= {graph.inputs[f"plate:{n}"]: i for n, i in indices.items() if f"plate:{n}" in graph.inputs}
-        for name, tree in self.constrained(params).items():
-            variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
-            values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
+        values = self.known(params, arrays, indices)
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
         values |= counted(self.traced, self.varying, values)
         values |= {counts_of(n): jnp.zeros(self.sites.samples[n].batch_shape, bool) for n in self.plan.ancestral}
         distributions = self.blocks.distributions(params["guide"], params.get("constants", {})) if self.own else {}
         return Shared(values, distributions)
+
+    def known(self, params: Mapping[str, Any], arrays: Mapping[str, Any], indices: Mapping[str, Any]) -> Values:
+        """The values of the graph's inputs that are no draws."""
+        graph = self.traced.graph
+        values = _data(graph, arrays) | self.traced.centrings(params.get("constants", {}))
+        values |= {graph.inputs[f"plate:{n}"]: i for n, i in indices.items() if f"plate:{n}" in graph.inputs}
+        for name, tree in self.constrained(params).items():
+            variables = [graph.inputs[n] for n in self.traced.params[name].leaves]
+            values |= dict(zip(variables, jax.tree.leaves(tree), strict=True))
+        return values
 
     def particle(
         self, shared: Shared, rng_key: jax.Array, noise: Mapping[str, Any], forced: Mapping[str, Any] | None = None

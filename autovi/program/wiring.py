@@ -230,8 +230,10 @@ class Wiring:
         kind, name = term.split(":", 1)
         there = self.traced.graph.outputs
         if kind == "p":
-            jacobian = f"jacobian:{name}"
-            return [term, jacobian] if name in self.unconstrained and jacobian in there else [term]
+            if name not in self.unconstrained:  # its value is set, and not its node
+                return [term]
+            standard, jacobian = f"standard:{name}", f"jacobian:{name}"
+            return [standard if standard in there else term, *([jacobian] if jacobian in there else [])]
         if name not in self.order:
             return [term]  # a Delta of a guide function
         return [o for o in (f"scale:{name}", f"weight:{name}") if o in there]

@@ -213,8 +213,8 @@ class World:
     def _term(self, term: str, out: Mapping[str, jax.Array]) -> jax.Array:
         kind, name = term.split(":", 1)
         if kind == "p":
-            jacobian = out.get(f"jacobian:{name}")
-            return out[term] if jacobian is None else out[term] + weighted(jacobian, 1.0, self.counts(name))
+            density, *jacobian = (out[o] for o in self.program.outputs_of(term))
+            return density if not jacobian else density + weighted(jacobian[0], 1.0, self.counts(name))
         if name not in self.nodes:
             return out[term]
         log_q = self.nodes[name].log_q

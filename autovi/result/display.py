@@ -10,16 +10,16 @@ from autovi.numbers import how_many, number, with_error
 from autovi.plan.display import INDENT, LEFT, plan_html, plan_text, terminal_width, wrapped
 from autovi.result.graph import model_graph
 from autovi.result.posterior import Posterior
+from autovi.run.weights import EQUAL, TIED
 
 # What k-hat is at most -> what it is read as.
 VERDICTS = {
-    -inf: "q is the posterior, to rounding",
     0.5: "q is close",
     0.7: "usable; importance weighting corrects it",
     1.0: "do not trust intervals and tails",
     inf: "q misses a part of the posterior, or has not converged",
 }
-TOO_FEW = "fewer than 30 draws"
+NOT_ESTIMATED = "no tail to fit"
 
 
 def verdict(khat: float) -> str:
@@ -28,7 +28,7 @@ def verdict(khat: float) -> str:
     >>> verdict(0.6)
     'usable; importance weighting corrects it'
     """
-    return TOO_FEW if isnan(khat) else next(said for most, said in VERDICTS.items() if khat <= most)
+    return NOT_ESTIMATED if isnan(khat) else next(said for most, said in VERDICTS.items() if khat <= most)
 
 
 def fit_text(fit: Posterior, width: int | None = None) -> str:
@@ -74,9 +74,10 @@ def _elbo(fit: Posterior) -> str:
 
 
 def _khat(fit: Posterior) -> str:
-    if not fit.evidence.num_weighed:
-        return "not estimated: to weigh draws would take minutes"
-    if fit.khat == -inf and fit.plan.coupled:
+    why = fit.evidence.khat_why
+    if why in (EQUAL, TIED) and fit.plan.coupled:
         # Discrete draws tie, also where q is far off.
-        return f"{number(fit.khat)} (equal weights, which says nothing here: discrete sites are independent in q only)"
-    return f"{number(fit.khat)} ({verdict(fit.khat)})"
+        return f"not estimated: {why}, which says nothing here: discrete sites are independent in q only"
+    if why == EQUAL:
+        return f"not estimated: {why}, so as far as the draws tell, q is the posterior"
+    return f"not estimated: {why}" if isnan(fit.khat) else f"{number(fit.khat)} ({verdict(fit.khat)})"

@@ -18,11 +18,6 @@ SAMPLE_DIMS = ("chain", "draw")
 # ArviZ's schema: the groups whose arrays are not draws.
 DATA_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant_data"})
 
-# A fifth of the draws is the tail, and of fewer than six points ArviZ 1.x takes no quartile.
-MIN_DRAWS_FOR_K = 30
-# Rounding of a sum of log densities is a few units in the last place of its largest part.
-_NOISE_ULPS = 16
-
 Groups = Mapping[str, Mapping[str, Any]]
 
 
@@ -130,65 +125,6 @@ def _rows_of(dataset: Any, elements: Mapping[str, np.ndarray], kwargs: Mapping[s
     )
     selection = {key: kwargs[key] for key in ("var_names", "filter_vars", "coords", "order") if key in kwargs}
     return np.asarray(az.summary(marked, kind="stats", round_to="none", **selection)["mean"], float) > 0.5
-
-
-def pareto_k(log_weights: Any) -> float:
-    r"""Shape :math:`\hat k` of the generalized Pareto tail of importance weights, by ArviZ's own PSIS.
-
-    Below 0.7 importance weighting works and the approximation is usable; above 1 the weights have no mean
-    that draws could estimate. The two ArviZ lines differ by a few hundredths on the same weights.
-
-    What ArviZ leaves undefined, or answers differently by version, is defined here, in this order:
-
-    - a NaN or infinitely large weight: `inf` (the comparison with the posterior failed);
-    - fewer than 30 draws: `nan` (too few to say);
-    - all weights zero: `inf`;
-    - a tail whose lowest quarter is equal weights (up to rounding), which has no shape to fit: `-inf` if the
-      effective sample size is at least the number of draws in the tail, about `3 sqrt(n)`, otherwise `inf`.
-      An exact posterior gives equal weights throughout and so `-inf`; latent sites that are all discrete may
-      give either;
-    - a fit that fails: `inf`.
-
-    Args:
-        log_weights: log p(x, z) - log q(z), one per draw, any shape. `-inf` is a weight of zero and allowed.
-            The dtype says how large rounding is: give float32 as float32.
-
-    Example:
-        >>> pareto_k(np.zeros(1000))
-        -inf
-    """
-    given = np.asarray(log_weights)
-    noise = _noise(given)
-    weights = given.astype(np.float64).ravel()
-    if np.isnan(weights).any() or np.isposinf(weights).any():
-        return float("inf")
-    if weights.size < MIN_DRAWS_FOR_K:
-        return float("nan")
-    largest = weights.max()
-    if np.isneginf(largest):
-        return float("inf")
-    weights -= largest
-    size = tail_size(weights.size)
-    # Below the smallest normal number exp underflows: such weights are all zero to the fit.
-    tail = np.maximum(np.sort(weights)[-size:], np.log(np.finfo(np.float64).tiny))
-    # The fit takes its scale from the tail's first quartile.
-    if tail[int(size / 4 - 0.5)] - tail[0] <= noise:
-        return float("-inf") if _effective_size(weights) >= size else float("inf")
-    k = _psis_k(weights)
-    return k if np.isfinite(k) else float("inf")
-
-
-def pareto_k_se(khat: float, num_draws: int) -> float:
-    """The standard error of `pareto_k` with so many draws, by the asymptotic variance (1 + k)^2 / n of the maximum
-    likelihood estimate from n weights in the tail (Smith, 1985); NaN where k is not finite or below -1/2."""
-    if not -0.5 < khat < float("inf"):
-        return float("nan")
-    return float((1 + khat) / tail_size(num_draws) ** 0.5)
-
-
-def tail_size(num_draws: int) -> int:
-    """How many of the largest weights are the tail that `pareto_k` is fitted to: `3 sqrt(n)`, at most a fifth."""
-    return int(min(num_draws / 5, 3 * num_draws**0.5))
 
 
 def posterior(idata: Any) -> Any:
@@ -353,27 +289,3 @@ def _coordinate(values: Any) -> np.ndarray:
         array = np.empty((len(items), 0))
     # A list such as [1, "a"] is text to NumPy already; tuples make a second axis or objects.
     return array if array.ndim == 1 and array.dtype.kind != "O" else np.array([str(item) for item in items])
-
-
-def _noise(log_weights: np.ndarray) -> float:
-    """How far log weights of this precision and size are apart by rounding alone."""
-    finite = log_weights[np.isfinite(log_weights)].astype(np.float64)
-    is_float = log_weights.dtype.kind == "f"
-    eps = float(np.finfo(log_weights.dtype if is_float else np.float64).eps)
-    return _NOISE_ULPS * eps * max(1.0, float(np.abs(finite).max(initial=0.0)))
-
-
-def _effective_size(log_weights: np.ndarray) -> float:
-    weights = np.exp(log_weights)
-    return float(weights.sum() ** 2 / (weights**2).sum())
-
-
-def _psis_k(log_weights: np.ndarray) -> float:
-    if _is_arviz_1():
-        from arviz_stats.base import array_stats
-
-        # 1.x takes log likelihoods, whose negative is the log weight.
-        return float(array_stats.psislw(-log_weights, axis=-1)[1])
-    import arviz as az
-
-    return float(az.psislw(log_weights)[1])

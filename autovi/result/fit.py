@@ -41,6 +41,8 @@ class Fit(Posterior):
             "state",
             "arrays",
             "check_unchanged",
+            "advice",
+            "chosen",
             "densities",
             "evidence",
             "is_light",
@@ -104,9 +106,9 @@ class Fit(Posterior):
         the new data; elements that the posterior has too keep theirs.
         `groups` names those that are wanted (None: all): predictions and log likelihoods are as large as draws times
         observations, and are made only where they are asked for. `num_draws` asks for another number of draws than the
-        fit's. `sample_stats` holds the log densities of model (`lp`)
-        and posterior (`log_q`) in the same variables, those in which each site was fitted, and their difference
-        `log_weight`.
+        fit's. `sample_stats` holds the log densities of model (`lp`) and q (`log_q`) at the draws in the variables
+        in which each site was fitted, and `log_weight`, the log of the weight that a draw still needs to stand
+        for the posterior: their difference, or 0 where the draws are corrected already (attribute `resampled`).
 
         Raises:
             ValueError: an unknown group; dims or coords that do not fit the model.
@@ -120,6 +122,7 @@ class Fit(Posterior):
         check_count("num_draws", num_draws)
         fit = replace(self, num_draws=int(num_draws))
         fit._at_rest = self._at_rest
+        fit.__dict__["evidence"] = self.evidence  # what q is does not depend on how many are drawn for a table
         return fit
 
     def summary(self, **kwargs: Any) -> Any:

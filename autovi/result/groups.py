@@ -80,8 +80,11 @@ def _predictive(fit: Posterior) -> dict[str, np.ndarray]:
 
 
 def _stats(fit: Posterior) -> dict[str, np.ndarray]:
+    """Log densities at the draws, and the log weight with which each stands for the posterior: one and the same for all
+    where it has been used up in choosing them."""
     draws = fit.densities
-    return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": draws.log_p - draws.log_q}
+    weight = np.zeros_like(draws.log_p) if fit.resampled else draws.log_p - draws.log_q
+    return {"lp": draws.log_p, "log_q": draws.log_q, "log_weight": weight}
 
 
 def constant_data(inputs: Inputs, observed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -97,6 +100,9 @@ def _attrs(fit: Posterior) -> dict[str, Any]:
         "elbo": fit.elbo,
         "elbo_se": fit.elbo_se,
         "khat": fit.khat,
+        "efficiency": fit.efficiency,
+        "resampled": int(fit.resampled),
+        "drawn": fit.drawn,
         "estimated_from": fit.estimated_from,
         "status": fit.status,
         "message": fit.message,

@@ -1,10 +1,9 @@
-"""A fitted q: its parameters, draws, predictions and numbers, computed when they are asked for."""
+"""Draws, predictions and numbers of a fitted q, computed when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,120 +13,54 @@ import numpy as np
 from autovi.keys import as_key
 from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
-from autovi.plan.plan import Plan
-from autovi.preparation import Options
+from autovi.numbers import how_many
 from autovi.process import computing
-from autovi.result import export
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient, gradient_summary
 from autovi.result.evidence import Evidence, num_weighed
+from autovi.result.fitted import Fitted
+from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, proposals_limit
 from autovi.run.checks import check_count
-from autovi.run.clock import Seconds, waiting
 from autovi.run.drawing import (
     DENSITIES,
     DRAWS_BUDGET,
+    EVERY,
     LIKELIHOODS,
     VALUES,
     Draws,
+    Keys,
     batch_log_weights,
-    draws,
+    draws_of,
     gradients,
     kept_per_draw,
+    keys_of,
 )
-from autovi.run.engine import Engine
 from autovi.run.predicting import predict
-from autovi.run.state import State
-from autovi.run.stopping import Progress
+from autovi.run.weights import pareto_k_se
 
 
 @dataclass(eq=False)
-class Posterior:
+class Posterior(Fitted):
     """What of a `Fit` does not depend on how it is shown, stored or gone on with."""
 
-    model: Callable
-    guide: Callable | None
-    engine: Engine
-    inputs: Inputs
-    state: State
-    progress: Progress
-    rng_key: jax.Array
-    num_draws: int
-    seconds: Seconds
-    options: Options
-    progress_bar: bool = False
-    coords: Mapping[str, Any] = field(default_factory=dict)
-    dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
-    saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
+    def _drawn(self, keys: Keys, *kinds: str) -> Draws:
+        """The draws of q that belong to the keys. That the model is unchanged is for the caller to see to."""
+        return draws_of(self.engine, self.raw_params, self.arrays, keys, kinds)
 
-    def __post_init__(self) -> None:
-        self._at_rest = self.engine.at_rest()  # False: the model's own callbacks change what they read
+    def _drawing(self, num_draws: int) -> AbstractContextManager[None]:
+        return self._diagnosing(f"{how_many(num_draws)} posterior draws")
 
     @property
-    def status(self) -> str:
-        """How the fit ended, in a word."""
-        return self.progress.status
-
-    @property
-    def message(self) -> str:
-        """How the fit ended, in a sentence."""
-        return self.progress.message
-
-    @cached_property
-    def losses(self) -> np.ndarray:
-        """The negative ELBO of every step, `(num_steps,)` in nats."""
-        return self.progress.all_losses()
-
-    @property
-    def skipped_steps(self) -> int:
-        """How many steps had a non-finite ELBO or gradient and changed nothing."""
-        return int(self.state.skipped)
+    @computing()
+    def _own_key(self) -> jax.Array:
+        """The key of `draws`."""
+        return jax.random.fold_in(self.rng_key, 0)
 
     @cached_property
     @computing()
-    def raw_params(self) -> Any:
-        """The parameters to be used, by block, on the scale that they were trained on."""
-        return self.state.fitted
-
-    @property
-    def plan(self) -> Plan:
-        """What was chosen for every site and why."""
-        return self.engine.program.plan if self.saved_plan is None else self.saved_plan
-
-    @cached_property
-    def params(self) -> dict[str, np.ndarray]:
-        """The fitted parameters: "block.parameter" for the engine's families, parameter sites by name, constrained."""
-        return self.engine.program.named(self.raw_params)
-
-    @cached_property
-    @computing()
-    def _site_params(self) -> dict[str, Any]:
-        return self.engine.program.constrained(self.raw_params)
-
-    @cached_property
-    @computing()
-    def arrays(self) -> Any:
-        """The data that are arguments of the programs, on the device."""
-        return jax.device_put(self.inputs.traced())
-
-    def check_unchanged(self) -> None:
-        """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
-        self.engine.use_unchanged(self.model, self.guide, self.inputs, self._at_rest)
-
-    @contextmanager
-    def _diagnosing(self, what: str) -> Iterator[None]:
-        """What runs inside is computed after the fit, for which the model must be unchanged: timed, with a line while
-        it lasts."""
-        with computing(), self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
-            self.check_unchanged()
-            yield
-
-    def _draw(self, num_draws: int, rng_key: jax.Array, *kinds: str) -> Draws:
-        with self._diagnosing(f"{num_draws} posterior draws"):
-            return draws(self.engine, self.raw_params, self.arrays, rng_key, num_draws, kinds)
-
-    @computing()
-    def _own_draws(self, *kinds: str) -> Draws:
-        """The draws of `draws`, of which these kinds are kept."""
-        return self._draw(self.num_draws, jax.random.fold_in(self.rng_key, 0), *kinds)
+    def _own(self) -> Draws:
+        """`num_draws` draws of q with all that belongs to them; for what is light."""
+        with self._drawing(self.num_draws):
+            return self._drawn(keys_of(self._own_key, self.num_draws), *EVERY)
 
     @cached_property
     def is_light(self) -> bool:
@@ -135,40 +68,106 @@ class Posterior:
         return self.num_draws * kept_per_draw(self.engine, (VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
 
     @cached_property
-    def draws(self) -> Draws:
-        """`num_draws` posterior draws with their log densities, the ones in `idata`; with the log likelihoods of the
-        observations where these are few enough to be held beside them (see `log_likelihoods`)."""
-        return self._own_draws(DENSITIES, VALUES, *([LIKELIHOODS] if self.is_light else []))
+    def advice(self) -> Advice:
+        """Whether `draws` are to be corrected by importance weights, and why, in words."""
+        return self._advice(self.num_draws)
 
-    @cached_property
-    def values(self) -> dict[str, np.ndarray]:
-        """The values of `draws`, without their densities where these take long."""
-        return (self.draws if self.is_light or "draws" in self.__dict__ else self._own_draws(VALUES)).values
+    def _advice(self, num_draws: int) -> Advice:
+        subsampled = bool(self.engine.program.sites.subsampled)
+        return advice(self.evidence, num_draws, self.engine.numbers_per_draw, subsampled)
 
     @property
-    def log_likelihoods(self) -> dict[str, np.ndarray]:
-        """Observed site -> `(num_draws, *shape)`, the log likelihood of each observation under each of `draws`."""
-        return (self.draws if self.is_light else self._own_draws(LIKELIHOODS)).log_likelihoods
+    def resampled(self) -> bool:
+        """Are `draws`, those in `idata`, corrected by importance weights? `drawn` says how, or why not."""
+        return self.chosen is not None
+
+    @property
+    def drawn(self) -> str:
+        """How `draws` were made, in words: from q, and why, or resampled from it by importance."""
+        if self.chosen is not None:
+            return self.chosen.said
+        return "drawn from q: a weight of its draws is NaN" if self.advice.resample else self.advice.why
 
     @cached_property
+    @computing()
+    def chosen(self) -> Chosen | None:
+        """The draws of q that `draws` are, where these are corrected."""
+        if not self.advice.resample:
+            return None
+        with self._drawing(self.num_draws):
+            return self._chosen(self.num_draws, self._own_key, asked=False)
+
+    def _chosen(self, num_draws: int, rng_key: jax.Array, asked: bool) -> Chosen | None:
+        """Corrected draws; None where they cannot be and were not asked for."""
+
+        def weigh(keys: Keys) -> tuple[np.ndarray, np.ndarray]:
+            drawn = self._drawn(keys, DENSITIES)
+            return drawn.log_p, drawn.log_q
+
+        limit = proposals_limit(num_draws, self.engine.numbers_per_draw, asked)
+        efficiency = 1.0 if asked and not self.is_light else self.evidence.efficiency
+        try:
+            return choose(weigh, rng_key, num_draws, efficiency, limit)
+        except Unusable as error:
+            if asked:
+                raise ValueError(f"resample: {error}; resample=False gives draws from q as it is") from None
+            return None
+
+    def _kept(self, *kinds: str) -> Draws:
+        """What is asked for of `draws`."""
+        keys = keys_of(self._own_key, self.num_draws) if self.chosen is None else self.chosen.keys
+        with self._drawing(self.num_draws):
+            return self._drawn(keys, *kinds)
+
+    @cached_property
+    @computing()
+    def draws(self) -> Draws:
+        """`num_draws` posterior draws with their log densities, the ones in `idata`; with the log likelihoods of the
+        observations where these are few enough to be held beside them (see `log_likelihoods`). `resampled` says whether
+        they are corrected by importance weights."""
+        if self.is_light:
+            return self._own if self.chosen is None else self._kept(*EVERY)
+        return self._kept(DENSITIES, VALUES)
+
+    @cached_property
+    @computing()
+    def values(self) -> dict[str, np.ndarray]:
+        """The values of `draws`, without their densities where these take long."""
+        return (self.draws if self.is_light or "draws" in self.__dict__ else self._kept(VALUES)).values
+
+    @property
+    @computing()
+    def log_likelihoods(self) -> dict[str, np.ndarray]:
+        """Observed site -> `(num_draws, *shape)`, the log likelihood of each observation under each of `draws`."""
+        return (self.draws if self.is_light else self._kept(LIKELIHOODS)).log_likelihoods
+
+    @cached_property
+    @computing()
     def densities(self) -> Draws:
         """`draws` with log p and log q, the values left out where they are large."""
-        return self.draws if self.is_light or "draws" in self.__dict__ else self._own_draws(DENSITIES)
+        return self.draws if self.is_light or "draws" in self.__dict__ else self._kept(DENSITIES)
 
     @cached_property
     def evidence(self) -> Evidence:
-        """ELBO and weights, each computed when it is asked for."""
+        """ELBO and weights of q, each computed when it is asked for: of draws of q, whether or not `draws` are."""
         plates = self.engine.program.sites.subsampled.values()
         batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
         weighed = num_weighed(self.num_draws, self.engine.numbers_per_draw, bool(plates))
         known = self.is_light or "draws" in vars(self)
         return Evidence(self.num_draws, self.num_draws if known else weighed, self._weigh, self._weigh_batches, batches)
 
-    def _weigh(self, num_draws: int) -> np.ndarray:
-        """log p(x, z) - log q(z) of the first draws at full plates."""
-        first = jax.random.fold_in(self.rng_key, 0)
-        kept = self.densities if num_draws == self.num_draws else self._draw(num_draws, first, DENSITIES)
-        return np.asarray(kept.log_p - kept.log_q)
+    @computing()
+    def _weigh(self, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
+        """log p(x, z) and log q(z) of the first draws of q at full plates."""
+        uncorrected = vars(self).get("draws") if vars(self).get("chosen", self) is None else None
+        if self.is_light and num_draws == self.num_draws:
+            kept = self._own
+        elif uncorrected is not None and num_draws == self.num_draws:
+            kept = uncorrected
+        else:
+            with self._drawing(num_draws):
+                kept = self._drawn(keys_of(self._own_key, self.num_draws).at(np.arange(num_draws)), DENSITIES)
+        return np.asarray(kept.log_p), np.asarray(kept.log_q)
 
     def _weigh_batches(self) -> np.ndarray:
         """Estimates of it, each of another draw on a batch of its own."""
@@ -178,7 +177,7 @@ class Posterior:
 
     @property
     def log_weights(self) -> np.ndarray:
-        """log p(x, z) - log q(z) of the draws that are weighed (see `estimated_from`)."""
+        """log p(x, z) - log q(z) of the draws of q that are weighed (see `estimated_from`)."""
         return self.evidence.log_weights
 
     @property
@@ -188,8 +187,8 @@ class Posterior:
 
     @property
     def elbo(self) -> float:
-        """The ELBO in nats, from `num_draws` draws at full plates. Where these would take minutes, it is from fewer, or
-        from draws on batches as in the fit (see `estimated_from`)."""
+        """The ELBO in nats, from `num_draws` draws of q at full plates. Where these would take minutes, it is from
+        fewer, or from draws on batches as in the fit (see `estimated_from`)."""
         return self.evidence.elbo.value
 
     @property
@@ -199,7 +198,8 @@ class Posterior:
 
     @property
     def khat(self) -> float:
-        """Pareto k of the importance weights p(x, z) / q(z): above 0.7 the posterior is not to be trusted as it is.
+        """Pareto k of the importance weights p(x, z) / q(z) of draws of q: above 0.7 the posterior is not to be trusted
+        as it is. NaN where the weights have no tail to fit, as where they are equal to rounding: q is the posterior.
 
         Vehtari et al. (2024), "Pareto smoothed importance sampling"; Yao et al. (2018), "Yes, but did it work?"
         """
@@ -208,7 +208,20 @@ class Posterior:
     @property
     def khat_se(self) -> float:
         """The standard error of `khat`: (1 + k) / sqrt(n) with n weights in the tail that is fitted (Smith, 1985)."""
-        return export.pareto_k_se(self.khat, self.evidence.num_weighed)
+        return pareto_k_se(self.khat, self.evidence.num_weighed)
+
+    @property
+    def efficiency(self) -> float:
+        r"""The importance efficiency :math:`(\sum w)^2 / (n \sum w^2)` of draws of q, in (0, 1]: the share of them that
+        stand for draws of the posterior. Of weights Pareto smoothed where they have a tail to fit; NaN where a weight
+        is NaN or infinite, or none is known.
+        """
+        return self.evidence.efficiency
+
+    @property
+    def log_weight_sd(self) -> float:
+        """The standard deviation of log p(x, z) - log q(z) over draws of q, in nats."""
+        return self.evidence.log_weight_sd
 
     @cached_property
     @computing()
@@ -227,14 +240,32 @@ class Posterior:
         return {**of_site, **gradient_summary(sampled["param"])}
 
     @computing()
-    def sample(self, num_draws: int, rng_key: int | jax.Array | None = None) -> dict[str, np.ndarray]:
+    def sample(
+        self, num_draws: int, rng_key: int | jax.Array | None = None, resample: bool | None = None
+    ) -> dict[str, np.ndarray]:
         """Posterior draws: name -> `(num_draws, *shape)`, constrained, deterministic sites included.
 
-        Without `rng_key` the draws are the same at every call.
+        Args:
+            num_draws: how many.
+            rng_key: None: the draws are the same at every call.
+            resample: None: resampled by importance where the weights say that it helps (`advice`: k-hat below 0.7,
+                efficiency below 0.95, no batches, not over data that would take long), drawn from q otherwise. True and
+                False ask for one or the other. For resampled draws up to 100,000 draws of q are weighed, or four for
+                each that is asked for.
+
+        Raises:
+            ValueError: `resample=True` where a weight is NaN or infinite, or all are zero.
         """
         check_count("num_draws", num_draws)
+        if resample not in (None, True, False):
+            raise ValueError(f"resample: expected None, True or False, got {resample!r}")
+        count, asked = int(num_draws), resample is not None
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
-        return dict(self._draw(int(num_draws), key, VALUES).values)
+        wanted = resample if asked else self._advice(count).resample
+        with self._drawing(count):
+            chosen = self._chosen(count, key, asked) if wanted else None
+            keys = keys_of(key, count) if chosen is None else chosen.keys
+            return dict(self._drawn(keys, VALUES).values)
 
     @computing()
     def predict(

@@ -68,7 +68,9 @@ def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
     if data is None:
         return fit.engine, fit.inputs
     # The same categories have the same codes: what is fitted of an element stays with it.
-    return prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)
+    engine, inputs = prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)
+    # The plan is that of the fit, to which its ladder has led.
+    return engine.under(fit.engine.program.plan, fit.engine.optimizer), inputs
 
 
 def _copied(state: State, engine: Engine, inputs: Inputs) -> State:

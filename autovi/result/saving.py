@@ -13,6 +13,7 @@ import numpy as np
 
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families import FAMILIES, Family
+from autovi.ladder.rungs import Rung
 from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.inputs import Inputs
 from autovi.model.labels import Labels
@@ -23,6 +24,7 @@ from autovi.process import computing
 from autovi.result import storage
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten
+from autovi.run.starts import agreement_of, modes_of
 from autovi.run.stopping import Progress
 from autovi.run.stored import stored
 from autovi.versions import version_of
@@ -69,6 +71,7 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "labels": label_dims,
         "dims": {name: list(axes) for name, axes in fit.dims.items()},
         "allow_nan": sorted(fit.inputs.allow_nan),
+        "ladder": ladder_of(fit.engine),
         **{field: getattr(fit, field) for field in FIELDS},
     }
     return arrays, meta
@@ -77,13 +80,22 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def _progress(progress: Progress) -> dict[str, Any]:
     """What is kept of it beside the losses; of a schedule that there was one."""
     fields = {n: v for n, v in vars(progress).items() if n != "losses"}
-    return {**fields, "learning_rate": None if progress.learning_rate is None else "given"}
+    return {
+        **fields,
+        "rungs": [asdict(rung) for rung in progress.rungs],
+        "learning_rate": None if progress.learning_rate is None else "given",
+    }
 
 
 def progress_of(saved: Mapping[str, Any], losses: np.ndarray) -> Progress:
     """The inverse of what a file has of a `Progress`."""
     schedule = None if saved["learning_rate"] is None else forgotten
-    return Progress(**{**saved, "rates": tuple(saved["rates"]), "learning_rate": schedule, "losses": [losses]})
+    found = {
+        "rungs": tuple(Rung(**rung) for rung in saved.get("rungs", ())),
+        "modes": modes_of(saved.get("modes")),
+        "restarts": agreement_of(saved.get("restarts")),
+    }
+    return Progress(**{**saved, **found, "rates": tuple(saved["rates"]), "learning_rate": schedule, "losses": [losses]})
 
 
 def _optimizer(fit: Any) -> str:
@@ -121,6 +133,16 @@ def choices_of(plan: Plan) -> dict[str, Any]:
         site: {"family": _instance(b.family, FAMILIES), "estimator": _instance(b.estimator, ESTIMATORS)}
         for b in blocks
         for site in b.sites
+    }
+
+
+def ladder_of(engine: Engine) -> dict[str, Any]:
+    """What the ladder added to the plan: maps before blocks, coordinates, the longest gradient."""
+    program = engine.program
+    return {
+        "maps": any(b.map for b in program.plan.blocks),
+        "noncentred": sorted(program.traced.noncentred),
+        "longest": engine.optimizer.longest,
     }
 
 

@@ -23,6 +23,36 @@ from autovi.run.engine import Engine
 
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
+EVERY = (DENSITIES, VALUES, LIKELIHOODS)
+PART = 1000  # draws made at once
+QUICK_NUMBERS = 10 * DRAWS_BUDGET  # computed in less time than a program is compiled
+
+
+class Keys(NamedTuple):
+    """Random keys on the host, where to choose among them compiles nothing: `(count, words)` and how JAX reads them."""
+
+    data: np.ndarray
+    implementation: str
+
+    def at(self, places: np.ndarray) -> Keys:
+        """Those at some places."""
+        return Keys(self.data[places], self.implementation)
+
+
+@computing()
+def keys_of(rng_key: jax.Array, count: int) -> Keys:
+    """`count` keys split from one."""
+    split = jax.random.split(rng_key, count)
+    return Keys(np.asarray(jax.random.key_data(split)), str(jax.random.key_impl(split)))
+
+
+def sequence_of_keys(rng_key: jax.Array, start: int, stop: int) -> Keys:
+    """Keys number `start` to `stop` of a sequence without an end, split in parts of one size: for another number
+    another program would be compiled."""
+    first = start // PART
+    parts = [keys_of(jax.random.fold_in(rng_key, i), PART) for i in range(first, -(-stop // PART))]
+    whole = Keys(np.concatenate([part.data for part in parts]), parts[0].implementation)
+    return whole.at(np.arange(start, stop) - first * PART)
 
 
 class Draws(NamedTuple):
@@ -46,19 +76,47 @@ def draws(
 ) -> Draws:
     """Posterior draws at full plates, marginalized sites drawn from their exact conditional.
 
-    Of each draw the `kinds` asked for are computed and kept; the draws of a key are the same whatever is kept. They
-    are made in parts, so that no more is held than is kept.
+    Of each draw the `kinds` asked for are kept; the draws of a key are the same whatever is kept.
     """
-    keys = jax.random.split(rng_key, num_draws)
-    part = int(np.clip(DRAWS_BUDGET // max(1, kept_per_draw(engine, kinds)), 1, num_draws))
-    run = engine.kept(("draws", part, kinds), lambda: _compiled_draws(engine, part, kinds))
-    parts = (run(params, arrays, keys[place]) for place in places(num_draws, part))
+    return draws_of(engine, params, arrays, keys_of(rng_key, num_draws), kinds)
+
+
+@computing()
+def draws_of(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: Keys, kinds: tuple[str, ...]) -> Draws:
+    """The draw of each key, as in `draws`. They are made in parts, so that no more is held than is kept."""
+    num_draws = len(keys.data)
+    made = _made_at_once(engine, num_draws, kinds)
+    part = _part(engine, num_draws, made)
+    how = keys.implementation
+    run = engine.kept(("draws", part, made, how), lambda: _compiled_draws(engine, part, made, how))
+    parts = (_only(kinds, *run(params, arrays, keys.data[place])) for place in places(num_draws, part))
     kept, vectors = joined(parts, part, num_draws)
     # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
     values = {**kept.values, **(engine.full.from_vectors(vectors) if VALUES in kinds else {})}
     sites = engine.full.sites
     order = [n for n in (*sites.latents, *sites.deterministics) if n in values]
     return kept._replace(values={n: values[n] for n in order})
+
+
+def _made_at_once(engine: Engine, num_draws: int, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """All kinds, for which one program serves every question, where that costs less than to compile another."""
+    light = PART * kept_per_draw(engine, EVERY) <= DRAWS_BUDGET
+    return EVERY if light and num_draws * engine.numbers_per_draw <= QUICK_NUMBERS else kinds
+
+
+def _part(engine: Engine, num_draws: int, kinds: tuple[str, ...]) -> int:
+    """How many draws are made at once: the same for any number of them, where those too many cost nothing, since
+    another number is another program."""
+    room = max(1, DRAWS_BUDGET // max(1, kept_per_draw(engine, kinds)))
+    quick = PART * engine.numbers_per_draw <= DRAWS_BUDGET
+    return min(room, PART) if quick else min(room, PART, num_draws)
+
+
+def _only(kinds: tuple[str, ...], made: Draws, vectors: dict[str, Any]) -> tuple[Draws, dict[str, Any]]:
+    """What was asked for of what was made."""
+    values, likelihoods = made.values if VALUES in kinds else {}, made.log_likelihoods if LIKELIHOODS in kinds else {}
+    densities = (made.log_p, made.log_q) if DENSITIES in kinds else (None, None)
+    return Draws(values, likelihoods, *densities), vectors if VALUES in kinds else {}
 
 
 def kept_per_draw(engine: Engine, kinds: tuple[str, ...]) -> int:
@@ -86,10 +144,11 @@ def joined(parts: Iterable[Any], part: int, count: int) -> Any:
     return whole
 
 
-def _compiled_draws(engine: Engine, part: int, kinds: tuple[str, ...]) -> Any:
+def _compiled_draws(engine: Engine, part: int, kinds: tuple[str, ...], implementation: str) -> Any:
     batch = int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part))
 
-    def all_draws(params: Any, arrays: Any, keys: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+    def all_draws(params: Any, arrays: Any, data: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+        keys = jax.random.wrap_key_data(data, impl=implementation)
         return jax.lax.map(partial(_draw, engine, params, arrays, batch, kinds), keys, batch_size=batch)
 
     return jax.jit(all_draws, compiler_options=compiler_options(part * engine.numbers_per_draw))

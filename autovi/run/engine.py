@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
@@ -11,12 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from autovi.analysis.structure import Structure
-from autovi.compiling import compiler_options
+from autovi.compiling import compiler_options, step_options, work_of
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.repeatable import check_same_again
 from autovi.model.targets import trace_program
 from autovi.model.trial import Trial, run_at_origin
+from autovi.plan.plan import Plan
 from autovi.process import computing
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
@@ -28,15 +30,17 @@ from autovi.run.optimizer import Optimizer
 from autovi.run.origin import NUM_STARTS, Origin
 from autovi.run.sources import Resident, Source
 from autovi.run.state import State, init_state
-from autovi.run.stopping import Progress
+from autovi.run.stopping import CHUNK, Progress
 
+FEW_STEPS = 5_000  # up to which steps of little work are not compiled well
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 
 
 class Start(NamedTuple):
-    """The tried starting points: each one's total, which of its terms are finite, and which observations lie inside
-    their support."""
+    """The tried starting points `[NUM_STARTS, size]`: each one's total, which of its terms are finite, and which
+    observations lie inside their support."""
 
+    points: jax.Array
     totals: jax.Array
     finite: jax.Array  # by starting point and term, in the order of the terms' names
     inside: dict[str, jax.Array]
@@ -54,6 +58,7 @@ class Engine:
     fingerprint: Fingerprint
     lengths: Mapping[str, int] = field(default_factory=dict)  # of plates that the caller subsamples
     _jitted: dict[Any, Any] = field(default_factory=dict)
+    _derived: dict[Any, Engine] = field(default_factory=dict)
 
     def __post_init__(self, model: Callable, guide_function: Callable | None) -> None:
         self._model = Latest(model)
@@ -78,8 +83,24 @@ class Engine:
         if not sites.subsampled and not (guide_sites is not None and guide_sites.subsampled):
             return self.program
         sizes = {p.name: p.size for p in sites.plates.values()}
-        traced, _ = trace_program(self._model.function, self.guide, self.inputs, sizes, self.program.traced.relaxed)
+        asked = self.program.traced
+        traced, _ = trace_program(
+            self._model.function, self.guide, self.inputs, sizes, asked.relaxed, noncentred=asked.noncentred
+        )
         return replace(self.program, traced=traced)
+
+    def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:
+        """The engine of the same program under another plan; kept, so that it compiles once."""
+        optimizer = self.optimizer if optimizer is None else optimizer
+        blocks = (*plan.blocks, *plan.marginal.values())
+        key = (plan.num_particles, optimizer, *((b.distribution, b.estimator) for b in blocks))
+        if key not in self._derived:
+            program = replace(self.program, plan=plan)
+            guide = None if self._guide is None else self._guide.function
+            made = Engine(program, self._model.function, guide, self.inputs, optimizer, self.fingerprint, self.lengths)
+            made._model, made._guide, made._derived = self._model, self._guide, self._derived
+            self._derived[key] = made
+        return self._derived[key]
 
     @property
     def source(self) -> Source:
@@ -142,6 +163,10 @@ class Engine:
             getattr(function, "clear_cache", lambda: None)()  # what is compiled ahead of its call has none
         self._jitted.clear()
         self.__dict__.pop("observed", None)
+        derived = list(self._derived.values())
+        self._derived.clear()  # theirs too, so that this ends
+        for engine in derived:
+            engine.forget()
 
     @computing()
     def use_unchanged(self, model: Callable, guide: Callable | None, inputs: Inputs, at_rest: bool = True) -> None:
@@ -179,12 +204,16 @@ class Engine:
         """
         clock = Seconds() if clock is None else clock
         origin = Origin.around_zero(self.program) if origin is None else origin
-        key = ("start", "int" if isinstance(rng_key, int) else str(rng_key.dtype), origin.points.shape[0])
         with clock.spent("trace"):
-            start = self.kept(key, lambda: self._traced_start(arrays, rng_key, origin))
+            start = self.start(arrays, rng_key, origin)
             chunk = self.chunk(start.returns, arrays)
         ready, begin = self.waited(chunk, clock, show), self.waited(start, clock, show)
         return lambda arrays, rng_key: begin(arrays, rng_key, origin), ready
+
+    def start(self, arrays: Any, rng_key: jax.Array | int, origin: Origin) -> Compiling:
+        """`start(arrays, rng_key, origin)`, on its way to be compiled."""
+        key = ("start", "int" if isinstance(rng_key, int) else str(rng_key.dtype), origin.points.shape[0])
+        return self.kept(key, lambda: self._traced_start(arrays, rng_key, origin))
 
     def waited(self, program: Compiling, clock: Seconds, show: bool) -> Callable:
         """A program once it is compiled."""
@@ -196,15 +225,19 @@ class Engine:
         state = jax.tree.map(_abstract, lowered.out_info[0])
         return Compiling(lambda: lowered.compile(compiler_options(1)), returns=state)
 
-    def chunk(self, state: State, arrays: Any) -> Compiling:
-        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes."""
-        return self.kept(("chunk", str(state.rng_key.dtype)), lambda: self._traced_chunk(state, arrays))
+    def chunk(self, state: State, arrays: Any, num_steps: float = math.inf) -> Compiling:
+        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes. For as few
+        as `num_steps` it may not be worth the while to compile it well."""
+        rough = num_steps <= FEW_STEPS
+        key = ("chunk", str(state.rng_key.dtype), rough)
+        return self.kept(key, lambda: self._traced_chunk(state, arrays, FEW_STEPS if rough else math.inf))
 
-    def _traced_chunk(self, state: State, arrays: Any) -> Compiling:
+    def _traced_chunk(self, state: State, arrays: Any, num_steps: float) -> Compiling:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
         traced = make_chunk(self.program, self.source, self.optimizer).trace(state, arrays, schedule)
+        options = step_options(work_of(traced.jaxpr, num_steps / CHUNK))
         lowered = traced.lower()
-        return Compiling(lowered.compile, traced.jaxpr)
+        return Compiling(lambda: lowered.compile(options), traced.jaxpr)
 
     def initial_params(self, arrays: Mapping[str, Any]) -> Any:
         """Parameters at the origin: their structure and shapes are those of every fit."""
@@ -234,7 +267,7 @@ class Engine:
         best = jnp.argmax(jnp.where(jnp.isfinite(totals), totals, -jnp.inf))
         params = program.init(run_key, arrays, points[best])
         state = init_state(program, params, self.optimizer, state_key)
-        return state, Start(totals, finite, inside), result_key
+        return state, Start(points, totals, finite, inside), result_key
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What is kept under a key, made if it is not there: the latest used last."""

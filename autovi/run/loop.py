@@ -13,7 +13,6 @@ import optax
 from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
-from autovi.compiling import compiler_options
 from autovi.numbers import how_many
 from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
@@ -39,7 +38,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         rows = {n: t.seen(program.node_site(n), indices) for n, t in state.tables.items()}
         seen = joined(state.params, {n: r.params for n, r in rows.items()})
         own = program.seen_estimators(state.estimators, indices)
-        fixed = {"constants": state.constants}
+        fixed = {"constants": program.seen_constants(state.constants, indices)}
         (_, info), (grads, own_grads) = loss_and_grads(
             {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices
         )
@@ -84,7 +83,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         )
         return after, -info.elbo
 
-    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
+    @partial(jax.jit, donate_argnums=0)
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
         return jax.lax.scan(partial(step, data), state, schedule)
 
@@ -170,8 +169,7 @@ def optimize(
                 skipped, before = int(state.skipped), skipped
                 if skipped - before > LOST * HOPELESS * CHUNK:
                     break
-            if not ahead and progress.num_steps is None and progress.stands_still():
-                progress.status = "converged"
+            if not ahead and progress.num_steps is None and progress.has_ended():
                 break
         for losses, count in pending:
             _collect(progress, losses, count, bar)

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
+from autovi.model.traced import centring_inputs
 from autovi.plan.plan import Block
-from autovi.program.blocks import family_of
+from autovi.program.blocks import after_map, family_of
 from autovi.program.program import Program
 
 
@@ -41,6 +43,24 @@ def moved_blocks(
     }
 
 
+def check_same_coordinates(
+    old: Collection[str], before: Mapping[str, Any], new: Collection[str], after: Mapping[str, Any]
+) -> None:
+    """Is each site as centred in the new plan as in the old one? A site that is in none is centred.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    for name in sorted({*old, *new}):
+        one, other = _centring(name, name in old, before), _centring(name, name in new, after)
+        if not all(np.all(a == b) for a, b in zip(one, other, strict=True)):
+            raise ValueError(f"site {name!r}: it would be in other coordinates, in which its parameters are another q")
+
+
+def _centring(site: str, noncentred: bool, constants: Mapping[str, Any]) -> list[np.ndarray]:
+    return [np.asarray(constants.get(name, 1.0) if noncentred else 1.0) for name in centring_inputs(site)]
+
+
 def _made(
     block: Block,
     old: Program,
@@ -56,9 +76,7 @@ def _made(
         raise ValueError(f"block {block.name!r}: its sites {list(block.sites)} are tied to others that are not in it")
     loc, scale = whole
     if block.map:
-        shift, factor = after[block.name]["loc"], after[block.name]["scale_tril"]
-        loc = solve_triangular(factor, loc - shift, lower=True)
-        scale = solve_triangular(factor, jnp.diag(scale) if scale.ndim == 1 else scale, lower=True)
+        loc, scale = _before_map(loc, scale, after[block.name])
     params = family_of(block).from_normal(loc, scale, new.blocks.layout(block))
     if params is None:
         raise ValueError(
@@ -73,14 +91,22 @@ def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: 
         raise ValueError(f"block {block.name!r}: family {family_of(block).name!r} is no normal that another could hold")
     loc, scale = normal
     if block.map:
-        dense = jnp.diag(scale) if scale.ndim == 1 else scale
-        loc, scale = constants["loc"] + constants["scale_tril"] @ loc, constants["scale_tril"] @ dense
+        loc, scale = after_map(loc, scale, constants)
     if scale.ndim == 2:
         return [Part(block.sites, loc, scale)]
     sizes = [program.blocks.site_size(s) for s in block.sites]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     places = {s: slice(e - n, e) for s, n, e in zip(block.sites, sizes, ends, strict=True)}
     return [Part((s,), loc[p], scale[p]) for s, p in places.items() if s in wanted]
+
+
+def _before_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """The normal that is N(loc, scale scale') behind the map."""
+    shift, factor = constants["loc"], constants["scale_tril"]
+    if factor.ndim == 1:
+        return (loc - shift) / factor, scale / factor if scale.ndim == 1 else scale / factor[:, None]
+    dense = jnp.diag(scale) if scale.ndim == 1 else scale
+    return solve_triangular(factor, loc - shift, lower=True), solve_triangular(factor, dense, lower=True)
 
 
 def _by_element(block: Block, parts: list[Part], new: Program) -> tuple[jax.Array, jax.Array] | None:

@@ -33,7 +33,8 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The user's Optax transformation, or Adam with a learning rate that the host sets (None).
+    """The user's Optax transformation, or Adam with a learning rate that the host sets (None), whose gradients are
+    scaled down to the norm `longest` where they are longer.
 
     Parameters of local sites of a subsampled plate are tables, of which a step sees some rows: the optimizer's memory
     of every row is its own, counts of steps included, and rests while the row is not seen. So a step costs the same
@@ -41,11 +42,15 @@ class Optimizer:
     """
 
     transform: optax.GradientTransformation | None = None
+    longest: float | None = None
 
     @property
     def base(self) -> optax.GradientTransformation:
         """The transformation whose updates are applied."""
-        return optax.scale_by_adam() if self.transform is None else self.transform
+        if self.transform is not None:
+            return self.transform
+        adam = optax.scale_by_adam()
+        return adam if self.longest is None else optax.chain(optax.clip_by_global_norm(self.longest), adam)
 
     def init(self, whole: Any) -> Any:
         """The memory of all parameters but tables, before the first step."""

@@ -12,7 +12,7 @@ import numpy as np
 from autovi.model.inputs import Inputs
 from autovi.run.checks import check_end, check_start
 from autovi.run.clock import Seconds
-from autovi.run.engine import Engine
+from autovi.run.engine import Engine, Start
 from autovi.run.loop import optimize
 from autovi.run.origin import Origin
 from autovi.run.reporting import LOG, Report, called
@@ -46,24 +46,30 @@ def before_the_first_step() -> Iterator[None]:
 
 
 def started(
-    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch
-) -> tuple[State, jax.Array]:
-    """The state before the first step, and the key for the result.
+    engine: Engine, inputs: Inputs, arrays: Any, rng_key: jax.Array | int, origin: Origin, watch: Watch, steps: float
+) -> tuple[State, Start, jax.Array]:
+    """The state before the first step, the points that were tried, and the key for the result. If so many
+    `steps` are to follow at once, they are on their way to be compiled.
 
     Raises:
         ValueError: no starting point has a finite ELBO.
     """
-    start, _ = engine.compile(arrays, rng_key, origin, watch.clock, watch.progress_bar)
+    with watch.clock.spent("trace"):
+        compiling = engine.start(arrays, rng_key, origin)
+        if steps:
+            engine.chunk(compiling.returns, arrays, steps)
+    start = engine.waited(compiling, watch.clock, watch.progress_bar)
     with watch.clock.spent("run"):
-        state, tried, result_key = start(arrays, rng_key)
-        check_start(engine, jax.tree.map(np.asarray, tried), inputs)
-    return state, result_key
+        state, tried, result_key = start(arrays, rng_key, origin)
+        tried = jax.tree.map(np.asarray, tried)
+        check_start(engine, tried, inputs)
+    return state, tried, result_key
 
 
 def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:
     """The state after the last step, with status and message in `progress`. The given state is used up."""
     with watch.clock.spent("trace"):
-        compiling = engine.chunk(state, arrays)
+        compiling = engine.chunk(state, arrays, progress.expected_steps)
     chunk = engine.waited(compiling, watch.clock, watch.progress_bar)
     callback = watch.callback
     told = None if callback is None else lambda state: called(callback, engine.program, state, progress)

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from autovi.model.traced import centring_inputs
 from autovi.plan.plan import Block
 from autovi.program.program import Program
-from autovi.run.moving import moved_blocks
+from autovi.run.moving import check_same_coordinates, moved_blocks
 from autovi.run.optimizer import MANY, Optimizer, joined, split
 from autovi.run.tables import Table
 
@@ -27,7 +28,8 @@ class Bad(NamedTuple):
 class State(NamedTuple):
     """What the next step needs.
 
-    `params` are trained, `constants` are not (a block's fixed map). `average` is the running mean of the parameters,
+    `params` are trained, `constants` are not (a block's fixed map, how centred a site
+    is). `average` is the running mean of the parameters,
     `optimizer` its memory. `tables` hold these three for blocks with a row for each element of a subsampled plate.
     `estimators` are the estimators' own parameters. `step` counts all steps, `skipped` those that changed nothing,
     `bad_terms` and `bad_params` in how many of them a cost term or a gradient was not finite.
@@ -85,10 +87,13 @@ class State(NamedTuple):
         `constants` are those of maps that the new plan brings, by block.
 
         Raises:
-            ValueError: a block of the new plan cannot hold q as it is; the message names the block.
+            ValueError: a block of the new plan cannot hold q as it is, or a site is in other coordinates, in which the
+                same parameters are another q; the message names the block or the site.
         """
         constants = {**self.constants, **(constants or {})}
-        constants = {b.name: constants[b.name] for b in new.plan.blocks if b.map}
+        check_same_coordinates(old.traced.noncentred, self.constants, new.traced.noncentred, constants)
+        centrings = [c for n in new.traced.noncentred for c in centring_inputs(n) if c in constants]
+        constants = {name: constants[name] for name in [*(b.name for b in new.plan.blocks if b.map), *centrings]}
         kept = same_blocks(old, new, self.constants, constants)
         move = lambda guide: moved_blocks(old, guide, self.constants, new, constants, kept)  # noqa: E731
         before, means = self.all_params, self.all_averages
@@ -135,7 +140,7 @@ def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax
     zero = jnp.zeros((), jnp.int32)
     return State(
         params=whole,
-        constants={},
+        constants=program.constants(),
         optimizer=optimizer.init(whole),
         average=jax.tree.map(jnp.copy, whole),
         tables={n: optimizer.init_table(program.node_site(n), table) for n, table in tables.items()},

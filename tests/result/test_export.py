@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from autovi.result.export import build, density, pareto_k, posterior, summary
+from autovi.result.export import build, density, posterior, summary
 
 ARVIZ_1 = int(az.__version__.split(".")[0]) >= 1
 DRAWS = 200
@@ -255,82 +255,6 @@ def test_summary_keeps_an_r_hat_that_means_something():
     rng = np.random.default_rng(0)
     built = build({"posterior": {"x": rng.normal(size=(4, 100)), "fixed": np.ones((4, 100))}})
     assert float(summary(built, kind="all")["r_hat"]["x"]) == pytest.approx(1.0, abs=0.05)
-
-
-def pareto_log_weights(k, size, seed=0):
-    """Log of generalized Pareto draws of shape k: the exact tail that the fit assumes."""
-    u = np.random.default_rng(seed).random(size)
-    return np.log(np.expm1(-k * np.log(u)) / k)
-
-
-@pytest.mark.parametrize("k", [0.3, 0.7, 1.2])
-def test_pareto_k_finds_the_tail(k):
-    found = [pareto_k(pareto_log_weights(k, 20_000, seed) + 1000.0) for seed in range(8)]
-    # 424 tail draws: standard error (1 + k) / sqrt(424) each, over eight of them.
-    assert np.mean(found) == pytest.approx(k, abs=4 * (1 + k) / np.sqrt(424 * 8))
-    assert found[0] == pytest.approx(k, abs=0.3)
-
-
-def test_pareto_k_of_a_thin_tail_is_low_and_its_mirror_is_not():
-    """The two ArviZ lines take weights of opposite sign; either way the upper tail counts."""
-    skewed = -np.random.default_rng(0).exponential(size=2000) * 5
-    assert pareto_k(skewed) < 0 < 1 < pareto_k(-skewed)
-
-
-def test_pareto_k_takes_what_jax_gives():
-    log_weights = pareto_log_weights(0.7, 2000)
-    expected = pareto_k(log_weights)
-    assert pareto_k(jnp.asarray(log_weights, jnp.float32)) == pytest.approx(expected, abs=1e-3)
-    assert pareto_k(log_weights.reshape(4, -1)) == expected
-    assert pareto_k(list(log_weights)) == expected
-
-
-RNG = np.random.default_rng(1)
-SOME = RNG.normal(size=100)
-
-
-@pytest.mark.parametrize(
-    ("log_weights", "expected"),
-    [
-        pytest.param(np.zeros(100), -np.inf, id="equal"),
-        pytest.param(np.full(100, -1e5, np.float32), -np.inf, id="equal and large"),
-        pytest.param(np.zeros(100, int), -np.inf, id="integers"),
-        pytest.param((-1e3 + 1e-4 * SOME).astype(np.float32), -np.inf, id="equal up to float32"),
-        pytest.param(np.where(np.arange(100) < 50, -np.inf, 0.0), -np.inf, id="half of them zero"),
-        pytest.param(np.where(np.arange(100) < 50, -1.0, 0.0), -np.inf, id="two values"),
-        pytest.param(np.where(np.arange(1000) < 800, -np.inf, 0.0), -np.inf, id="most of them zero"),
-        pytest.param(np.where(np.arange(1000) < 5, 7.5, 0.0), np.inf, id="a rare value with all the weight"),
-        pytest.param(np.where(np.arange(1000) < 5, 0.5, 0.0), -np.inf, id="a rare value of little weight"),
-        pytest.param(np.where(np.arange(100) < 98, -np.inf, SOME), np.inf, id="two draws carry all"),
-        pytest.param(np.where(np.arange(100) < 98, SOME, 900.0 + SOME), np.inf, id="the rest underflows"),
-        pytest.param(np.full(100, -np.inf), np.inf, id="all zero"),
-        pytest.param(np.append(SOME, np.nan), np.inf, id="nan"),
-        pytest.param(np.append(SOME, np.inf), np.inf, id="infinite"),
-        pytest.param(np.array([np.nan]), np.inf, id="few and nan"),
-        pytest.param(SOME[:29], np.nan, id="few"),
-        pytest.param(np.zeros(0), np.nan, id="none"),
-    ],
-)
-def test_pareto_k_of_degenerate_weights(log_weights, expected):
-    before = log_weights.copy()
-    np.testing.assert_equal(pareto_k(log_weights), expected)
-    np.testing.assert_array_equal(log_weights, before)
-
-
-def test_pareto_k_lets_some_weights_be_zero():
-    weights = pareto_log_weights(0.7, 2000)
-    some = np.where(np.arange(2000) % 2 == 0, -np.inf, weights)
-    assert pareto_k(some) == pytest.approx(0.7, abs=0.35)
-    assert np.isfinite(pareto_k(SOME[:30]))
-
-
-def test_pareto_k_of_discrete_weights_is_calm_where_they_are_even():
-    """As from a model whose latent sites are all discrete: few values, each many times."""
-    for levels in range(1, 40):
-        even = pareto_k(RNG.integers(0, levels, 500) * 0.1 / levels)
-        assert even < 0.7
-        rare = np.where(np.arange(500) < 3, 9.0, RNG.integers(0, levels, 500) * 0.1 / levels)
-        assert pareto_k(rare) > 0.7
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -128,7 +128,9 @@ def test_khat_of_an_exact_fit_and_of_a_poor_one():
     assert good.khat < 0.3
     assert good.elbo == pytest.approx(evidence, abs=5 * good.elbo_se + 1e-3)
     exact = replace(good, state=good.state._replace(average=exact_normal(good, 6.0 / 5.0, 0.2**0.5)))
-    assert exact.khat == -np.inf and exact.elbo == pytest.approx(evidence, abs=1e-4)
+    assert np.isnan(exact.khat) and exact.evidence.khat_why == "weights equal to rounding"
+    assert exact.efficiency == pytest.approx(1.0, abs=1e-9) and exact.log_weight_sd < 1e-5
+    assert exact.elbo == pytest.approx(evidence, abs=1e-4)
     narrow = replace(good, state=good.state._replace(average=exact_normal(good, 6.0 / 5.0, 0.1)))
     assert narrow.khat > 0.5  # the weights' tail has the shape 0.95, which a thousand draws understate
 

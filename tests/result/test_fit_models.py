@@ -92,7 +92,7 @@ def test_only_discrete_sites():
     joint = np.array([0.2, 0.5, 0.3]) * stats.norm(np.arange(3)).pdf(1.8)
     assert fit.elbo == pytest.approx(np.log(joint.sum()), abs=1e-5) and fit.elbo_se < 1e-5
     assert fit.status == "converged" and "nothing to optimize" in fit.message
-    assert fit.params == {} and fit.gradients == {} and fit.khat == -np.inf
+    assert fit.params == {} and fit.gradients == {} and np.isnan(fit.khat)
     frequencies = np.bincount(fit.draws.values["k"], minlength=3) / 4000
     np.testing.assert_allclose(frequencies, joint / joint.sum(), atol=4 * 0.5 / 4000**0.5)
     assert "k" in fit.summary().index and repr(fit)

@@ -18,6 +18,7 @@ from autovi.result import export, storage
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient
 from autovi.result.plots import forest, gradients, marginals, weights
 from autovi.result.plots.selection import Element
+from autovi.run.weights import tail_size
 
 GROUPS = ["north", "south", "west"]
 
@@ -121,7 +122,7 @@ def test_weights_show_the_share_of_draws_above_each(fit):
     ax = drawn(fit.plot("weights"))
     (tail,) = lines(ax, "tail")
     log_weights = fit.log_weights.astype(np.float64)
-    assert len(tail.get_xdata()) == export.tail_size(400) == 60
+    assert len(tail.get_xdata()) == tail_size(400) == 60
     relative = log_weights - np.log(np.mean(np.exp(log_weights - log_weights.max()))) - log_weights.max()
     np.testing.assert_allclose(tail.get_xdata(), np.sort(relative)[:-61:-1], atol=1e-9)
     np.testing.assert_allclose(tail.get_ydata(), np.arange(1, 61) / 400)
@@ -156,8 +157,8 @@ def test_the_pareto_line_has_the_shape_of_khat(fit, gid):
     ],
 )
 def test_weights_without_a_tail_are_explained(fit, log_weights, expected):
-    densities = fit.densities._replace(log_p=log_weights, log_q=np.zeros_like(log_weights))
-    odd = altered(fit, _densities=densities, draws=densities)
+    densities = fit._own._replace(log_p=log_weights, log_q=np.zeros_like(log_weights))
+    odd = altered(fit, _own=densities)
     figure = odd.plot("weights")
     assert expected in said(figure)
     assert not lines(drawn(figure), "k-hat")

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from autovi.result import export
 from autovi.result.plots.figure import FITTED, MARKED, MEASURED, PALE, SMALL, note, one_axes, say
 from autovi.result.posterior import Posterior
+from autovi.run.weights import EQUAL, MIN_DRAWS_FOR_K, TIED, tail_size
 
 LIMIT = 0.7  # from which on importance weighting fails (Vehtari et al., 2024)
 SHOWN = 3  # times the tail
 MOST = 2000  # points
+NO_TAIL = {
+    EQUAL: "the weights are equal, to rounding:\nas far as the draws tell, q is the posterior",
+    TIED: "the largest weights are tied:\nthey have no tail",
+}
 
 
 def draw(place: Any, fit: Posterior) -> None:
@@ -22,11 +26,11 @@ def draw(place: Any, fit: Posterior) -> None:
     log_weights = np.asarray(fit.log_weights, np.float64).ravel()
     khat = fit.khat
     ax.set_title(f"Importance weights: k-hat {_told(khat)}")
-    if reason := _nothing_to_see(log_weights, khat):
+    if reason := _nothing_to_see(fit, log_weights):
         say(ax, reason)
         return
     relative = np.sort(log_weights - _log_mean(log_weights))[::-1]
-    size = export.tail_size(relative.size)
+    size = tail_size(relative.size)
     share = np.arange(1, relative.size + 1) / relative.size
     seen = min(SHOWN * size, int(np.isfinite(relative).sum()))
     body = slice(size, seen, max(1, seen // MOST))
@@ -50,26 +54,24 @@ def draw(place: Any, fit: Posterior) -> None:
 
 
 def _told(khat: float) -> str:
-    if np.isnan(khat) or khat == -np.inf:
-        return "unknown" if np.isnan(khat) else "−∞"
+    if np.isnan(khat):
+        return "unknown"
     number = f"{khat:.2f}".replace("inf", "∞").replace("-", "−")
     return f"{number}, {f'at most {LIMIT}: usable' if khat <= LIMIT else f'above {LIMIT}: do not trust tails'}"
 
 
-def _nothing_to_see(log_weights: np.ndarray, khat: float) -> str | None:
+def _nothing_to_see(fit: Posterior, log_weights: np.ndarray) -> str | None:
     """Why there is no tail to draw; None where there is one."""
     if not log_weights.size:
         return "no draws are weighed:\nwith so many data it would take minutes"
-    if np.isnan(khat):
-        return f"k-hat needs {export.MIN_DRAWS_FOR_K} draws, and there are {log_weights.size}"
     if not (log_weights < np.inf).all():
         bad = int((~(log_weights < np.inf)).sum())
         return f"{bad:,} of the {log_weights.size:,} weights are NaN or infinite"
     if not np.isfinite(log_weights).any():
         return "all weights are zero: the model excludes every draw"
-    if khat == -np.inf:
-        return "the largest weights are equal, to rounding:\nas far as the draws tell, q is the posterior"
-    return None
+    if log_weights.size < MIN_DRAWS_FOR_K:
+        return f"k-hat needs {MIN_DRAWS_FOR_K} draws, and there are {log_weights.size}"
+    return NO_TAIL.get(fit.evidence.khat_why)
 
 
 def _log_mean(log_weights: np.ndarray) -> float:

@@ -1,0 +1,41 @@
+"""The richer family of a joint block, by what the model's structure is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from autovi.families import Family, SinhArcsinh, Structured
+from autovi.ladder.couplings import halves_of, levels_to_take, tied
+from autovi.plan.plan import Block
+from autovi.program.hierarchy import plate_levels, structure_of
+from autovi.program.program import Program
+
+MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
+
+
+def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> tuple[Family, str]:
+    """The family, and why.
+
+    Where sites are in plates, or are vectors whose scale or location is unknown, their elements are drawn given all
+    else, as far as the density does not tie them to each other (`meetings`: masks of moving coordinates -> coordinates
+    whose gradient changes).
+    """
+    sites = program.sites
+    in_plates = plate_levels(sites, block.sites)
+    inside = {n for level in in_plates for n in level}
+    vectors = [n for n in block.sites if n in program.traced.noncentred and n not in inside]
+    levels = (*in_plates, *((n,) for n in vectors if program.blocks.site_size(n) > 1))
+    if not levels:
+        return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
+    structure = structure_of(sites, block.sites, levels)
+    halves = halves_of(structure)
+    single, together = levels_to_take(structure, tied(structure, halves, meetings(halves)))
+    taken = sorted([*single, *together])
+    family = Structured(tuple(levels[k] for k in taken), tuple(taken.index(k) for k in together))
+    layout = structure_of(sites, block.sites, family.levels or (), family.together)
+    slopes = sum(level.index.array.size * layout.num_given(k) for k, level in enumerate(layout.levels))
+    if not taken or slopes > MAX_SLOPES:
+        return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
+    return family, f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"

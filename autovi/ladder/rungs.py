@@ -1,0 +1,57 @@
+"""What a rung of the ladder left, and when the ladder is climbed at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autovi.model.traced import Traced
+from autovi.objectives import Elbo, Objective
+from autovi.plan.mapped import mappable
+from autovi.plan.plan import Plan
+
+# Of q found by a rung that takes no stochastic steps, for it to be the answer. Pareto k below 0.5: the weights have a
+# variance (Vehtari et al., 2024). An efficiency of nine tenths: q is the posterior but for what weights correct at
+# hardly any cost. Of a quarter: four draws of q stand for one of the posterior, as many as are weighed for each anyway.
+STOP = {"laplace": (0.5, 0.9), "matching": (0.7, 0.25)}
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung that was taken.
+
+    Attributes:
+        name: "mode", "curvature", "laplace", "matching", or the family of stochastic ADVI.
+        said: what came out, in words.
+        evaluations: gradients of the log density that it took.
+        seconds: wall time, compilation included.
+        elbo: of the q that it left, in nats; NaN where it left none.
+    """
+
+    name: str
+    said: str
+    evaluations: int = 0
+    seconds: float = 0.0
+    elbo: float = float("nan")
+
+
+def why_not(traced: Traced, plan: Plan, objective: Objective) -> str | None:
+    """Why the ladder cannot be climbed for a program under a plan: None where it can."""
+    if traced.guide_sites is not None:
+        return "the guide function starts where its own parameters say"
+    if traced.params:
+        names = ", ".join(map(repr, traced.params))
+        return f"the parameters {names} are found with q, by stochastic gradients"
+    if traced.sites.subsampled:
+        return "the model is fitted on batches, from which neither a mode nor a curvature is known"
+    if not isinstance(objective, Elbo):
+        return f"the objective is {objective.name!r}"
+    if not any(mappable(b) for b in plan.blocks):
+        return "no sites are jointly normal"
+    for block in plan.blocks:
+        if block.family is None or not block.family.unconstrained:
+            return f"{block.sites[0]!r} is drawn from a family of its own"
+        if not block.estimator.pathwise or block.estimator.has_surrogate:
+            return (
+                f"the gradient at {block.sites[0]!r} is not of the density alone (estimator {block.estimator.name!r})"
+            )
+    return None

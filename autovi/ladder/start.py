@@ -1,0 +1,75 @@
+"""A normal over all unconstrained values -> the state of a program whose q is that normal, or near it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+
+from autovi.ladder.normal import Normal
+from autovi.plan.plan import Block
+from autovi.program.blocks import family_of
+from autovi.program.program import Program
+from autovi.run.optimizer import Optimizer
+from autovi.run.state import State
+
+
+def state_at(
+    program: Program,
+    optimizer: Optimizer,
+    state: State,
+    normal: Normal,
+    constants: Mapping[str, Any],
+    spread: float = 1.0,
+) -> State:
+    """The state before the first step with q at a normal over the values of all continuous blocks, in their order.
+
+    Blocks behind a map have the normal in the map, and start at the standard normal behind it; of the others those
+    parameters are taken that hold it. A family of independent normals gets, as at its own optimum, the scale that each
+    coordinate has given all others. `constants` are those of the coordinates.
+    """
+    params, maps, offset = {}, {}, 0
+    for block in program.plan.blocks:
+        size = program.blocks.start_size(block)
+        part = _marginal(normal, offset, offset + size, family_of(block).rotates)
+        offset += size
+        params[block.name], fixed = _placed(program, block, part, spread)
+        if fixed is not None:
+            maps[block.name] = fixed
+    whole = {**state.all_params, "guide": {**state.all_params["guide"], **params}}
+    made = state.started_at(program, optimizer, whole)._replace(constants={**constants, **maps})
+    return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's
+
+
+def _placed(program: Program, block: Block, part: Normal, spread: float) -> tuple[Any, dict[str, jax.Array] | None]:
+    family, layout = family_of(block), program.blocks.layout(block)
+    if not block.map:
+        shape = layout.batch_shape + layout.event_shape
+        return family.from_normal(part.loc.reshape(shape), part.scale, layout), None
+    zero = jnp.zeros_like(part.loc)
+    params = family.from_normal(zero, jnp.full_like(part.loc, spread), layout)
+    if params is None:
+        params = family.init(zero, layout)
+    return params, {"loc": part.loc, "scale_tril": part.scale}
+
+
+def _marginal(normal: Normal, start: int, end: int, dense: bool) -> Normal:
+    """The normal of some coordinates: with their covariance, or with the scale of each given all others."""
+    loc, scale = normal.loc[start:end], normal.scale
+    if scale.ndim == 1:
+        return Normal(loc, scale[start:end])
+    if dense:
+        whole = start == 0 and end == normal.loc.shape[0]
+        # R'R = A A' with A' = QR, for the rows A of the scale: no covariance, whose rounding would count twice.
+        return Normal(loc, scale if whole else _triangle(scale[start:end]))
+    inverse = solve_triangular(scale, jnp.eye(scale.shape[0], dtype=scale.dtype), lower=True)
+    return Normal(loc, jax.lax.rsqrt(jnp.sum(inverse[:, start:end] ** 2, axis=0)))
+
+
+def _triangle(rows: jax.Array) -> jax.Array:
+    upper = jnp.linalg.qr(rows.T, mode="r")
+    lower = upper.T
+    return lower * jnp.where(jnp.diagonal(lower) < 0, -1.0, 1.0)

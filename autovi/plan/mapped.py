@@ -1,0 +1,37 @@
+"""A plan -> the same plan with fixed maps before its joint blocks, and another family behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from autovi.estimators import Estimator
+from autovi.families import Family
+from autovi.plan.plan import Block, Plan
+
+
+def mappable(block: Block) -> bool:
+    """Can a fixed map of the unconstrained values stand before the block?"""
+    return block.flat and block.family is not None and block.family.unconstrained
+
+
+def with_maps(plan: Plan) -> Plan:
+    """The plan with a map before every block that can have one."""
+    return replace(plan, blocks=tuple(replace(b, map=True) if mappable(b) else b for b in plan.blocks))
+
+
+def with_family(
+    plan: Plan, block: str, family: Family, estimator: Estimator, why: str, num_particles: int | None = None
+) -> Plan:
+    """The plan with another family and estimator at one block, whose sites say why."""
+    blocks = tuple(replace(b, family=family, estimator=estimator) if b.name == block else b for b in plan.blocks)
+    changed = lambda c: replace(c, family=family.name, estimator=estimator.name, why=why)  # noqa: E731
+    choices = tuple(changed(c) if c.block == block else c for c in plan.choices)
+    particles = plan.num_particles if num_particles is None else max(num_particles, plan.num_particles)
+    return replace(plan, blocks=blocks, choices=choices, num_particles=particles)
+
+
+def with_reasons(plan: Plan, reasons: Mapping[str, str]) -> Plan:
+    """The plan whose rows say something more, by site."""
+    said = lambda c: replace(c, why=f"{c.why}; {reasons[c.site]}") if c.site in reasons else c  # noqa: E731
+    return replace(plan, choices=tuple(said(c) for c in plan.choices))

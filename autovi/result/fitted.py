@@ -1,0 +1,103 @@
+"""A fitted q: what produced it, how it ended, and its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from autovi.model.inputs import Inputs
+from autovi.plan.plan import Plan
+from autovi.preparation import Options
+from autovi.process import computing
+from autovi.run.clock import Seconds, waiting
+from autovi.run.engine import Engine
+from autovi.run.state import State
+from autovi.run.stopping import Progress
+
+
+@dataclass(eq=False)
+class Fitted:
+    """A fitted q, and what produced it."""
+
+    model: Callable
+    guide: Callable | None
+    engine: Engine
+    inputs: Inputs
+    state: State
+    progress: Progress
+    rng_key: jax.Array
+    num_draws: int
+    seconds: Seconds
+    options: Options
+    progress_bar: bool = False
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
+
+    def __post_init__(self) -> None:
+        self._at_rest = self.engine.at_rest()  # False: the model's own callbacks change what they read
+
+    @property
+    def status(self) -> str:
+        """How the fit ended, in a word."""
+        return self.progress.status
+
+    @property
+    def message(self) -> str:
+        """How the fit ended, in a sentence."""
+        return self.progress.message
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """The negative ELBO of every step, `(num_steps,)` in nats."""
+        return self.progress.all_losses()
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps had a non-finite ELBO or gradient and changed nothing."""
+        return int(self.state.skipped)
+
+    @cached_property
+    @computing()
+    def raw_params(self) -> Any:
+        """The parameters to be used, by block, on the scale that they were trained on."""
+        return self.state.fitted
+
+    @property
+    def plan(self) -> Plan:
+        """What was chosen for every site and why."""
+        return self.engine.program.plan if self.saved_plan is None else self.saved_plan
+
+    @cached_property
+    def params(self) -> dict[str, np.ndarray]:
+        """The fitted parameters: "block.parameter" for the engine's families, parameter sites by name, constrained."""
+        return self.engine.program.named(self.raw_params)
+
+    @cached_property
+    @computing()
+    def _site_params(self) -> dict[str, Any]:
+        return self.engine.program.constrained(self.raw_params)
+
+    @cached_property
+    @computing()
+    def arrays(self) -> Any:
+        """The data that are arguments of the programs, on the device."""
+        return jax.device_put(self.inputs.traced())
+
+    def check_unchanged(self) -> None:
+        """What is computed after the fit is traced after it: the model must still be the one that was fitted."""
+        self.engine.use_unchanged(self.model, self.guide, self.inputs, self._at_rest)
+
+    @contextmanager
+    def _diagnosing(self, what: str) -> Iterator[None]:
+        """What runs inside is computed after the fit, for which the model must be unchanged: timed, with a line while
+        it lasts."""
+        with computing(), self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
+            self.check_unchanged()
+            yield
