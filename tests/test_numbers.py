@@ -1,4 +1,4 @@
-"""Numbers as they are said, and the sentence on the loss in which they are."""
+"""Numbers as they are said."""
 
 import doctest
 
@@ -7,7 +7,6 @@ import pytest
 
 from autovi import numbers
 from autovi.numbers import how_many, nats, number, with_error
-from autovi.run.stopping import CHUNK, WINDOW, Progress, Verdict
 
 
 def test_examples_in_the_docstrings():
@@ -62,33 +61,3 @@ def test_counts_and_nats():
 )
 def test_a_number_with_its_error(value, error, said):
     assert with_error(value, error) == said
-
-
-@pytest.mark.parametrize(
-    ("fall", "se", "said"),
-    [
-        (0.00851, 0.0064, "still fell by 0.0085 nats (standard error 0.0064)"),
-        (-0.0123, 0.0341, "did not fall (it rose by 0.012 nats, standard error 0.034)"),
-        (0.00001, 0.0064, "did not fall (standard error 0.0064 nats)"),
-        (0.0, 0.0, "did not fall (standard error 0 nats)"),
-        (-3.4e80, 1e79, "did not fall (it rose by more than 10^80 nats, standard error more than 10^79)"),
-    ],
-)
-def test_what_the_loss_did(fall, se, said):
-    assert Verdict(fall, se, 800).said == said
-
-
-@pytest.mark.parametrize(
-    ("slope", "said"),
-    [
-        (1e-5, "it still fell by 0.0040 nats (standard error 0.0006)"),
-        (-1e-3, "it did not fall (it rose by 0.400 nats, standard error 0.061)"),
-        (0, "it did not"),
-    ],
-)
-def test_the_message_of_a_standing_loss(slope, said):
-    """With rates of one level: the halves of a window of 800 steps are 400 steps apart."""
-    progress = Progress(None, 10_000, (1.0,))
-    progress.losses, progress.step = [5.0 - slope * np.arange(WINDOW * CHUNK)], WINDOW * CHUNK
-    assert progress.stands_still()
-    assert progress.message.startswith(f"the loss stands still: between the halves of the last 800 steps {said}")

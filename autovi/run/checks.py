@@ -129,11 +129,7 @@ def check_end(engine: Engine, progress: Progress, state: State, inputs: Inputs) 
         progress.message = "; ".join(filter(None, [progress.message, said]))
     coupled = warning(engine.program.plan.coupled)
     if progress.status == "max_steps" and not progress.message:
-        progress.message = (
-            f"ran the {how_many(progress.num_steps, 'step')} asked for; whether they suffice was not tested"
-            if progress.num_steps is not None
-            else f"the loss had not come to a stand after max_steps={progress.max_steps:_}"
-        )
+        progress.end_at_limit()
     if coupled:
         progress.message = "; ".join(filter(None, [progress.message, coupled]))
         progress.status = "mean_field" if progress.status == "converged" else progress.status

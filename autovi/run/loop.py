@@ -170,8 +170,7 @@ def optimize(
                 skipped, before = int(state.skipped), skipped
                 if skipped - before > LOST * HOPELESS * CHUNK:
                     break
-            if not ahead and progress.num_steps is None and progress.stands_still():
-                progress.status = "converged"
+            if not ahead and progress.num_steps is None and progress.has_ended():
                 break
         for losses, count in pending:
             _collect(progress, losses, count, bar)

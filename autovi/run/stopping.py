@@ -1,4 +1,4 @@
-"""When a fit ends: what the host knows of it, its learning rates, and a verdict on the loss, honest about noise."""
+"""What the host knows of a running fit: its learning rates, and when it ends."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autovi.numbers import how_many, with_error
+from autovi.numbers import how_many
 from autovi.run.learning_rate import RATES, evaluated
+from autovi.run.outlook import Outlook, means, outlooks
+from autovi.run.thresholds import THRESHOLDS
 
 CHUNK = 100  # steps between two looks of the host
-WINDOW = 8  # chunks that a verdict on the loss looks at
-TOLERANCE = 0.01  # a fall of less, in nats over a window, is none
-PRECISION = 0.1  # standard error, in nats, with which a fall must be known before it is said to be none
-LONGEST = 5000  # steps: a window of so many is judged whatever its noise
+SHORTEST = 8  # chunks of a level before its loss is looked at
+LONGEST = 10_000  # steps of a level that are enough where noise hides all
+LOOKS = 0.01  # growth of a level between two looks, beyond a chunk
 HOPELESS = 10  # chunks after which it is asked whether steps still change anything
 LOST = 0.9  # share of steps in them that changed nothing, beyond which the fit ends
+
+
+def is_looked_at(since: int) -> bool:
+    """Is the loss looked at after so many steps of a level? After each chunk; later, each time they grew by a part."""
+    return since >= SHORTEST * CHUNK and since // CHUNK % max(1, int(LOOKS * since) // CHUNK) == 0
 
 
 class Schedule(NamedTuple):
@@ -51,6 +57,9 @@ class Progress:
     lowered: list[int] = field(default_factory=list)  # the steps before which the rate was lowered
     status: str = "max_steps"
     message: str = ""
+    gain: float | None = None  # what the last look expected, see `Outlook`
+    gain_se: float | None = None
+    loss_se: float | None = None
     interrupted: bool = False  # by Ctrl-C, or a fault of the user's function: no restart follows
 
     @property
@@ -65,6 +74,7 @@ class Progress:
         learning rate that it had reached (at the first one, with new data).
         """
         own: dict[str, Any] = {"losses": list(self.losses), "lowered": list(self.lowered), "interrupted": False}
+        own |= dict.fromkeys(("gain", "gain_se", "loss_se"))
         if num_steps is None and self.num_steps is not None and self.step < self.limit and not new_data:
             return replace(self, **own, status="max_steps", message="")
         stays = num_steps is None and self.num_steps is None and not new_data
@@ -113,59 +123,66 @@ class Progress:
         rate = np.where(steps < self.limit, rate, 0.0)
         return Schedule(rate.astype(np.float32), number.astype(np.float32), emphasis.astype(np.float32))
 
-    def stands_still(self) -> bool:
-        """Lowers the learning rate once the loss stands still; True when it does at the lowest."""
+    def has_ended(self) -> bool:
+        """Looks at the loss after a chunk. Lowers the learning rate where there is little left to gain at it; at the
+        lowest the fit has ended, with its status and message set."""
         since = self.step - self.level_start
-        if since < WINDOW * CHUNK:
+        if not is_looked_at(since):
             return False
-        window = min(max(WINDOW * CHUNK, since // 2), LONGEST)
-        recent = self.all_losses()[-window:]
-        recent = recent[np.isfinite(recent)]
-        if recent.size < WINDOW * CHUNK // 2:
+        seen = self._outlooks(since)
+        last = self.level + 1 == len(self.rates)
+        errors = THRESHOLDS.errors_to_stop if last else THRESHOLDS.errors_to_lower
+        settled = [outlook for outlook in seen if outlook.little_left(errors)]
+        if settled and last:
+            self.status, self.message = "converged", f"{self._stand()}: {self._remembered(settled[0]).said}"
+            return True
+        if not settled and not (seen and since >= LONGEST and self._is_hidden(seen[-1], since, last)):
             return False
-        verdict = judge(recent, window)
-        if not verdict.standing:
+        if last:
+            self.status, self.message = "noisy", self._noisy(seen[-1])
+            return True
+        self.level, self.level_start = self.level + 1, self.step
+        self.lowered.append(self.step)
+        return False
+
+    def end_at_limit(self) -> None:
+        """Status and message of a fit that made all its steps."""
+        if self.num_steps is not None:
+            made = how_many(self.num_steps, "step")
+            self.message = f"ran the {made} asked for; whether they suffice was not tested"
+            return
+        self.message = f"the loss had not come to a stand after max_steps={self.max_steps:_}"
+        if not (seen := self._outlooks(self.step - self.level_start)):
+            return
+        last = seen[-1]
+        if not last.certainly_falls:
+            self.status, self.message = "noisy", self._noisy(last)
+        else:
+            self.message += f": {self._remembered(last).said}"
+
+    def _outlooks(self, since: int) -> list[Outlook]:
+        """What is to be expected of the loss by the steps of this level; nothing where most of them were not finite."""
+        recent = self.all_losses()[-since:] if since else np.zeros(0, np.float32)
+        finite = recent[np.isfinite(recent)]
+        if since < SHORTEST * CHUNK or finite.size < since / 2:
+            return []
+        return outlooks(means(finite), (self.limit - self.step) / since, float(np.finfo(recent.dtype).eps))
+
+    def _is_hidden(self, outlook: Outlook, since: int, last: bool) -> bool:
+        """Does the loss not fall as far as its noise lets see, with no prospect that the steps to come will tell?"""
+        if outlook.certainly_falls:
             return False
-        if self.level + 1 < len(self.rates):
-            self.level, self.level_start = self.level + 1, self.step
-            self.lowered.append(self.step)
-            return False
-        self.message = (
-            f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}: between the halves of the "
-            f"last {how_many(recent.size, 'step')} it {verdict.said}"
-        )
-        return True
+        return not last or not outlook.can_be_known((self.limit - self.step) / since)
 
+    def _stand(self) -> str:
+        return f"the loss stands still{' at the lowest learning rate' * (len(self.rates) > 1)}"
 
-class Verdict(NamedTuple):
-    """How much the loss fell from the first to the second half of a window, and its standard error, in nats."""
+    def _noisy(self, outlook: Outlook) -> str:
+        said = f"the noise of the loss hides whether it still falls: {self._remembered(outlook).said}"
+        if outlook.rounding >= THRESHOLDS.nats:
+            return f"{said}, since float32 does not hold more; jax.config.update('jax_enable_x64', True) does"
+        return f"{said}; more particles (num_particles=) quieten it"
 
-    fall: float
-    se: float
-    window: int  # steps, those without a finite loss included
-
-    @property
-    def standing(self) -> bool:
-        """Nothing is left to wait for: no fall beyond two standard errors, and these small enough to see one (or the
-        window as long as is worth looking at)."""
-        seen = self.se < PRECISION or self.window >= LONGEST
-        return self.fall < max(2.0 * self.se, TOLERANCE) and seen
-
-    @property
-    def said(self) -> str:
-        """What the loss did, in words."""
-        moved, se = with_error(abs(self.fall), self.se)
-        if not moved.strip("0."):
-            return f"did not fall (standard error {se} nats)"
-        if self.fall > 0:
-            return f"still fell by {moved} nats (standard error {se})"
-        return f"did not fall (it rose by {moved} nats, standard error {se})"
-
-
-def judge(losses: np.ndarray, window: int | None = None) -> Verdict:
-    """Compares the halves of a window of losses, of which the finite ones are given. The standard error comes from
-    means of batches of half a chunk, so that the correlation between steps is in it."""
-    batches = losses[: losses.size // (CHUNK // 2) * (CHUNK // 2)].reshape(-1, CHUNK // 2).mean(axis=1)
-    first, second = np.array_split(batches, 2)
-    se = np.sqrt(first.var(ddof=1) / first.size + second.var(ddof=1) / second.size)
-    return Verdict(float(first.mean() - second.mean()), float(se), losses.size if window is None else window)
+    def _remembered(self, outlook: Outlook) -> Outlook:
+        self.gain, self.gain_se, self.loss_se = (float(x) for x in outlook[:3])
+        return outlook

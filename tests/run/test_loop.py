@@ -1,4 +1,4 @@
-"""The loop: how many steps, how it ends, what it skips, and a stopping rule that is honest about noise."""
+"""The loop: how many steps, how it ends, and what it skips."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ import pytest
 import autovi
 from autovi.preparation import Options, prepare
 from autovi.run.loop import optimize
-from autovi.run.stopping import CHUNK, HOPELESS, LONGEST, PRECISION, TOLERANCE, WINDOW, Progress, judge
+from autovi.run.stopping import CHUNK, HOPELESS, Progress
 
 Y = np.array([0.5, 1.0, 1.5, 3.0])
 
@@ -57,7 +57,7 @@ def test_converged():
 
 def test_converged_with_an_optimizer_of_ones_own():
     fit = quick(model, {"y": Y}, num_steps=None, optimizer=optax.adam(0.02), num_particles=16)
-    assert fit.status == "converged" and re.search("stands still: .* it (still fell|did not fall)", fit.message)
+    assert fit.status == "converged" and re.search("stands still: going on would gain", fit.message)
     mu = fit.sample(5000)["mu"]
     assert mu.mean() == pytest.approx(6 / 5, abs=0.06) and mu.std() == pytest.approx(0.2**0.5, rel=0.1)
 
@@ -310,70 +310,3 @@ def test_progress_bar_shows_elbo_and_speed(capsys):
 def test_no_progress_bar_prints_nothing(capsys):
     quick(model, {"y": Y}, num_steps=250)
     assert capsys.readouterr() == ("", "")
-
-
-# --- the verdict on a loss -------------------------------------------------------------------------------------------
-
-
-def autoregressive(rng, size, correlation, sd=1.0):
-    noise = rng.normal(size=size) * sd * (1 - correlation**2) ** 0.5
-    noise[0] /= (1 - correlation**2) ** 0.5
-    for i in range(1, size):
-        noise[i] += correlation * noise[i - 1]
-    return noise
-
-
-# Noise of single steps under which a window of steps without correlation tells the fall to half of PRECISION.
-QUIET = PRECISION / 4 * (WINDOW * CHUNK) ** 0.5
-
-
-@pytest.mark.parametrize(("correlation", "sd"), [(0.0, QUIET), (0.5, QUIET / 2), (0.9, QUIET / 5)])
-def test_a_flat_loss_stands_still_most_of_the_time(correlation, sd):
-    rng = np.random.default_rng(0)
-    verdicts = [judge(100 + autoregressive(rng, WINDOW * CHUNK, correlation, sd)) for _ in range(200)]
-    assert np.mean([v.standing for v in verdicts]) > 0.9
-    # The standard error is that of the fall.
-    assert 0.7 < np.mean([v.se for v in verdicts]) / np.std([v.fall for v in verdicts]) < 1.2
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.9])
-def test_a_trend_above_the_noise_does_not_stand_still(correlation):
-    """Slow against single steps, whose noise is about the whole fall or more, and clear on average."""
-    rng = np.random.default_rng(1)
-    size = 4 * WINDOW * CHUNK
-    fall = 0.4 if correlation == 0.0 else 1.6
-    trend = np.linspace(fall, 0.0, size)
-    verdicts = [judge(100 + trend + autoregressive(rng, size, correlation)) for _ in range(100)]
-    assert np.mean([v.standing for v in verdicts]) < 0.05
-    assert np.mean([v.fall for v in verdicts]) == pytest.approx(fall / 2, rel=0.1)
-
-
-def test_noise_that_hides_a_trend_is_waited_out():
-    """A standard error too large to see a fall is no verdict, until the window is as long as is worth looking at."""
-    rng = np.random.default_rng(2)
-    loud = 20 * QUIET * rng.normal(size=WINDOW * CHUNK)
-    assert judge(loud).se > PRECISION and not judge(loud).standing
-    verdicts = [judge(1e3 * rng.normal(size=LONGEST)) for _ in range(50)]
-    assert np.mean([v.standing for v in verdicts]) > 0.85
-
-
-def test_a_fall_below_the_tolerance_is_not_waited_for():
-    trend = np.linspace(1.9 * TOLERANCE, 0.0, WINDOW * CHUNK)
-    assert judge(100 + trend).standing
-    assert not judge(100 + 2 * trend).standing
-
-
-def test_a_rising_loss_stands_still():
-    assert judge(np.linspace(0.0, 10 * TOLERANCE, WINDOW * CHUNK)).standing
-
-
-def test_progress_remembers_when_the_rate_was_lowered():
-    """The steps from which on the schedule has a lower rate: the loss never moves."""
-    progress = Progress(None, 10_000)
-    rates = []
-    while not progress.stands_still():
-        rates += progress.schedule(progress.step).rate.tolist()
-        progress.losses.append(np.ones(CHUNK, np.float32))
-        progress.step += CHUNK
-    fell = [step for step in range(1, len(rates)) if rates[step] < rates[step - 1]]
-    assert progress.lowered == fell == [800, 1600, 2400]
