@@ -23,6 +23,7 @@ from autovi.process import computing
 from autovi.result import storage
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten
+from autovi.run.starts import agreement_of, modes_of
 from autovi.run.stopping import Progress
 from autovi.run.stored import stored
 from autovi.versions import version_of
@@ -83,7 +84,8 @@ def _progress(progress: Progress) -> dict[str, Any]:
 def progress_of(saved: Mapping[str, Any], losses: np.ndarray) -> Progress:
     """The inverse of what a file has of a `Progress`."""
     schedule = None if saved["learning_rate"] is None else forgotten
-    return Progress(**{**saved, "rates": tuple(saved["rates"]), "learning_rate": schedule, "losses": [losses]})
+    found = {"modes": modes_of(saved.get("modes")), "restarts": agreement_of(saved.get("restarts"))}
+    return Progress(**{**saved, **found, "rates": tuple(saved["rates"]), "learning_rate": schedule, "losses": [losses]})
 
 
 def _optimizer(fit: Any) -> str:

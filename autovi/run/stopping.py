@@ -11,6 +11,7 @@ import numpy as np
 from autovi.numbers import how_many
 from autovi.run.learning_rate import RATES, evaluated
 from autovi.run.outlook import Outlook, means, outlooks
+from autovi.run.starts import Agreement, Modes
 from autovi.run.thresholds import THRESHOLDS
 
 CHUNK = 100  # steps between two looks of the host
@@ -60,6 +61,8 @@ class Progress:
     gain: float | None = None  # what the last look expected, see `Outlook`
     gain_se: float | None = None
     loss_se: float | None = None
+    modes: Modes | None = None  # what several starts found
+    restarts: Agreement | None = None
     interrupted: bool = False  # by Ctrl-C, or a fault of the user's function: no restart follows
 
     @property
