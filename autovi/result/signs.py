@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
+from typing import TYPE_CHECKING
 
 from autovi.run.starts import Agreement, Modes
+from autovi.run.weights import EQUAL, TIED
+
+if TYPE_CHECKING:
+    from autovi.result.posterior import Posterior
+
+# What of a plan's guide is said otherwise: a function may be one of one's own or NumPyro's.
+CUSTOM = "custom"
+GUIDES = ("auto", "mean_field", "low_rank", "full_rank", "flow")
 
 
 @dataclass(frozen=True)
@@ -60,3 +69,31 @@ class Signs:
         """The part of the modes that q is not at, by Laplace's approximation; 0 where it is not known."""
         share = nan if self.modes is None else self.modes.share
         return 1 - share if share == share else 0.0
+
+
+def signs_of(fit: Posterior) -> Signs:
+    """What is known of a fit, once its draws are weighed."""
+    plan, progress, evidence = fit.plan, fit.progress, fit.evidence
+    why = evidence.khat_why
+    return Signs(
+        status=fit.status,
+        asked_steps=progress.num_steps is not None,
+        guide=plan.guide if plan.guide in GUIDES else CUSTOM,
+        num_particles=plan.num_particles,
+        subsampled=bool(fit.engine.program.sites.subsampled),
+        num_weighed=evidence.num_weighed,
+        khat=evidence.khat,
+        efficiency=evidence.efficiency,
+        log_weight_sd=evidence.log_weight_sd,
+        equal=why == EQUAL,
+        tied=why == TIED,
+        elbo=evidence.elbo.value,
+        elbo_se=evidence.elbo.se,
+        gain=progress.gain,
+        gain_se=progress.gain_se,
+        loss_se=progress.loss_se,
+        coupled=tuple(plan.coupled),
+        points=tuple(choice.site for choice in plan.choices if choice.family == "delta"),
+        modes=progress.modes,
+        restarts=progress.restarts,
+    )

@@ -85,7 +85,8 @@ def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
     fresh.__dict__["is_light"] = False
     monkeypatch.setattr(type(fit), "_drawn", lambda *a: pytest.fail("draws are made"))
     assert said(fresh).endswith(
-        "ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it)"
+        "ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it) efficiency: not "
+        "computed yet (fit.efficiency computes it) verdict: not computed yet (fit.verdict computes it)"
     )
     fresh.__dict__.update(draws=draws, chosen=None)  # made by now, so that both are quick
     assert said(fresh) == said(fit)
