@@ -10,13 +10,14 @@ from autovi.numbers import how_many, nats, number, with_error
 from autovi.plan.display import INDENT, LEFT, plan_html, plan_text, terminal_width, wrapped
 from autovi.result.graph import model_graph
 from autovi.result.posterior import Posterior
+from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL, TIED
 
 # What k-hat is at most -> what it is read as.
 VERDICTS = {
-    0.5: "q is close",
-    0.7: "usable; importance weighting corrects it",
-    1.0: "do not trust intervals and tails",
+    THRESHOLDS.khat_good: "q is close",
+    THRESHOLDS.khat_usable: "usable; importance weighting corrects it",
+    THRESHOLDS.khat_no_mean: "do not trust intervals and tails",
     inf: "q misses a part of the posterior, or has not converged",
 }
 NOT_ESTIMATED = "no tail to fit"

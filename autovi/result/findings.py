@@ -78,7 +78,7 @@ def of_weights(signs: Signs) -> Finding | None:
     if signs.khat != signs.khat and not signs.tied:
         return _too_few(signs)
     khat = -inf if signs.tied else signs.khat
-    alike = signs.efficiency >= limits.efficiency_overrules_khat
+    alike = signs.efficiency >= limits.efficiency_alike
     if alike or (khat < limits.khat_good and signs.efficiency >= limits.efficiency_good):
         return Finding(
             "good", f"q is close to the posterior, as far as its own draws can tell ({measured(signs)})", (), False
