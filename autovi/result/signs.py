@@ -74,9 +74,9 @@ class Signs:
 def signs_of(fit: Posterior) -> Signs:
     """What is known of a fit, once its draws are weighed.
 
-    Where draws are corrected, far more were weighed for it, and theirs are the weights that are looked at: few draws may
-    see nothing of a tail that is too heavy. (Neal's funnel under independent normals: k-hat 0.6 and an efficiency of
-    0.17 by 1,000 draws, 1.1 and 0.01 by 20,000.)
+    Where draws are corrected, far more were weighed for it, and theirs are the weights that are looked at: few draws
+    may see nothing of a tail that is too heavy. (Neal's funnel under independent normals: k-hat 0.6 and an efficiency
+    of 0.17 by 1,000 draws, 1.1 and 0.01 by 20,000.)
     """
     plan, progress, evidence = fit.plan, fit.progress, fit.evidence
     why = evidence.khat_why
