@@ -19,6 +19,8 @@ from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient, gradient_s
 from autovi.result.evidence import Evidence, num_weighed
 from autovi.result.fitted import Fitted
 from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, doubt, proposals_limit
+from autovi.result.signs import signs_of
+from autovi.result.verdict import Verdict, verdict_of
 from autovi.run.checks import check_count
 from autovi.run.drawing import (
     DENSITIES,
@@ -229,6 +231,17 @@ class Posterior(Fitted):
     def log_weight_sd(self) -> float:
         """The standard deviation of log p(x, z) - log q(z) over draws of q, in nats."""
         return self.evidence.log_weight_sd
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What to think of the posterior: its `word`, its `sentence`, and `remedies`, what to try. From the weights of
+        draws of q, how the run ended, and what several starts found."""
+        return verdict_of(signs_of(self))
+
+    @property
+    def is_weighed(self) -> bool:
+        """Is the verdict there without anything that takes long?"""
+        return self.is_light or not self.evidence.num_weighed or "densities" in vars(self.evidence)
 
     @cached_property
     @computing()

@@ -12,10 +12,9 @@ import numpy as np
 from autovi.numbers import how_many, number
 from autovi.result.evidence import WEIGHED_NUMBERS, Evidence
 from autovi.run.drawing import Keys, sequence_of_keys
+from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL, TIED, Weights, effective_size, weights_of
 
-KHAT_LIMIT = 0.7  # from which on weights correct nothing (Vehtari et al., 2024)
-EFFICIENCY_ENOUGH = 0.95  # from which on there is nothing that draws would show to correct
 MAX_PROPOSALS = 100_000  # draws of q that are weighed for corrected ones, more only where more of those are asked for
 MIN_PROPOSALS = 4_000  # of fewer the tail of the weights is not known
 PROPOSALS_PER_DRAW = 4  # of equal weight: so few draws repeat
@@ -73,10 +72,10 @@ def advice(evidence: Evidence, num_draws: int, numbers_per_draw: int, subsampled
         return Advice(False, f"drawn from q: {why}, so there is nothing to correct")
     if np.isnan(khat) and why != TIED:
         return Advice(False, f"drawn from q: {why}")
-    if khat >= KHAT_LIMIT:
-        because = why or f"a k-hat of {number(khat)} is not below {KHAT_LIMIT}"
+    if khat >= THRESHOLDS.khat_usable:
+        because = why or f"a k-hat of {number(khat)} is not below {THRESHOLDS.khat_usable}"
         return Advice(False, f"drawn from q: {because}, so weights would correct nothing")
-    if efficiency >= EFFICIENCY_ENOUGH:
+    if efficiency >= THRESHOLDS.efficiency_alike:
         return Advice(False, f"drawn from q: its weights are all but equal (efficiency {efficiency:.2f})")
     return Advice(True, f"corrected by importance weights (efficiency {efficiency:.2f})")
 
