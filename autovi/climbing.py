@@ -16,7 +16,7 @@ from autovi.initial import initial
 from autovi.ladder.curvature import Curvature
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
-from autovi.ladder.programs import Programs
+from autovi.ladder.programs import Held, Programs
 from autovi.ladder.richer import richer_family
 from autovi.ladder.rungs import STOP, Rung, why_not
 from autovi.ladder.start import state_at
@@ -137,14 +137,15 @@ class Ladder:
     def curvature(self) -> Normal | None:
         """The normal at the mode with the most mass around it; None where no mode was found that has a curvature."""
         starts = jnp.asarray(self.tried.points)
-        self.programs.prepare(self.constants, starts)
+        held = self._held()
+        self.programs.prepare(self.constants, starts, held)
         began = time.perf_counter()
-        modes, same = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts))
+        modes, same = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts, held))
         self._took("mode", began, _modes_said(modes), int(modes.iterations.sum()))
         began = time.perf_counter()
         places = [int(p) for p in np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf))]
         places = [p for p in places if same[p] == p][:MAX_MODES]
-        found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p])) for p in places]
+        found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p]), held) for p in places]
         known = [(c, int((same == p).sum())) for c, p in zip(found, places, strict=True) if _is_mode(c)]
         known.sort(key=lambda pair: -float(pair[0].log_evidence))
         self.progress.modes = Modes(
@@ -219,6 +220,16 @@ class Ladder:
         return _good(name, self.candidates[-1])
 
     # --- what they share ----------------------------------------------------------------------------------------------
+
+    def _held(self) -> Held:
+        """Unknown scales are held where the best start has them: with all else at its mode, they would be far too
+        large, or run to where a density grows without bound."""
+        program, point = self.engine.program, self._best_start()
+        scales = {n: jnp.array(n in program.plan.scales) for n in program.sites.latents}
+        shapes = {
+            n: jnp.broadcast_to(held, program.sites.samples[n].unconstrained_shape or ()) for n, held in scales.items()
+        }
+        return Held(program.blocks.start_of(shapes) > 0, point)
 
     def _best_start(self) -> jax.Array:
         totals = np.where(np.isfinite(self.tried.totals), self.tried.totals, -np.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +22,33 @@ from autovi.run.running import Watch
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
 
 
+class Held(NamedTuple):
+    """Coordinates `mask` that are held at `point` while the others are searched: they get a unit curvature there."""
+
+    mask: jax.Array
+    point: jax.Array
+
+    def of(self, log_density: LogDensity) -> LogDensity:
+        """The density of the others."""
+        return lambda u: (
+            log_density(jnp.where(self.mask, self.point, u))
+            - 0.5 * jnp.sum(jnp.where(self.mask, u - self.point, 0) ** 2)
+        )
+
+
 class Programs:
     """What the ladder computes of one program and its data. `constants` are those of the coordinates."""
 
     def __init__(self, engine: Engine, arrays: Any, watch: Watch):
         self.engine, self.arrays, self.watch = engine, arrays, watch
 
-    def modes(self, constants: Any, starts: jax.Array) -> tuple[Modes, jax.Array]:
+    def modes(self, constants: Any, starts: jax.Array, held: Held) -> tuple[Modes, jax.Array]:
         """Modes from every start `(S, D)`, and which starts ended in one and the same."""
-        return self._run("modes", _modes, constants, starts)
+        return self._run("modes", _modes, constants, starts, held)
 
-    def curvature(self, constants: Any, point: jax.Array) -> Curvature:
+    def curvature(self, constants: Any, point: jax.Array, held: Held) -> Curvature:
         """The normal with the curvature at a mode."""
-        return self._run("curvature", lambda f, x: curved(f, x), constants, point)
+        return self._run("curvature", _curvature, constants, point, held)
 
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
@@ -44,10 +58,10 @@ class Programs:
         """Which coordinates the gradient changes in where others move."""
         return self._run("meetings", lambda f, x, masks: meetings(f, x, masks), constants, point, halves)
 
-    def prepare(self, constants: Any, starts: jax.Array) -> None:
+    def prepare(self, constants: Any, starts: jax.Array, held: Held) -> None:
         """Begins to compile what every ladder needs."""
-        self._compiling("modes", _modes, constants, starts)
-        self._compiling("curvature", lambda f, x: curved(f, x), constants, starts[0])
+        self._compiling("modes", _modes, constants, starts, held)
+        self._compiling("curvature", _curvature, constants, starts[0], held)
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Any:
         with self.watch.clock.spent("trace"):
@@ -73,6 +87,11 @@ class Programs:
         return joint_density(self.engine.program, params, arrays)
 
 
-def _modes(log_density: LogDensity, starts: jax.Array) -> tuple[Modes, jax.Array]:
-    modes = find_modes(log_density, starts)
-    return modes, distinct_modes(log_density, modes)
+def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Modes, jax.Array]:
+    of_others = held.of(log_density)
+    modes = find_modes(of_others, jnp.where(held.mask, held.point, starts))
+    return modes, distinct_modes(of_others, modes)
+
+
+def _curvature(log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
+    return curved(held.of(log_density), point)

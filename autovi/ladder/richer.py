@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,9 +33,22 @@ def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray
     halves = halves_of(structure)
     single, together = levels_to_take(structure, tied(structure, halves, meetings(halves)))
     taken = sorted([*single, *together])
-    family = Structured(tuple(levels[k] for k in taken), tuple(taken.index(k) for k in together))
+    chosen = [levels[k] for k in taken]
+    shared = _given_scales(program, block, chosen)
+    first = 1 if shared else 0
+    as_one = (*range(first), *(first + taken.index(k) for k in together))
+    family = Structured((*([shared] * first), *chosen), as_one)
     layout = structure_of(sites, block.sites, family.levels or (), family.together)
     slopes = sum(level.index.array.size * layout.num_given(k) for k, level in enumerate(layout.levels))
     if not taken or slopes > MAX_SLOPES:
         return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
     return family, f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
+
+
+def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The common sites over the reals, where an unknown scale is common too: they are one element given it, as what is
+    known of a location depends on the scale."""
+    inside = {name for level in chosen for name in level}
+    common = [n for n in block.sites if n not in inside]
+    positive = {n for n in common if program.sites.samples[n].support == "positive"}
+    return tuple(n for n in common if n not in positive) if positive & set(program.plan.scales) else ()

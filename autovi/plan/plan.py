@@ -54,6 +54,8 @@ class Plan:
     coupled: Mapping[str, list[str]] = field(default_factory=dict)
     # Site in partly non-centred coordinates -> what of it moves with others: "location", "scale" or "both".
     noncentred: Mapping[str, str] = field(default_factory=dict)
+    # The sites on which the scale of such a site depends.
+    scales: tuple[str, ...] = ()
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:

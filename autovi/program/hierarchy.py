@@ -26,7 +26,7 @@ def structure_of(
     """The structure of a block of sites whose `levels` hold, each, the sites of one set of plates.
 
     A site of a level that is in no plate has each of its numbers as an element. Levels whose number is in `together`
-    are one element.
+    are one element, and are given to all later levels where they are in no plate.
     """
     starts, offset = {}, 0
     for name in names:
@@ -41,7 +41,10 @@ def structure_of(
             made.append(Level(Index(index.reshape(1, -1))))
             continue
         around = _around(sites, level, levels[:k])
-        above = [Above(j, Index(np.zeros_like(e) if j in together else e)) for j, e in around.items()]
+        # What is drawn as one element and is in no plate, all elements after it have in common.
+        common_too = {j for j in together if j < k and not _plates(sites.samples[levels[j][0]])}
+        around |= {j: np.zeros(len(index), int) for j in sorted(common_too)}
+        above = [Above(j, Index(np.zeros_like(e) if j in together else e)) for j, e in sorted(around.items())]
         made.append(Level(Index(index), tuple(above)))
     return Structure(Index(np.concatenate([np.zeros(0, int), *common])), tuple(made))
 

@@ -21,7 +21,7 @@ from autovi.result import export
 from autovi.result.constants import known_inputs, model_alone
 from autovi.result.groups import axes_of
 from autovi.result.posterior import Posterior
-from autovi.result.resampling import EFFICIENCY_ENOUGH
+from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL
 
 HOW = ("auto", "linear_response", True, False)
@@ -55,7 +55,7 @@ def covariance(fit: Posterior, names: str | Sequence[str] | None, corrected: str
 
 def _is_off(fit: Posterior) -> bool:
     """Does q differ from the posterior in a way that its draws, as they are, do not make up for?"""
-    return not (fit.resampled or fit.evidence.khat_why == EQUAL or fit.efficiency >= EFFICIENCY_ENOUGH)
+    return not (fit.resampled or fit.evidence.khat_why == EQUAL or fit.efficiency >= THRESHOLDS.efficiency_alike)
 
 
 def _refusal(fit: Posterior) -> str:

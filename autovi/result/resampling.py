@@ -13,7 +13,7 @@ from autovi.numbers import how_many, number
 from autovi.result.evidence import WEIGHED_NUMBERS, Evidence
 from autovi.run.drawing import Keys, sequence_of_keys
 from autovi.run.thresholds import THRESHOLDS
-from autovi.run.weights import EQUAL, TIED, Weights, effective_size, weights_of
+from autovi.run.weights import EQUAL, TIED, Weights, effective_size, pareto_k_se, weights_of
 
 MAX_PROPOSALS = 100_000  # draws of q that are weighed for corrected ones, more only where more of those are asked for
 MIN_PROPOSALS = 4_000  # of fewer the tail of the weights is not known
@@ -72,7 +72,8 @@ def advice(evidence: Evidence, num_draws: int, numbers_per_draw: int, subsampled
         return Advice(False, f"drawn from q: {why}, so there is nothing to correct")
     if np.isnan(khat) and why != TIED:
         return Advice(False, f"drawn from q: {why}")
-    if khat >= THRESHOLDS.khat_usable:
+    # Of so few draws k-hat is known to its standard error only: in doubt the proposals decide (`doubt`).
+    if khat - np.nan_to_num(pareto_k_se(khat, evidence.num_weighed)) >= THRESHOLDS.khat_usable:
         because = why or f"a k-hat of {number(khat)} is not below {THRESHOLDS.khat_usable}"
         return Advice(False, f"drawn from q: {because}, so weights would correct nothing")
     if efficiency >= THRESHOLDS.efficiency_alike:
@@ -84,10 +85,10 @@ def doubt(chosen: Chosen) -> str:
     """Why draws are not to be corrected after all, in words; empty where they are. Of many proposals k-hat is known
     better than of the draws of a fit, which understate it where q is too narrow to see how much."""
     khat = chosen.weights.khat
-    if np.isnan(khat) or khat < KHAT_LIMIT:
+    if np.isnan(khat) or khat < THRESHOLDS.khat_usable:
         return ""
     return (
-        f"drawn from q: a k-hat of {number(khat)}, of {chosen.num_proposals:,} draws, is not below {KHAT_LIMIT}, so "
+        f"drawn from q: a k-hat of {number(khat)}, of {chosen.num_proposals:,} draws, is not below {THRESHOLDS.khat_usable}, so "
         "weights would correct nothing"
     )
 
