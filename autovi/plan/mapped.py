@@ -35,4 +35,6 @@ def with_family(
 def with_coordinates(plan: Plan, moves: Mapping[str, Moves]) -> Plan:
     """The plan with these sites in partly non-centred coordinates."""
     said = lambda c: replace(c, why=f"{c.why}; {moves[c.site].sentence}") if c.site in moves else c  # noqa: E731
-    return replace(plan, choices=tuple(said(c) for c in plan.choices), noncentred={n: m.what for n, m in moves.items()})
+    scales = tuple(dict.fromkeys(name for m in moves.values() for name in m.scale))
+    choices = tuple(said(c) for c in plan.choices)
+    return replace(plan, choices=choices, noncentred={n: m.what for n, m in moves.items()}, scales=scales)

@@ -24,7 +24,7 @@ from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
-FULL_RANK_LIMIT = 200  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
+FULL_RANK_LIMIT = 600  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
 OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
 

@@ -34,12 +34,13 @@ def structure_of(
         offset += _size(sites.samples[name])
     inside = {name for level in levels for name in level}
     common = [np.arange(starts[n], starts[n] + _size(sites.samples[n])) for n in names if n not in inside]
-    indices = [np.concatenate([_index(sites.samples[n], starts[n]) for n in level], axis=1) for level in levels]
     made = []
-    for k, (level, index) in enumerate(zip(levels, indices, strict=True)):
+    for k, level in enumerate(levels):
+        parts = [_index(sites.samples[n], starts[n]) for n in level]
         if k in together:
-            made.append(Level(Index(index.reshape(1, -1))))
+            made.append(Level(Index(np.concatenate([part.ravel() for part in parts])[None])))
             continue
+        index = np.concatenate(parts, axis=1)
         around = _around(sites, level, levels[:k])
         # What is drawn as one element and is in no plate, all elements after it have in common.
         common_too = {j for j in together if j < k and not _plates(sites.samples[levels[j][0]])}

@@ -84,11 +84,11 @@ def advice(evidence: Evidence, num_draws: int, numbers_per_draw: int, subsampled
 def doubt(chosen: Chosen) -> str:
     """Why draws are not to be corrected after all, in words; empty where they are. Of many proposals k-hat is known
     better than of the draws of a fit, which understate it where q is too narrow to see how much."""
-    khat = chosen.weights.khat
-    if np.isnan(khat) or khat < THRESHOLDS.khat_usable:
+    khat, limit = chosen.weights.khat, THRESHOLDS.khat_usable
+    if np.isnan(khat) or khat < limit:
         return ""
     return (
-        f"drawn from q: a k-hat of {number(khat)}, of {chosen.num_proposals:,} draws, is not below {THRESHOLDS.khat_usable}, so "
+        f"drawn from q: a k-hat of {number(khat)}, of {chosen.num_proposals:,} draws, is not below {limit}, so "
         "weights would correct nothing"
     )
 
