@@ -12,93 +12,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.estimators import ESTIMATORS
-from autovi.initial import initial
 from autovi.ladder.curvature import Curvature
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
 from autovi.ladder.programs import Held, Programs
 from autovi.ladder.richer import richer_family
-from autovi.ladder.rungs import STOP, Rung, why_not
-from autovi.ladder.start import state_at
+from autovi.ladder.rungs import STOP, Rung
+from autovi.ladder.start import Fixed, state_at
 from autovi.model.inputs import Inputs
 from autovi.model.traced import centring_inputs
 from autovi.numbers import how_many, number, with_error
 from autovi.plan.mapped import mappable, with_family, with_maps
-from autovi.preparation import Options
-from autovi.process import computing
 from autovi.program.program import Program
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
-from autovi.run.running import Run, Watch, before_the_first_step, ran, started
+from autovi.run.running import Run, Watch, ran
 from autovi.run.starts import Mode, Modes
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
-SPREAD = (
-    0.3  # of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it
-)
+# Of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it.
+SPREAD = 0.3
 MAX_MODES = 4  # whose mass is measured, the highest
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user asked of the way to q."""
-
-    init: Any = None
-    steps: str | None = None  # why stochastic steps are made whatever the ladder finds: None where it decides
-
-
-def why_steps(options: Options, num_steps: int | None, learning_rate: Any, callback: Any) -> str | None:
-    """What asks for stochastic steps, as a sentence's beginning; None where nothing does."""
-    asked = {
-        "num_steps": num_steps,
-        "optimizer": options.optimizer,
-        "learning_rate": learning_rate,
-        "callback": callback,
-        "families": options.families,
-        "estimators": options.estimators,
-        "num_particles": options.num_particles,
-        "guide": None if options.guide == "auto" else options.guide,
-    }
-    return next((f"{name}=" for name, value in asked.items() if value is not None), None)
-
-
-@computing()
-def first_fit(
-    model: Callable,
-    engine: Engine,
-    inputs: Inputs,
-    asked: Asked,
-    rng_key: int | jax.Array,
-    progress: Progress,
-    watch: Watch,
-    as_fit: Callable[[Engine, Run], Fit],
-) -> Fit:
-    """A whole fit, from its start to its end.
-
-    Raises:
-        ValueError: no starting point has a finite ELBO.
-    """
-    program = engine.program
-    reason = (
-        "init= says where to start"
-        if asked.init is not None
-        else why_not(program.traced, program.plan, program.objective)
-    )
-    with before_the_first_step():
-        arrays = jax.device_put(inputs.traced())
-        steps = 0 if reason is None else progress.expected_steps
-        start = initial(asked.init, model, engine, inputs, arrays, rng_key)
-        state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, steps)
-        state = start.applied(engine, state)
-        if reason is None:
-            ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit)
-            if asked.steps is None:
-                return ladder.climb()
-            engine, state = ladder.warm()
-    progress.rungs = () if reason is not None else tuple(ladder.rungs)
-    return as_fit(engine, Run(ran(engine, inputs, arrays, state, progress, watch), progress, key))
 
 
 class Candidate(NamedTuple):
@@ -124,13 +60,14 @@ class Ladder:
     progress: Progress
     watch: Watch
     as_fit: Callable[[Engine, Run], Fit]
+    exact: Mapping[str, Any]  # block -> its parameters, where its posterior is known
     rungs: list[Rung] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.programs = Programs(self.engine, self.arrays, self.watch)
         self.mapped = self.engine.under(with_maps(self.engine.program.plan))
-        self.constants: Mapping[str, Any] = {}
+        self.constants = _noncentred(self.engine.program)
 
     # --- rungs --------------------------------------------------------------------------------------------------------
 
@@ -166,15 +103,14 @@ class Ladder:
 
     def gaussian(self, name: str, normal: Normal) -> Candidate:
         """The fit whose q is a normal."""
-        state = state_at(self.mapped.program, self.mapped.optimizer, self.state, normal, self.constants)
-        return self._weighed(name, self.mapped, state)
+        return self._weighed(name, self.mapped, self._at(self.mapped, normal))
 
     def warm(self) -> tuple[Engine, State]:
         """A start for stochastic steps: mode and curvature, where there is one."""
         normal = self.curvature()
         if normal is None:
             return self.engine, self.state
-        return self.mapped, state_at(self.mapped.program, self.mapped.optimizer, self.state, normal, self.constants)
+        return self.mapped, self._at(self.mapped, normal, SPREAD)
 
     def stochastic(self, normal: Normal) -> Candidate:
         """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
@@ -187,33 +123,47 @@ class Ladder:
         plan = with_maps(with_family(program.plan, block.name, family, estimator, why, estimator.num_particles))
         # In these coordinates a gradient longer than this is that of a draw far in a tail.
         engine = self.engine.under(plan, Optimizer(longest=float(max(1.0, normal.loc.shape[0] ** 0.5))))
-        state = state_at(engine.program, engine.optimizer, self._fresh(engine), normal, self.constants, SPREAD)
+        state = self._at(engine, normal, SPREAD)
         began, progress = time.perf_counter(), replace(self.progress, losses=[])
         state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
         evaluations = progress.step * plan.num_particles
         self._took(family.name, began, f"{how_many(progress.step, 'step')} of {plan.num_particles} draws", evaluations)
         return self._weighed(family.name, engine, state, progress)
 
-    def _fresh(self, engine: Engine) -> State:
-        return engine.initial_state(self.arrays, self.state.rng_key)
+    def _at(self, engine: Engine, normal: Normal, spread: float = 1.0) -> State:
+        like = engine.initial_state(self.arrays, self.state.rng_key)
+        fixed = Fixed(self.constants, self.exact)
+        return state_at(engine.program, engine.optimizer, like, normal, fixed, spread)
 
     def climb(self) -> Fit:
-        """The fit of the first rung that is good enough, else the best of all."""
-        self.constants = _noncentred(self.engine.program)
+        """The fit of the first rung that is good enough, else the best of all, or, after Ctrl-C, of those so far."""
+        try:
+            self._climbed()
+        except KeyboardInterrupt:
+            if not self.candidates:
+                raise
+            best = self._best()
+            best.progress.status, best.progress.message = "stopped", "stopped by Ctrl-C on the way to a better q"
+        return self._best()
+
+    def _climbed(self) -> None:
+        if not any(mappable(b) for b in self.engine.program.plan.blocks):
+            size = self.tried.points.shape[1]
+            self.candidates.append(self.gaussian("exact", Normal(jnp.zeros(size), jnp.ones(size))))
+            return
         found = self.curvature()
         normal = Normal(self._best_start(), jnp.ones(self.tried.points.shape[1])) if found is None else found
         # Where a scale is unknown no normal follows: it is left to the family that does.
         if not {"scale", "both"} & set(self.engine.program.plan.noncentred.values()):
             if found is not None and self._is_enough("laplace", found):
-                return self._ended()
+                return
             began = time.perf_counter()
             dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
             matched = self.programs.matched(self.constants, dense, jax.random.fold_in(self.rng_key, 11))
             self._took("matching", began, "", int(matched.good_draws.sum()))
             if self._is_enough("matching", matched.normal):
-                return self._ended()
+                return
         self.candidates.append(self.stochastic(normal))
-        return self._ended()
 
     def _is_enough(self, name: str, normal: Normal) -> bool:
         self.candidates.append(self.gaussian(name, normal))
@@ -225,11 +175,8 @@ class Ladder:
         """Unknown scales are held where the best start has them: with all else at its mode, they would be far too
         large, or run to where a density grows without bound."""
         program, point = self.engine.program, self._best_start()
-        scales = {n: jnp.array(n in program.plan.scales) for n in program.sites.latents}
-        shapes = {
-            n: jnp.broadcast_to(held, program.sites.samples[n].unconstrained_shape or ()) for n, held in scales.items()
-        }
-        return Held(program.blocks.start_of(shapes) > 0, point)
+        held = {n: float(n in program.plan.scales) for n in program.sites.latents}
+        return Held(program.blocks.start_of(held) > 0, point)
 
     def _best_start(self) -> jax.Array:
         totals = np.where(np.isfinite(self.tried.totals), self.tried.totals, -np.inf)
@@ -248,7 +195,7 @@ class Ladder:
         self.rungs.append(Rung(name, said, 0, time.perf_counter() - began, fit.elbo))
         return Candidate(fit, fit.elbo, fit.elbo_se, khat, efficiency)
 
-    def _ended(self) -> Fit:
+    def _best(self) -> Fit:
         """The last q that was better than the best before it, by two standard errors."""
         best = self.candidates[0]
         for other in self.candidates[1:]:

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import optax
 
-from autovi.climbing import Asked, first_fit, why_steps
 from autovi.keys import as_key, seed_or_key
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
@@ -24,6 +23,7 @@ from autovi.run.loop import MAX_STEPS
 from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Run, Watch, before_the_first_step
 from autovi.run.stopping import Progress
+from autovi.starting import Asked, first_fit, why_steps
 
 
 def fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,30 +17,36 @@ from autovi.run.optimizer import Optimizer
 from autovi.run.state import State
 
 
+class Fixed(NamedTuple):
+    """What a normal does not say: the constants of the coordinates, and the parameters of blocks whose posterior is
+    known."""
+
+    constants: Mapping[str, Any]
+    exact: Mapping[str, Any]
+
+
 def state_at(
-    program: Program,
-    optimizer: Optimizer,
-    state: State,
-    normal: Normal,
-    constants: Mapping[str, Any],
-    spread: float = 1.0,
+    program: Program, optimizer: Optimizer, state: State, normal: Normal, fixed: Fixed, spread: float = 1.0
 ) -> State:
     """The state before the first step with q at a normal over the values of all continuous blocks, in their order.
 
     Blocks behind a map have the normal in the map, and start at the standard normal behind it; of the others those
     parameters are taken that hold it. A family of independent normals gets, as at its own optimum, the scale that each
-    coordinate has given all others. `constants` are those of the coordinates.
+    coordinate has given all others. `spread` is the scale of q behind a map.
     """
     params, maps, offset = {}, {}, 0
     for block in program.plan.blocks:
         size = program.blocks.start_size(block)
-        part = _marginal(normal, offset, offset + size, family_of(block).rotates)
         offset += size
-        params[block.name], fixed = _placed(program, block, part, spread)
-        if fixed is not None:
-            maps[block.name] = fixed
+        if block.name in fixed.exact:
+            params[block.name] = fixed.exact[block.name]
+            continue
+        part = _marginal(normal, offset - size, offset, family_of(block).rotates)
+        params[block.name], moved = _placed(program, block, part, spread)
+        if moved is not None:
+            maps[block.name] = moved
     whole = {**state.all_params, "guide": {**state.all_params["guide"], **params}}
-    made = state.started_at(program, optimizer, whole)._replace(constants={**constants, **maps})
+    made = state.started_at(program, optimizer, whole)._replace(constants={**fixed.constants, **maps})
     return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's
 
 

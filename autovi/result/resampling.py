@@ -76,7 +76,9 @@ def advice(evidence: Evidence, num_draws: int, numbers_per_draw: int, subsampled
     if khat - np.nan_to_num(pareto_k_se(khat, evidence.num_weighed)) >= THRESHOLDS.khat_usable:
         because = why or f"a k-hat of {number(khat)} is not below {THRESHOLDS.khat_usable}"
         return Advice(False, f"drawn from q: {because}, so weights would correct nothing")
-    if efficiency >= THRESHOLDS.efficiency_alike:
+    # 1 - efficiency is about the variance of log w, twice the KL: the mean of q is off by its root at most, in sds, and
+    # that of so many draws by 1 / sqrt(n) whatever they are from.
+    if 1 - efficiency <= 1 / num_draws:
         return Advice(False, f"drawn from q: its weights are all but equal (efficiency {efficiency:.2f})")
     return Advice(True, f"corrected by importance weights (efficiency {efficiency:.2f})")
 
