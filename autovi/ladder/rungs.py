@@ -33,6 +33,9 @@ class Rung:
     seconds: float = 0.0
     elbo: float = float("nan")
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.said})" if self.said else self.name
+
 
 def why_not(traced: Traced, plan: Plan, objective: Objective, exact: Collection[str] | None = None) -> str | None:
     """Why the ladder cannot be climbed for a program under a plan: None where it can. `exact` are the sites of families

@@ -52,7 +52,9 @@ def fit_html(fit: Posterior) -> str:
 
 
 def _title(fit: Posterior) -> str:
-    return f"Fit: {fit.status}, {how_many(fit.losses.size, 'step')} in {fit.seconds.fitting:,.1f} s"
+    last = fit.rungs[-1].name if fit.rungs else ""
+    how = how_many(fit.losses.size, "step") if fit.losses.size or not last else f"by {last}"
+    return f"Fit: {fit.status}, {how} in {fit.seconds.fitting:,.1f} s"
 
 
 def facts(fit: Posterior) -> dict[str, str]:
