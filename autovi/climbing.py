@@ -13,9 +13,10 @@ import numpy as np
 
 from autovi.estimators import ESTIMATORS
 from autovi.ladder.curvature import Curvature
+from autovi.ladder.diagonal import NUM_PROBES
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
-from autovi.ladder.programs import Held, Programs
+from autovi.ladder.programs import DENSE_LIMIT, Held, Programs
 from autovi.ladder.richer import richer_family
 from autovi.ladder.rungs import STOP, Rung
 from autovi.ladder.start import Fixed, state_at
@@ -79,6 +80,8 @@ class Ladder:
         began = time.perf_counter()
         modes, same = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts, held))
         self._took("mode", began, _modes_said(modes), int(modes.iterations.sum()))
+        if starts.shape[1] > DENSE_LIMIT:
+            return self._diagonal(modes, held)
         began = time.perf_counter()
         places = [int(p) for p in np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf))]
         places = [p for p in places if same[p] == p][:MAX_MODES]
@@ -100,6 +103,16 @@ class Ladder:
             said += f"; {how_many(len(known), 'mode')}, {self.progress.modes.share:.2f} of the mass at the best"
         self._took("curvature", began, said, evaluations)
         return best.normal
+
+    def _diagonal(self, modes: Any, held: Held) -> Normal | None:
+        """Where there are too many dimensions for a matrix: independent normals at the highest mode."""
+        began = time.perf_counter()
+        values = np.where(np.isfinite(modes.values), modes.values, -np.inf)
+        if not np.isfinite(values.max()):
+            return None
+        normal = self.programs.diagonal(self.constants, jnp.asarray(modes.points[np.argmax(values)]), held)
+        self._took("curvature", began, f"of each of {normal.loc.shape[0]:,} dimensions alone", NUM_PROBES)
+        return normal
 
     def gaussian(self, name: str, normal: Normal) -> Candidate:
         """The fit whose q is a normal."""
@@ -156,6 +169,9 @@ class Ladder:
         # Where a scale is unknown no normal follows: it is left to the family that does.
         if not {"scale", "both"} & set(self.engine.program.plan.noncentred.values()):
             if found is not None and self._is_enough("laplace", found):
+                return
+            if normal.loc.shape[0] > DENSE_LIMIT:
+                self.candidates.append(self.stochastic(normal))
                 return
             began = time.perf_counter()
             dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))

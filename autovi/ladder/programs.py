@@ -12,6 +12,7 @@ from autovi.compiling import compiler_options
 from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import Curvature, curved
 from autovi.ladder.density import joint_density
+from autovi.ladder.diagonal import diagonal_curvature
 from autovi.ladder.matching import Matched, match
 from autovi.ladder.mode import Modes, distinct_modes, find_modes
 from autovi.ladder.normal import LogDensity, Normal
@@ -19,6 +20,7 @@ from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
 
+DENSE_LIMIT = 600  # dimensions, up to which a Hessian is taken and decomposed
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
 
 
@@ -50,6 +52,10 @@ class Programs:
         """The normal with the curvature at a mode."""
         return self._run("curvature", _curvature, constants, point, held)
 
+    def diagonal(self, constants: Any, point: jax.Array, held: Held) -> Normal:
+        """Independent normals with the curvature of each coordinate at a mode."""
+        return self._run("diagonal", _diagonal, constants, point, held)
+
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
         return self._run("matching", lambda f, normal, key: match(f, normal, key), constants, start, rng_key)
@@ -61,7 +67,8 @@ class Programs:
     def prepare(self, constants: Any, starts: jax.Array, held: Held) -> None:
         """Begins to compile what every ladder needs."""
         self._compiling("modes", _modes, constants, starts, held)
-        self._compiling("curvature", _curvature, constants, starts[0], held)
+        name, compute = ("diagonal", _diagonal) if starts.shape[1] > DENSE_LIMIT else ("curvature", _curvature)
+        self._compiling(name, compute, constants, starts[0], held)
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Any:
         with self.watch.clock.spent("trace"):
@@ -95,3 +102,7 @@ def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Mode
 
 def _curvature(log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
     return curved(held.of(log_density), point)
+
+
+def _diagonal(log_density: LogDensity, point: jax.Array, held: Held) -> Normal:
+    return diagonal_curvature(held.of(log_density), point)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autovi.families import Family, SinhArcsinh, Structured
+from autovi.families import Family, LowRank, SinhArcsinh, Structured
 from autovi.ladder.couplings import halves_of, levels_to_take, tied
 from autovi.plan.plan import Block
 from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.program import Program
 
+MAX_DENSE = 600  # dimensions of a block with a covariance of its own
 MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
 
 
@@ -28,7 +29,7 @@ def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray
     vectors = [n for n in block.sites if n in program.traced.noncentred and n not in inside]
     levels = (*in_plates, *((n,) for n in vectors if program.blocks.site_size(n) > 1))
     if not levels:
-        return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
+        return _unstructured(program, block)
     structure = structure_of(sites, block.sites, levels)
     halves = halves_of(structure)
     single, together = levels_to_take(structure, tied(structure, halves, meetings(halves)))
@@ -41,7 +42,7 @@ def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray
     layout = structure_of(sites, block.sites, family.levels or (), family.together)
     slopes = sum(level.index.array.size * layout.num_given(k) for k, level in enumerate(layout.levels))
     if not taken or slopes > MAX_SLOPES:
-        return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
+        return _unstructured(program, block)
     return family, f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
 
 
@@ -52,3 +53,10 @@ def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ..
     common = [n for n in block.sites if n not in inside]
     positive = {n for n in common if program.sites.samples[n].support == "positive"}
     return tuple(n for n in common if n not in positive) if positive & set(program.plan.scales) else ()
+
+
+def _unstructured(program: Program, block: Block) -> tuple[Family, str]:
+    size = program.blocks.start_size(block)
+    if size > MAX_DENSE:
+        return LowRank(), f"over {MAX_DENSE} dimensions, so of low rank"
+    return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
