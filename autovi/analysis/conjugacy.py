@@ -148,7 +148,9 @@ def _per_element(term: Array, aligned: Aligned, site: Site) -> Array:
 
 def _number(statistics: Callable[[Array], Array], site: Site) -> int:
     """How many statistics one element of the site's plates has."""
-    return prod(jax.eval_shape(statistics, jax.ShapeDtypeStruct(site.shape, float)).shape[len(site.batch_shape) :])
+    return prod(
+        jax.eval_shape(statistics, jax.ShapeDtypeStruct(site.shape, jnp.float32)).shape[len(site.batch_shape) :]
+    )
 
 
 def _coefficients(
