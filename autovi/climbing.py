@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.estimators import ESTIMATORS
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.curvature import Curvature
 from autovi.ladder.diagonal import NUM_PROBES
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
-from autovi.ladder.programs import DENSE_LIMIT, Held, Programs
+from autovi.ladder.programs import Held, Programs
 from autovi.ladder.richer import richer_family
 from autovi.ladder.rungs import STOP, Rung
-from autovi.ladder.start import Fixed, state_at
+from autovi.ladder.start import Fixed, reordered, state_at
 from autovi.model.inputs import Inputs
 from autovi.model.traced import centring_inputs
 from autovi.numbers import how_many, number, with_error
@@ -80,7 +81,7 @@ class Ladder:
         began = time.perf_counter()
         modes, same = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts, held))
         self._took("mode", began, _modes_said(modes), int(modes.iterations.sum()))
-        if starts.shape[1] > DENSE_LIMIT:
+        if starts.shape[1] > MAX_DENSE:
             return self._diagonal(modes, held)
         began = time.perf_counter()
         places = [int(p) for p in np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf))]
@@ -131,12 +132,13 @@ class Ladder:
         (block,) = (b for b in program.plan.blocks if mappable(b))
         point = self._best_start()
         halves = lambda masks: np.asarray(self.programs.meetings(self.constants, point, jnp.asarray(masks)))  # noqa: E731
-        family, why = richer_family(program, block, halves)
+        family, why, sites = richer_family(program, block, halves)
         estimator = ESTIMATORS["sticking"]()
-        plan = with_maps(with_family(program.plan, block.name, family, estimator, why, estimator.num_particles))
+        particles = estimator.num_particles
+        plan = with_maps(with_family(program.plan, block.name, sites, family, estimator, why, particles))
         # In these coordinates a gradient longer than this is that of a draw far in a tail.
         engine = self.engine.under(plan, Optimizer(longest=float(max(1.0, normal.loc.shape[0] ** 0.5))))
-        state = self._at(engine, normal, SPREAD)
+        state = self._at(engine, reordered(normal, program, engine.program), SPREAD)
         began, progress = time.perf_counter(), replace(self.progress, losses=[])
         state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
         evaluations = progress.step * plan.num_particles
@@ -170,7 +172,7 @@ class Ladder:
         if not {"scale", "both"} & set(self.engine.program.plan.noncentred.values()):
             if found is not None and self._is_enough("laplace", found):
                 return
-            if normal.loc.shape[0] > DENSE_LIMIT:
+            if normal.loc.shape[0] > MAX_DENSE:
                 self.candidates.append(self.stochastic(normal))
                 return
             began = time.perf_counter()

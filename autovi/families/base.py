@@ -18,6 +18,7 @@ Params = dict[str, jax.Array]
 Levels = tuple[tuple[str, ...], ...]  # the sites of each set of plates, outer plates first
 
 INIT_SCALE = 0.1
+MAX_DENSE = 600  # numbers of a block, up to which matrices of all pairs are held and decomposed
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.compiling import compiler_options
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import Curvature, curved
 from autovi.ladder.density import joint_density
@@ -20,7 +21,6 @@ from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
 
-DENSE_LIMIT = 600  # dimensions, up to which a Hessian is taken and decomposed
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
 
 
@@ -67,7 +67,7 @@ class Programs:
     def prepare(self, constants: Any, starts: jax.Array, held: Held) -> None:
         """Begins to compile what every ladder needs."""
         self._compiling("modes", _modes, constants, starts, held)
-        name, compute = ("diagonal", _diagonal) if starts.shape[1] > DENSE_LIMIT else ("curvature", _curvature)
+        name, compute = ("diagonal", _diagonal) if starts.shape[1] > MAX_DENSE else ("curvature", _curvature)
         self._compiling(name, compute, constants, starts[0], held)
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Any:

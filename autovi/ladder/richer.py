@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from autovi.families import Family, LowRank, SinhArcsinh, Structured
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import halves_of, levels_to_take, tied
 from autovi.plan.plan import Block
 from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.program import Program
 
-MAX_DENSE = 600  # dimensions of a block with a covariance of its own
 MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
 
 
-def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> tuple[Family, str]:
-    """The family, and why.
+class Richer(NamedTuple):
+    """The family, why it is taken, and the order of the block's sites in which a triangular map means the same for it:
+    what is common first, and of this what is positive, whose skew is not to be mixed into."""
+
+    family: Family
+    why: str
+    sites: tuple[str, ...]
+
+
+def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> Richer:
+    """The richer family of a joint block.
 
     Where sites are in plates, or are vectors whose scale or location is unknown, their elements are drawn given all
     else, as far as the density does not tie them to each other (`meetings`: masks of moving coordinates -> coordinates
@@ -43,7 +53,9 @@ def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray
     slopes = sum(level.index.array.size * layout.num_given(k) for k, level in enumerate(layout.levels))
     if not taken or slopes > MAX_SLOPES:
         return _unstructured(program, block)
-    return family, f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
+    in_levels = [name for level in family.levels or () for name in level]
+    why = f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
+    return Richer(family, why, (*_positive_first(program, [n for n in block.sites if n not in in_levels]), *in_levels))
 
 
 def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -55,8 +67,13 @@ def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ..
     return tuple(n for n in common if n not in positive) if positive & set(program.plan.scales) else ()
 
 
-def _unstructured(program: Program, block: Block) -> tuple[Family, str]:
+def _positive_first(program: Program, names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda n: program.sites.samples[n].support != "positive")
+
+
+def _unstructured(program: Program, block: Block) -> Richer:
     size = program.blocks.start_size(block)
     if size > MAX_DENSE:
-        return LowRank(), f"over {MAX_DENSE} dimensions, so of low rank"
-    return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
+        return Richer(LowRank(), f"over {MAX_DENSE} dimensions, so of low rank", block.sites)
+    why = "a Gaussian copula with skew and tails of each coordinate"
+    return Richer(SinhArcsinh(), why, tuple(_positive_first(program, block.sites)))

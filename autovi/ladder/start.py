@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.normal import Normal
 from autovi.plan.plan import Block
 from autovi.program.blocks import family_of
@@ -50,6 +52,19 @@ def state_at(
     return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's
 
 
+def reordered(normal: Normal, old: Program, new: Program) -> Normal:
+    """The normal over the values of all blocks in the order of another plan of the same program."""
+    places, offset = {}, 0
+    for block in old.plan.blocks:
+        for name in block.sites:
+            places[name] = np.arange(offset, offset := offset + old.blocks.site_size(name))
+    order = np.concatenate([places[name] for block in new.plan.blocks for name in block.sites])
+    loc, scale = normal.loc[order], normal.scale[order]
+    if scale.ndim == 1 or np.array_equal(order, np.arange(order.size)):
+        return Normal(loc, scale)
+    return Normal(loc, _triangle(scale))
+
+
 def _placed(program: Program, block: Block, part: Normal, spread: float) -> tuple[Any, dict[str, jax.Array] | None]:
     family, layout = family_of(block), program.blocks.layout(block)
     if not block.map:
@@ -66,7 +81,8 @@ def _marginal(normal: Normal, start: int, end: int, dense: bool) -> Normal:
     """The normal of some coordinates: with their covariance, or with the scale of each given all others."""
     loc, scale = normal.loc[start:end], normal.scale
     if scale.ndim == 1:
-        return Normal(loc, scale[start:end])
+        own = scale[start:end]
+        return Normal(loc, jnp.diag(own) if dense and end - start <= MAX_DENSE else own)
     if dense:
         whole = start == 0 and end == normal.loc.shape[0]
         # R'R = A A' with A' = QR, for the rows A of the scale: no covariance, whose rounding would count twice.

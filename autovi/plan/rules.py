@@ -13,6 +13,7 @@ from autovi.distributions.table import TABLE
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
+from autovi.families.base import MAX_DENSE
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import CIRCULAR, Site, Sites
 from autovi.objectives import OBJECTIVES, Objective
@@ -24,7 +25,7 @@ from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
-FULL_RANK_LIMIT = 600  # unconstrained dimensions: beyond, a covariance has more entries than data usually tell about
+FULL_RANK_LIMIT = MAX_DENSE  # unconstrained dimensions of a joint normal
 OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
 
