@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.estimators import ESTIMATORS
+from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.curvature import Curvature
 from autovi.ladder.diagonal import NUM_PROBES
@@ -20,7 +20,8 @@ from autovi.ladder.normal import Normal
 from autovi.ladder.programs import Held, Programs
 from autovi.ladder.richer import richer_family
 from autovi.ladder.rungs import STOP, Rung
-from autovi.ladder.start import Fixed, reordered, state_at
+from autovi.ladder.scales import refined
+from autovi.ladder.start import Fixed, conditional_precision, reordered, state_at
 from autovi.model.inputs import Inputs
 from autovi.model.traced import centring_inputs
 from autovi.numbers import how_many, number, with_error
@@ -34,8 +35,8 @@ from autovi.run.starts import Mode, Modes
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
-# Steps that a richer family takes with the gradient of the entropy, at a falling rate. Far from the optimum sticking the
-# landing is unstable: where q is too wide, what it leaves out is what would hold it.
+# Steps that a richer family takes with the gradient of the entropy, at a falling rate. Far from the optimum sticking
+# the landing is unstable: where q is too wide, what it leaves out is what would hold it.
 FIRST_STEPS = 2_000
 NUM_PARTICLES = 16
 # Of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it.
@@ -78,9 +79,20 @@ class Ladder:
     # --- rungs --------------------------------------------------------------------------------------------------------
 
     def curvature(self) -> Normal | None:
-        """The normal at the mode with the most mass around it; None where no mode was found that has a curvature."""
-        starts = jnp.asarray(self.tried.points)
-        held = self._held()
+        """The normal at the mode with the most mass around it; None where no mode was found that has a curvature. Where
+        scales are unknown, once more with what the first says of them."""
+        starts, held = jnp.asarray(self.tried.points), self._held()
+        found = self._curvature(starts, held)
+        if found is None or not self.engine.program.plan.scales:
+            return found
+        slopes, scales = jax.tree.map(np.asarray, self.programs.log_scales(self.constants, found.loc))
+        precision = np.asarray(conditional_precision(found))
+        point, constants = refined(self.engine.program, np.asarray(found.loc), precision, slopes, scales)
+        like = lambda x, old: jnp.asarray(x, old.dtype)  # noqa: E731
+        self.constants = {**self.constants, **{n: like(c, self.constants[n]) for n, c in constants.items()}}
+        return self._curvature(starts, held._replace(point=like(point, held.point)))
+
+    def _curvature(self, starts: jax.Array, held: Held) -> Normal | None:
         self.programs.prepare(self.constants, starts, held)
         began = time.perf_counter()
         modes, same = jax.tree.map(np.asarray, self.programs.modes(self.constants, starts, held))
@@ -137,22 +149,23 @@ class Ladder:
         point = self._best_start()
         halves = lambda masks: np.asarray(self.programs.meetings(self.constants, point, jnp.asarray(masks)))  # noqa: E731
         family, why, sites = richer_family(program, block, halves)
-        order = program.plan
         began, progress = time.perf_counter(), replace(self.progress, num_steps=FIRST_STEPS, losses=[])
-        for estimator in (ESTIMATORS["explicit"](), ESTIMATORS["sticking"]()):
-            plan = with_maps(with_family(order, block.name, sites, family, estimator, why, NUM_PARTICLES))
+
+        def engine_of(estimator: Estimator) -> Engine:
+            plan = with_family(program.plan, block.name, sites, family, estimator, why, NUM_PARTICLES)
             # In these coordinates a gradient longer than this is that of a draw far in a tail.
-            engine = self.engine.under(plan, Optimizer(longest=float(max(1.0, normal.loc.shape[0] ** 0.5))))
-            if estimator.held:
-                progress = replace(progress.next_leg(None, progress.max_steps), rates=progress.rates[1:])
-                state = state.started_at(engine.program, engine.optimizer, state.all_averages)
-            else:
-                state = self._at(engine, reordered(normal, program, engine.program), SPREAD)
+            return self.engine.under(with_maps(plan), Optimizer(longest=max(1.0, normal.loc.shape[0] ** 0.5)))
+
+        engine = engine_of(ESTIMATORS["explicit"]())
+        state = self._at(engine, reordered(normal, program, engine.program), SPREAD)
+        state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
+        if not progress.interrupted:
+            engine = engine_of(ESTIMATORS["sticking"]())
+            progress = replace(progress.next_leg(None, progress.max_steps), rates=progress.rates[1:])
+            state = state.started_at(engine.program, engine.optimizer, state.all_averages)
             state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
-            if progress.interrupted:
-                break
-        evaluations = progress.step * plan.num_particles
-        self._took(family.name, began, f"{how_many(progress.step, 'step')} of {plan.num_particles} draws", evaluations)
+        evaluations = progress.step * NUM_PARTICLES
+        self._took(family.name, began, f"{how_many(progress.step, 'step')} of {NUM_PARTICLES} draws", evaluations)
         return self._weighed(family.name, engine, state, progress)
 
     def _at(self, engine: Engine, normal: Normal, spread: float = 1.0) -> State:

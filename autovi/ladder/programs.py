@@ -17,6 +17,7 @@ from autovi.ladder.diagonal import diagonal_curvature
 from autovi.ladder.matching import Matched, match
 from autovi.ladder.mode import Modes, distinct_modes, find_modes
 from autovi.ladder.normal import LogDensity, Normal
+from autovi.ladder.scales import mean_log_scales
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
@@ -60,6 +61,11 @@ class Programs:
         """The normal whose scores match, from another one."""
         return self._run("matching", lambda f, normal, key: match(f, normal, key), constants, start, rng_key)
 
+    def log_scales(self, constants: Any, point: jax.Array) -> Any:
+        """The log scales of the non-centred sites at a point, and the slopes of their means."""
+        compute = lambda arrays, params, x: mean_log_scales(self.engine.program, params, arrays, x)  # noqa: E731
+        return self._run("scales", compute, constants, point, of_density=False)
+
     def meetings(self, constants: Any, point: jax.Array, halves: jax.Array) -> jax.Array:
         """Which coordinates the gradient changes in where others move."""
         return self._run("meetings", lambda f, x, masks: meetings(f, x, masks), constants, point, halves)
@@ -70,28 +76,29 @@ class Programs:
         name, compute = ("diagonal", _diagonal) if starts.shape[1] > MAX_DENSE else ("curvature", _curvature)
         self._compiling(name, compute, constants, starts[0], held)
 
-    def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Any:
+    def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any, of_density: bool = True) -> Any:
         with self.watch.clock.spent("trace"):
-            compiling = self._compiling(name, compute, constants, *args)
+            compiling = self._compiling(name, compute, constants, *args, of_density=of_density)
         ready = self.engine.waited(compiling, self.watch.clock, self.watch.progress_bar)
         with self.watch.clock.spent("run"):
             return jax.block_until_ready(ready(self.arrays, constants, *args))
 
-    def _compiling(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Compiling:
+    def _compiling(
+        self, name: str, compute: Callable[..., Any], constants: Any, *args: Any, of_density: bool = True
+    ) -> Compiling:
         shapes = str(jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), args))
 
         def traced() -> Compiling:
             def program(arrays: Any, constants: Any, *args: Any) -> Any:
-                return compute(self._density(arrays, constants), *args)
+                params = {**self.engine.initial_params(arrays), "constants": constants}
+                if not of_density:
+                    return compute(arrays, params, *args)
+                return compute(joint_density(self.engine.program, params, arrays), *args)
 
             lowered = jax.jit(program).lower(self.arrays, constants, *args)
             return Compiling(lambda: lowered.compile(compiler_options(EVALUATIONS * self.engine.numbers_per_draw)))
 
         return self.engine.kept(("ladder", name, shapes), traced)
-
-    def _density(self, arrays: Any, constants: Any) -> LogDensity:
-        params = {**self.engine.initial_params(arrays), "constants": constants}
-        return joint_density(self.engine.program, params, arrays)
 
 
 def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Modes, jax.Array]:

@@ -52,6 +52,14 @@ def state_at(
     return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's
 
 
+def conditional_precision(normal: Normal) -> jax.Array:
+    """The precision of each coordinate given all others."""
+    if normal.scale.ndim == 1:
+        return normal.scale**-2
+    inverse = solve_triangular(normal.scale, jnp.eye(normal.loc.shape[0], dtype=normal.scale.dtype), lower=True)
+    return jnp.sum(inverse**2, axis=0)
+
+
 def reordered(normal: Normal, old: Program, new: Program) -> Normal:
     """The normal over the values of all blocks in the order of another plan of the same program."""
     places, offset = {}, 0
@@ -87,8 +95,7 @@ def _marginal(normal: Normal, start: int, end: int, dense: bool) -> Normal:
         whole = start == 0 and end == normal.loc.shape[0]
         # R'R = A A' with A' = QR, for the rows A of the scale: no covariance, whose rounding would count twice.
         return Normal(loc, scale if whole else _triangle(scale[start:end]))
-    inverse = solve_triangular(scale, jnp.eye(scale.shape[0], dtype=scale.dtype), lower=True)
-    return Normal(loc, jax.lax.rsqrt(jnp.sum(inverse[:, start:end] ** 2, axis=0)))
+    return Normal(loc, jax.lax.rsqrt(conditional_precision(normal)[start:end]))
 
 
 def _triangle(rows: jax.Array) -> jax.Array:
