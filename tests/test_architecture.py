@@ -30,6 +30,8 @@ ORDER = [
     "preparation",
     "result",
     "initial",
+    "climbing",
+    "starting",
     "fitting",
     "loading",
     "travel",
@@ -60,7 +62,7 @@ MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {
     "preparation": ["model", "analysis", "plan", "program", "run"],
-    "fitting": ["preparation", "initial", "run.running", "result.fit"],
+    "fitting": ["preparation", "starting", "run.running", "result.fit"],
 }
 MAX_LINES = 400
 
