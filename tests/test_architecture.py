@@ -61,7 +61,7 @@ MAY_IMPORT_HANDLERS = ["model/execution.py", "model/guides.py"]
 MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {
-    "preparation": ["model", "analysis", "plan", "program", "run"],
+    "preparation": ["model", "analysis", "plan", "program", "run", "ladder"],
     "fitting": ["preparation", "starting", "run.running", "result.fit"],
 }
 MAX_LINES = 400
