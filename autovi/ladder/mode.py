@@ -22,6 +22,7 @@ MAX_TRIALS = 30  # points on one line
 DECREASE = 1e-4  # the part of what the slope promises that a step has to gain (Armijo)
 FLATTER = 0.9  # the part of the slope above which a step could be longer (Wolfe)
 LONGER = 3.0  # the factor of a step that could be longer
+NEARER, MAX_NEARER = 0.1, 12  # a start without a number is moved so much nearer to zero, so many times
 SHORTER = 0.25  # the factor of a step that met no number
 GAIN = 1e-3  # nats: a start whose steps promise less, again and again, has converged
 LARGEST_NOISE = 0.1  # nats: where rounding of log p hides more, a gradient that promises more is not hidden
@@ -41,7 +42,7 @@ class Status(IntEnum):
     STALLED = (
         2  # no step raises log p, though its gradient is not zero: rounding, as where a scale goes to 0, or a kink
     )
-    NON_FINITE = 3  # log p or its gradient is no number at the start itself
+    NON_FINITE = 3  # log p or its gradient is no number at the start, nor between it and zero
     UNBOUNDED = 4  # log p rises as far as there are numbers
 
 
@@ -162,7 +163,7 @@ def _next_point(search: _Search) -> jax.Array:
 def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array) -> _Search:
     """The search after one trial."""
     finite = jnp.isfinite(value) & jnp.isfinite(gradient).all()
-    begins = search.iterations == 0
+    begins = jnp.isinf(search.value)
     noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(search.value))
     slope = gradient @ search.direction
     # A gain below rounding would be none: `value` alone would allow steps of no length, for ever.
@@ -175,8 +176,11 @@ def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax
     moved = _taken(search, trial, value, gradient, slope >= FLATTER * search.slope)
     stayed = _on_the_same_line(search, trial, value, finite, good)
     out = jax.tree.map(lambda a, b: jnp.where(taken, a, b), moved, stayed)
-    status = jnp.where(begins & ~finite, Status.NON_FINITE, out.status)
-    status = jnp.where(endless | (value == -jnp.inf), Status.UNBOUNDED, status)
+    # A start without a number is nearer to zero next: in large units the usual ones may all be too far.
+    ended = jnp.where(search.iterations < MAX_NEARER, RUNNING, Status.NON_FINITE)
+    nearer = search._replace(point=NEARER * search.point, status=ended)
+    out = jax.tree.map(lambda a, b: jnp.where(begins & ~finite, a, b), nearer, out)
+    status = jnp.where(endless | (value == -jnp.inf), Status.UNBOUNDED, out.status)
     out = out._replace(iterations=search.iterations + 1, status=status)
     return jax.tree.map(lambda a, b: jnp.where(search.status == RUNNING, a, b), out, search)
 
@@ -194,7 +198,8 @@ def _taken(search: _Search, point: jax.Array, value: jax.Array, gradient: jax.Ar
     steepest, its_slope = _steepest(gradient)
     slope = jnp.where(sound, slope, its_slope)
     # The first direction is the gradient's, and promises nothing about what a better one could gain.
-    calm = jnp.where(sound & (memory.count > 1) & _is_calm(slope, value), search.calm + 1, 0)
+    known = sound & (memory.count > 1)
+    calm = jnp.where(_is_calm(slope, value), search.calm + known, 0)
     # A few pairs know the steepest directions, and what they promise of the others is too little.
     ended = (calm > MEMORY) | (slope == 0)
     return search._replace(
@@ -246,7 +251,7 @@ def _on_the_same_line(
     too_far = (trial == search.point).all() & (search.trials == 0)  # a step of one is below the point's last digit
     calm = (search.calm > 0) | _is_calm(search.slope, search.value)
     ended = jnp.where(calm, Status.CONVERGED, jnp.where(too_far, Status.UNBOUNDED, Status.STALLED))
-    status = jnp.where(search.fresh, ended, RUNNING)
+    status = jnp.where(search.fresh | (search.calm > 0), ended, RUNNING)
     anew = search._replace(
         direction=direction, slope=slope, memory=_memory(search.point), fresh=jnp.asarray(True), status=status,
         **_new_line(search.point.dtype),

@@ -89,7 +89,7 @@ def test_a_start_without_a_number_ends_alone():
     np.testing.assert_allclose(modes.points[1:3], 2, atol=0.1)
     assert modes.points[0] == -1
     assert modes.values[0] == -jnp.inf
-    assert modes.iterations[0] == 1
+    assert modes.iterations[0] == 13
 
 
 def test_a_step_into_no_numbers_is_shortened():
