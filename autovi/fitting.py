@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import optax
 
-from autovi.climbing import Asked, first_fit, why_steps
 from autovi.keys import as_key, seed_or_key
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
@@ -24,6 +23,7 @@ from autovi.run.loop import MAX_STEPS
 from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Run, Watch, before_the_first_step
 from autovi.run.stopping import Progress
+from autovi.starting import Asked, first_fit, why_steps
 
 
 def fit(
@@ -162,13 +162,18 @@ def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:
             ended = f"stopped by Ctrl-C before restart {restart + 1}"
         if ended or runs[-1].progress.interrupted:
             break
-    best = min(runs, key=lambda run: (run.progress.status == "failed", run.progress.final_loss()))
+    best = min(runs, key=lambda run: (run.progress.status == "failed", _loss_of(run)))
     if best is not runs[-1] and runs[-1].progress.interrupted:
         ended = f"{runs[-1].progress.message} of restart {len(runs)}"
     if ended:
         best.progress.status = "stopped"
         best.progress.message = f"{ended}; this is an earlier one: {best.progress.message}"
     return best
+
+
+def _loss_of(fit: Fit) -> float:
+    """What restarts are compared by: the loss at the end of the steps, or that of the draws where there were none."""
+    return fit.progress.final_loss() if fit.losses.size else -fit.elbo
 
 
 def plan(

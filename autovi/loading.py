@@ -18,7 +18,7 @@ from autovi.model.inputs import Inputs, bind
 from autovi.model.places import cause_of
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.choices import Choice
-from autovi.plan.mapped import with_maps
+from autovi.plan.mapped import with_maps, with_order
 from autovi.plan.plan import Plan
 from autovi.preparation import Options, prepare
 from autovi.process import computing
@@ -111,7 +111,10 @@ def restored_fit(
     engine, inputs = _prepared(model, arguments, options)
     ladder = meta.get("ladder", {})
     if ladder.get("maps"):
-        engine = engine.under(with_maps(engine.program.plan), replace(engine.optimizer, longest=ladder["longest"]))
+        engine = engine.under(
+            with_maps(with_order(engine.program.plan, ladder["sites"])),
+            replace(engine.optimizer, longest=ladder["longest"]),
+        )
     saved = _saved_plan(engine.program.plan, meta["plan"])
     _check_same(meta, saved, engine)
     like = jax.eval_shape(engine.initial_state, inputs.traced(), jax.random.key(0))

@@ -7,15 +7,20 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from autovi.analysis.batches import check_rows_factor
-from autovi.analysis.centring import candidates
+from autovi.analysis.centring import Moves, candidates
+from autovi.analysis.conjugacy import find_conjugate
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic
 from autovi.analysis.structure import Structure, analyse_structure
+from autovi.families import FAMILIES
+from autovi.families.base import Params
 from autovi.ladder.rungs import why_not
 from autovi.model.callables import check_function
 from autovi.model.digest import digest
@@ -27,10 +32,10 @@ from autovi.model.places import cause_of
 from autovi.model.repeatable import GlobalDraws, check_same_again
 from autovi.model.sites import Sites
 from autovi.model.target import Target
-from autovi.model.targets import trace_program
+from autovi.model.targets import as_target, trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
-from autovi.plan.mapped import mappable, with_reasons
+from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
@@ -146,6 +151,7 @@ def _make(
         jumps=find_jumps(model, guide, inputs, traced.sites, structure),
         aperiodic=find_aperiodic(model, guide, inputs, traced.sites, structure),
         objective=objective,
+        conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
     )
     relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}
     program = traced
@@ -163,23 +169,38 @@ def _make(
     )
     if moves:
         program, _ = trace_program(model, guide, inputs, lengths, noncentred=tuple(moves))
-        structure, chosen = analyse_structure(program), with_reasons(chosen, moves)
+        structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
 
 
 def _noncentred(
     traced: Traced, structure: Structure, chosen: Plan, options: Options, objective: Objective
-) -> dict[str, str]:
+) -> dict[str, Moves]:
     """The sites that are put in partly non-centred coordinates, and why: those asked for, or, where the choice is
     autovi's, those of joint blocks whose location or scale is unknown."""
     found = candidates(traced, structure)
     if options.noncentred is not None:
-        return {n: found[n].sentence for n in options.noncentred}
+        return {n: found[n] for n in options.noncentred}
     if options.guide != "auto" or why_not(traced, chosen, objective) is not None:
         return {}
     joint = {s for b in chosen.blocks if mappable(b) for s in b.sites}
-    return {n: m.sentence for n, m in found.items() if n in joint}
+    return {n: m for n, m in found.items() if n in joint}
+
+
+def conjugate_sites(model: Callable, inputs: Inputs, traced: Traced, structure: Structure) -> dict[str, Params]:
+    """Site -> the parameters of its exact posterior, of those sites that have it in the family of their prior.
+
+    Where the program is of a batch, the parameters are those of its posterior alone."""
+    if traced.guide_sites is not None or as_target(model).guided:
+        return {}
+    named = {n: s.gradients.own_family for n, s in traced.sites.latents.items() if not s.subsampled}
+    families = {n: FAMILIES[name]() for n, name in named.items() if name is not None}
+    families = {n: f for n, f in families.items() if f.refuses(traced.sites.latents[n]) is None}
+    found = find_conjugate(model, inputs, traced.sites, structure, {n: f.statistics for n, f in families.items()})
+    made = {n: families[n].from_natural(jnp.asarray(c.coefficients)) for n, c in found.items()}
+    # A log density in the span whose integral is infinite is no member.
+    return {n: p for n, p in made.items() if all(np.isfinite(x).all() for x in p.values())}
 
 
 def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:

@@ -18,6 +18,7 @@ Params = dict[str, jax.Array]
 Levels = tuple[tuple[str, ...], ...]  # the sites of each set of plates, outer plates first
 
 INIT_SCALE = 0.1
+MAX_DENSE = 600  # numbers of a block, up to which matrices of all pairs are held and decomposed
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,24 @@ class Family(ABC):
         """The sites of each level into which the family takes a flat block apart, whose sites in plates are
         `by_plates`, and which of the levels are one element; None where all of a block has one distribution."""
         return None
+
+    def statistics(self, value: jax.Array) -> jax.Array:
+        """The sufficient statistics of each element, `batch_shape + (number,)`, of an array of values: of the families
+        that the table of distributions names as the own ones of a prior.
+
+        Raises:
+            NotImplementedError: the family is not one of them.
+        """
+        raise NotImplementedError(f"family {self.name!r} has no sufficient statistics")
+
+    def from_natural(self, coefficients: jax.Array) -> Params:
+        """The parameters of the member whose log density is the sum of `statistics` with these coefficients (and a
+        constant), `batch_shape + (number,)`: NaN or infinite where there is no such member.
+
+        Raises:
+            NotImplementedError: as in `statistics`.
+        """
+        raise NotImplementedError(f"family {self.name!r} has no sufficient statistics")
 
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array] | None:
         """The member as N(loc, scale scale') of the flattened value: `scale` a lower triangle, or a vector where the

@@ -27,6 +27,7 @@ class SinhArcsinh(NoiseFamily):
     """
 
     name: ClassVar[str] = "sinh_arcsinh"
+    rotates: ClassVar[bool] = True
 
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params:
         length, lower = split_rows(loc, scale)

@@ -55,6 +55,7 @@ class Structured(NoiseFamily):
     together: tuple[int, ...] = ()
 
     name: ClassVar[str] = "structured"
+    rotates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.levels is not None:

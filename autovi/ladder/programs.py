@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from autovi.compiling import compiler_options
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import Curvature, curved
 from autovi.ladder.density import joint_density
+from autovi.ladder.diagonal import diagonal_curvature
 from autovi.ladder.matching import Matched, match
-from autovi.ladder.mode import Modes, find_modes
+from autovi.ladder.mode import Modes, distinct_modes, find_modes
 from autovi.ladder.normal import LogDensity, Normal
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
 
-
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
+
+
+class Held(NamedTuple):
+    """Coordinates `mask` that are held at `point` while the others are searched: they get a unit curvature there."""
+
+    mask: jax.Array
+    point: jax.Array
+
+    def of(self, log_density: LogDensity) -> LogDensity:
+        """The density of the others."""
+        return lambda u: (
+            log_density(jnp.where(self.mask, self.point, u))
+            - 0.5 * jnp.sum(jnp.where(self.mask, u - self.point, 0) ** 2)
+        )
 
 
 class Programs:
@@ -29,13 +44,17 @@ class Programs:
     def __init__(self, engine: Engine, arrays: Any, watch: Watch):
         self.engine, self.arrays, self.watch = engine, arrays, watch
 
-    def modes(self, constants: Any, starts: jax.Array) -> Modes:
-        """Modes from every start `(S, D)`."""
-        return self._run("modes", lambda f, points: find_modes(f, points), constants, starts)
+    def modes(self, constants: Any, starts: jax.Array, held: Held) -> tuple[Modes, jax.Array]:
+        """Modes from every start `(S, D)`, and which starts ended in one and the same."""
+        return self._run("modes", _modes, constants, starts, held)
 
-    def curvature(self, constants: Any, point: jax.Array) -> Curvature:
+    def curvature(self, constants: Any, point: jax.Array, held: Held) -> Curvature:
         """The normal with the curvature at a mode."""
-        return self._run("curvature", lambda f, x: curved(f, x), constants, point)
+        return self._run("curvature", _curvature, constants, point, held)
+
+    def diagonal(self, constants: Any, point: jax.Array, held: Held) -> Normal:
+        """Independent normals with the curvature of each coordinate at a mode."""
+        return self._run("diagonal", _diagonal, constants, point, held)
 
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
@@ -45,10 +64,11 @@ class Programs:
         """Which coordinates the gradient changes in where others move."""
         return self._run("meetings", lambda f, x, masks: meetings(f, x, masks), constants, point, halves)
 
-    def prepare(self, constants: Any, starts: jax.Array) -> None:
+    def prepare(self, constants: Any, starts: jax.Array, held: Held) -> None:
         """Begins to compile what every ladder needs."""
-        self._compiling("modes", lambda f, points: find_modes(f, points), constants, starts)
-        self._compiling("curvature", lambda f, x: curved(f, x), constants, starts[0])
+        self._compiling("modes", _modes, constants, starts, held)
+        name, compute = ("diagonal", _diagonal) if starts.shape[1] > MAX_DENSE else ("curvature", _curvature)
+        self._compiling(name, compute, constants, starts[0], held)
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any) -> Any:
         with self.watch.clock.spent("trace"):
@@ -72,3 +92,17 @@ class Programs:
     def _density(self, arrays: Any, constants: Any) -> LogDensity:
         params = {**self.engine.initial_params(arrays), "constants": constants}
         return joint_density(self.engine.program, params, arrays)
+
+
+def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Modes, jax.Array]:
+    of_others = held.of(log_density)
+    modes = find_modes(of_others, jnp.where(held.mask, held.point, starts))
+    return modes, distinct_modes(of_others, modes)
+
+
+def _curvature(log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
+    return curved(held.of(log_density), point)
+
+
+def _diagonal(log_density: LogDensity, point: jax.Array, held: Held) -> Normal:
+    return diagonal_curvature(held.of(log_density), point)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from autovi.families import Family, SinhArcsinh, Structured
+from autovi.families import Family, LowRank, SinhArcsinh, Structured
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import halves_of, levels_to_take, tied
 from autovi.plan.plan import Block
 from autovi.program.hierarchy import plate_levels, structure_of
@@ -15,8 +17,17 @@ from autovi.program.program import Program
 MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
 
 
-def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> tuple[Family, str]:
-    """The family, and why.
+class Richer(NamedTuple):
+    """The family, why it is taken, and the order of the block's sites in which a triangular map means the same for it:
+    what is common first, and of this what is positive, whose skew is not to be mixed into."""
+
+    family: Family
+    why: str
+    sites: tuple[str, ...]
+
+
+def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> Richer:
+    """The richer family of a joint block.
 
     Where sites are in plates, or are vectors whose scale or location is unknown, their elements are drawn given all
     else, as far as the density does not tie them to each other (`meetings`: masks of moving coordinates -> coordinates
@@ -28,14 +39,41 @@ def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray
     vectors = [n for n in block.sites if n in program.traced.noncentred and n not in inside]
     levels = (*in_plates, *((n,) for n in vectors if program.blocks.site_size(n) > 1))
     if not levels:
-        return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
+        return _unstructured(program, block)
     structure = structure_of(sites, block.sites, levels)
     halves = halves_of(structure)
     single, together = levels_to_take(structure, tied(structure, halves, meetings(halves)))
     taken = sorted([*single, *together])
-    family = Structured(tuple(levels[k] for k in taken), tuple(taken.index(k) for k in together))
+    chosen = [levels[k] for k in taken]
+    shared = _given_scales(program, block, chosen)
+    first = 1 if shared else 0
+    as_one = (*range(first), *(first + taken.index(k) for k in together))
+    family = Structured((*([shared] * first), *chosen), as_one)
     layout = structure_of(sites, block.sites, family.levels or (), family.together)
     slopes = sum(level.index.array.size * layout.num_given(k) for k, level in enumerate(layout.levels))
     if not taken or slopes > MAX_SLOPES:
-        return SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate"
-    return family, f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
+        return _unstructured(program, block)
+    in_levels = [name for level in family.levels or () for name in level]
+    why = f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
+    return Richer(family, why, (*_positive_first(program, [n for n in block.sites if n not in in_levels]), *in_levels))
+
+
+def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The common sites over the reals, where an unknown scale is common too: they are one element given it, as what is
+    known of a location depends on the scale."""
+    inside = {name for level in chosen for name in level}
+    common = [n for n in block.sites if n not in inside]
+    positive = {n for n in common if program.sites.samples[n].support == "positive"}
+    return tuple(n for n in common if n not in positive) if positive & set(program.plan.scales) else ()
+
+
+def _positive_first(program: Program, names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda n: program.sites.samples[n].support != "positive")
+
+
+def _unstructured(program: Program, block: Block) -> Richer:
+    size = program.blocks.start_size(block)
+    if size > MAX_DENSE:
+        return Richer(LowRank(), f"over {MAX_DENSE} dimensions, so of low rank", block.sites)
+    why = "a Gaussian copula with skew and tails of each coordinate"
+    return Richer(SinhArcsinh(), why, tuple(_positive_first(program, block.sites)))

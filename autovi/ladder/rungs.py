@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from autovi.model.traced import Traced
 from autovi.objectives import Elbo, Objective
-from autovi.plan.mapped import mappable
 from autovi.plan.plan import Plan
 
 # Of q found by a rung that takes no stochastic steps, for it to be the answer. Pareto k below 0.5: the weights have a
@@ -33,9 +33,13 @@ class Rung:
     seconds: float = 0.0
     elbo: float = float("nan")
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.said})" if self.said else self.name
 
-def why_not(traced: Traced, plan: Plan, objective: Objective) -> str | None:
-    """Why the ladder cannot be climbed for a program under a plan: None where it can."""
+
+def why_not(traced: Traced, plan: Plan, objective: Objective, exact: Collection[str] | None = None) -> str | None:
+    """Why the ladder cannot be climbed for a program under a plan: None where it can. `exact` are the sites of families
+    of their own whose posterior is known; None: all of these."""
     if traced.guide_sites is not None:
         return "the guide function starts where its own parameters say"
     if traced.params:
@@ -45,13 +49,13 @@ def why_not(traced: Traced, plan: Plan, objective: Objective) -> str | None:
         return "the model is fitted on batches, from which neither a mode nor a curvature is known"
     if not isinstance(objective, Elbo):
         return f"the objective is {objective.name!r}"
-    if not any(mappable(b) for b in plan.blocks):
-        return "no sites are jointly normal"
     for block in plan.blocks:
         if block.family is None or not block.family.unconstrained:
+            if exact is None or block.name in exact:
+                continue
             return f"{block.sites[0]!r} is drawn from a family of its own"
         if not block.estimator.pathwise or block.estimator.has_surrogate:
             return (
                 f"the gradient at {block.sites[0]!r} is not of the density alone (estimator {block.estimator.name!r})"
             )
-    return None
+    return None if plan.blocks else "every site is summed out exactly"

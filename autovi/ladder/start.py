@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from autovi.families.base import MAX_DENSE
 from autovi.ladder.normal import Normal
 from autovi.plan.plan import Block
 from autovi.program.blocks import family_of
@@ -17,31 +19,50 @@ from autovi.run.optimizer import Optimizer
 from autovi.run.state import State
 
 
+class Fixed(NamedTuple):
+    """What a normal does not say: the constants of the coordinates, and the parameters of blocks whose posterior is
+    known."""
+
+    constants: Mapping[str, Any]
+    exact: Mapping[str, Any]
+
+
 def state_at(
-    program: Program,
-    optimizer: Optimizer,
-    state: State,
-    normal: Normal,
-    constants: Mapping[str, Any],
-    spread: float = 1.0,
+    program: Program, optimizer: Optimizer, state: State, normal: Normal, fixed: Fixed, spread: float = 1.0
 ) -> State:
     """The state before the first step with q at a normal over the values of all continuous blocks, in their order.
 
     Blocks behind a map have the normal in the map, and start at the standard normal behind it; of the others those
     parameters are taken that hold it. A family of independent normals gets, as at its own optimum, the scale that each
-    coordinate has given all others. `constants` are those of the coordinates.
+    coordinate has given all others. `spread` is the scale of q behind a map.
     """
     params, maps, offset = {}, {}, 0
     for block in program.plan.blocks:
         size = program.blocks.start_size(block)
-        part = _marginal(normal, offset, offset + size, family_of(block).rotates)
         offset += size
-        params[block.name], fixed = _placed(program, block, part, spread)
-        if fixed is not None:
-            maps[block.name] = fixed
+        if block.name in fixed.exact:
+            params[block.name] = fixed.exact[block.name]
+            continue
+        part = _marginal(normal, offset - size, offset, family_of(block).rotates)
+        params[block.name], moved = _placed(program, block, part, spread)
+        if moved is not None:
+            maps[block.name] = moved
     whole = {**state.all_params, "guide": {**state.all_params["guide"], **params}}
-    made = state.started_at(program, optimizer, whole)._replace(constants={**constants, **maps})
+    made = state.started_at(program, optimizer, whole)._replace(constants={**fixed.constants, **maps})
     return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's
+
+
+def reordered(normal: Normal, old: Program, new: Program) -> Normal:
+    """The normal over the values of all blocks in the order of another plan of the same program."""
+    places, offset = {}, 0
+    for block in old.plan.blocks:
+        for name in block.sites:
+            places[name] = np.arange(offset, offset := offset + old.blocks.site_size(name))
+    order = np.concatenate([places[name] for block in new.plan.blocks for name in block.sites])
+    loc, scale = normal.loc[order], normal.scale[order]
+    if scale.ndim == 1 or np.array_equal(order, np.arange(order.size)):
+        return Normal(loc, scale)
+    return Normal(loc, _triangle(scale))
 
 
 def _placed(program: Program, block: Block, part: Normal, spread: float) -> tuple[Any, dict[str, jax.Array] | None]:
@@ -60,7 +81,8 @@ def _marginal(normal: Normal, start: int, end: int, dense: bool) -> Normal:
     """The normal of some coordinates: with their covariance, or with the scale of each given all others."""
     loc, scale = normal.loc[start:end], normal.scale
     if scale.ndim == 1:
-        return Normal(loc, scale[start:end])
+        own = scale[start:end]
+        return Normal(loc, jnp.diag(own) if dense and end - start <= MAX_DENSE else own)
     if dense:
         whole = start == 0 and end == normal.loc.shape[0]
         # R'R = A A' with A' = QR, for the rows A of the scale: no covariance, whose rounding would count twice.

@@ -39,3 +39,7 @@ class Rows(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said besides."""
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """The way to the q of a fit, in words."""

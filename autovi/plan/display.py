@@ -73,7 +73,8 @@ class _Shown:
         self.groups = groups[:count]
         left = sum(num_sites(g.lines) for g in groups[count:])
         more = [f"… and {how_many(left, 'site')} more; plan.to_dict() has all"] * bool(left)
-        self.closing = [*more, *(f"note: {note}" for note in plan.notes)]
+        way = [f"rungs: {'; '.join(plan.rungs)}"] * bool(plan.rungs)
+        self.closing = [*more, *(f"note: {note}" for note in plan.notes), *way]
         self.title = f"Plan: {how_many(plan.num_particles, 'particle')} a step"
         self.columns = HEADER if any(g.baseline != "-" for g in self.groups) else HEADER[:-1]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from autovi.analysis.centring import Moves
 from autovi.estimators import Estimator
 from autovi.families import Family
 from autovi.plan.plan import Block, Plan
@@ -21,17 +22,25 @@ def with_maps(plan: Plan) -> Plan:
 
 
 def with_family(
-    plan: Plan, block: str, family: Family, estimator: Estimator, why: str, num_particles: int | None = None
+    plan: Plan, block: str, sites: tuple[str, ...], family: Family, estimator: Estimator, why: str, num_particles: int
 ) -> Plan:
-    """The plan with another family and estimator at one block, whose sites say why."""
-    blocks = tuple(replace(b, family=family, estimator=estimator) if b.name == block else b for b in plan.blocks)
+    """The plan with another family, estimator and order of the sites at one block, whose sites say why."""
+    changed_block = lambda b: replace(b, sites=sites, family=family, estimator=estimator)  # noqa: E731
+    blocks = tuple(changed_block(b) if b.name == block else b for b in plan.blocks)
     changed = lambda c: replace(c, family=family.name, estimator=estimator.name, why=why)  # noqa: E731
     choices = tuple(changed(c) if c.block == block else c for c in plan.choices)
-    particles = plan.num_particles if num_particles is None else max(num_particles, plan.num_particles)
-    return replace(plan, blocks=blocks, choices=choices, num_particles=particles)
+    return replace(plan, blocks=blocks, choices=choices, num_particles=max(num_particles, plan.num_particles))
 
 
-def with_reasons(plan: Plan, reasons: Mapping[str, str]) -> Plan:
-    """The plan whose rows say something more, by site."""
-    said = lambda c: replace(c, why=f"{c.why}; {reasons[c.site]}") if c.site in reasons else c  # noqa: E731
-    return replace(plan, choices=tuple(said(c) for c in plan.choices))
+def with_order(plan: Plan, sites: Mapping[str, Sequence[str]]) -> Plan:
+    """The plan with the sites of its blocks in these orders."""
+    blocks = tuple(replace(b, sites=tuple(sites[b.name])) if b.name in sites else b for b in plan.blocks)
+    return replace(plan, blocks=blocks)
+
+
+def with_coordinates(plan: Plan, moves: Mapping[str, Moves]) -> Plan:
+    """The plan with these sites in partly non-centred coordinates."""
+    said = lambda c: replace(c, why=f"{c.why}; {moves[c.site].sentence}") if c.site in moves else c  # noqa: E731
+    scales = tuple(dict.fromkeys(name for m in moves.values() for name in m.scale))
+    choices = tuple(said(c) for c in plan.choices)
+    return replace(plan, choices=choices, noncentred={n: m.what for n, m in moves.items()}, scales=scales)

@@ -52,6 +52,11 @@ class Plan:
     ancestral: tuple[str, ...] = ()
     # Discrete site -> those that it is independent of in q only.
     coupled: Mapping[str, list[str]] = field(default_factory=dict)
+    # Site in partly non-centred coordinates -> what of it moves with others: "location", "scale" or "both".
+    noncentred: Mapping[str, str] = field(default_factory=dict)
+    # The sites on which the scale of such a site depends.
+    scales: tuple[str, ...] = ()
+    rungs: tuple[str, ...] = ()  # of a fit: the way to its q
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:
@@ -77,6 +82,7 @@ class Plan:
             "guide": self.guide,
             "num_particles": self.num_particles,
             "notes": list(self.notes),
+            "rungs": list(self.rungs),
             "sites": [c.to_dict() for c in self.choices],
         }
 

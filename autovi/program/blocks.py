@@ -14,7 +14,7 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
 from autovi.distributions.layouts import Structure
-from autovi.families.base import Family, Layout, Params
+from autovi.families.base import MAX_DENSE, Family, Layout, Params
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
 from autovi.program.hierarchy import plate_levels, structure_of
@@ -79,7 +79,7 @@ class BlockGuide:
     def identity(self, block: Block) -> dict[str, jax.Array]:
         """The map before a block that changes nothing."""
         size = self.start_size(block)
-        one = jnp.eye(size) if family_of(block).rotates else jnp.ones(size)
+        one = jnp.eye(size) if family_of(block).rotates and size <= MAX_DENSE else jnp.ones(size)
         return {"loc": jnp.zeros(size), "scale_tril": one}
 
     def shown(self, block: Block, params: Params, constants: Mapping[str, jax.Array] | None) -> dict[str, Any]:

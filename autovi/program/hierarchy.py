@@ -26,7 +26,7 @@ def structure_of(
     """The structure of a block of sites whose `levels` hold, each, the sites of one set of plates.
 
     A site of a level that is in no plate has each of its numbers as an element. Levels whose number is in `together`
-    are one element.
+    are one element, and are given to all later levels where they are in no plate.
     """
     starts, offset = {}, 0
     for name in names:
@@ -34,14 +34,18 @@ def structure_of(
         offset += _size(sites.samples[name])
     inside = {name for level in levels for name in level}
     common = [np.arange(starts[n], starts[n] + _size(sites.samples[n])) for n in names if n not in inside]
-    indices = [np.concatenate([_index(sites.samples[n], starts[n]) for n in level], axis=1) for level in levels]
     made = []
-    for k, (level, index) in enumerate(zip(levels, indices, strict=True)):
+    for k, level in enumerate(levels):
+        parts = [_index(sites.samples[n], starts[n]) for n in level]
         if k in together:
-            made.append(Level(Index(index.reshape(1, -1))))
+            made.append(Level(Index(np.concatenate([part.ravel() for part in parts])[None])))
             continue
+        index = np.concatenate(parts, axis=1)
         around = _around(sites, level, levels[:k])
-        above = [Above(j, Index(np.zeros_like(e) if j in together else e)) for j, e in around.items()]
+        # What is drawn as one element and is in no plate, all elements after it have in common.
+        common_too = {j for j in together if j < k and not _plates(sites.samples[levels[j][0]])}
+        around |= {j: np.zeros(len(index), int) for j in sorted(common_too)}
+        above = [Above(j, Index(np.zeros_like(e) if j in together else e)) for j, e in sorted(around.items())]
         made.append(Level(Index(index), tuple(above)))
     return Structure(Index(np.concatenate([np.zeros(0, int), *common])), tuple(made))
 

@@ -78,7 +78,7 @@ def of_weights(signs: Signs) -> Finding | None:
     if signs.khat != signs.khat and not signs.tied:
         return _too_few(signs)
     khat = -inf if signs.tied else signs.khat
-    alike = signs.efficiency >= limits.efficiency_overrules_khat
+    alike = signs.efficiency >= limits.efficiency_alike
     if alike or (khat < limits.khat_good and signs.efficiency >= limits.efficiency_good):
         return Finding(
             "good", f"q is close to the posterior, as far as its own draws can tell ({measured(signs)})", (), False
@@ -98,24 +98,27 @@ def _too_few(signs: Signs) -> Finding:
 
 def of_run(signs: Signs, unknown: bool) -> Finding | None:
     """Where the weights do not vouch for q: is it the run's fault? `unknown`: they say nothing, rather than no."""
-    because = "" if unknown else f", and the weights do not vouch for q ({measured(signs)})"
+    against = "" if unknown else f"the weights do not vouch for q ({measured(signs)}), and "
     modes = signs.modes
     if modes is not None and not unknown and not sum(mode.starts for mode in modes.found):
         why = f", as the log density grows without bound ({how_many(modes.unbounded, 'start')})" * bool(modes.unbounded)
-        said = f"none of the {how_many(modes.failed, 'start')} reached a mode{why}{because}"
+        said = f"{against}none of the {how_many(modes.failed, 'start')} reached a mode{why}"
         remedies = ("priors that are proper",) if modes.unbounded else ()
         return Finding("bad_start", said, (*remedies, "init= with values that you believe in", REPARAMETERIZE))
     if signs.status == "noisy":
         known = "" if signs.loss_se is None else f", which is known to {nats(signs.loss_se)} only"
-        return Finding("noisy", f"noise hides whether the loss still falls{known}{because}", _quieter(signs))
+        return Finding("noisy", f"{against}noise hides whether the loss still falls{known}", _quieter(signs))
     if signs.status in ("max_steps", "stopped") and not (unknown and signs.asked_steps):
-        gain = "" if signs.gain is None else f": going on would gain about {nats(max(signs.gain, 0.0))}"
-        said = f"the loss had not come to a stand{gain}{because}"
-        if signs.asked_steps:
-            said = f"whether the steps that were asked for suffice was not tested{because}"
         richer = () if unknown else RICHER.get(signs.guide, ())[:1]
-        return Finding("not_converged", said, ("fit.resume(), or more steps", *richer))
+        return Finding("not_converged", f"{against}{_unfinished(signs)}", ("fit.resume(), or more steps", *richer))
     return None
+
+
+def _unfinished(signs: Signs) -> str:
+    if signs.asked_steps:
+        return "more steps than were asked for may help"
+    gain = "" if signs.gain is None else f": going on would gain about {nats(max(signs.gain, 0.0))}"
+    return f"the loss had not come to a stand{gain}"
 
 
 def of_family(signs: Signs) -> Finding:
@@ -184,7 +187,7 @@ def _listed(names: tuple[str, ...]) -> str:
 def measured(signs: Signs) -> str:
     """What was measured, in brackets."""
     khat = "" if signs.khat != signs.khat else f"k-hat {number(signs.khat)}, "
-    return f"{khat}efficiency {number(signs.efficiency)} of {how_many(signs.num_weighed, 'draw')}"
+    return f"{khat}efficiency {number(signs.efficiency, 3)} of {how_many(signs.num_weighed, 'draw')}"
 
 
 def _quieter(signs: Signs) -> tuple[str, ...]:

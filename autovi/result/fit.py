@@ -13,7 +13,8 @@ import optax
 
 from autovi.model.guides import copied
 from autovi.result import plots
-from autovi.result.display import fit_html, fit_text
+from autovi.result.covariance import covariance
+from autovi.result.display import facts, fit_html, fit_text
 from autovi.result.groups import summary, to_arviz
 from autovi.result.posterior import Posterior
 from autovi.result.resuming import resumed
@@ -27,10 +28,11 @@ from autovi.run.reporting import Report
 class Fit(Posterior):
     """A fitted posterior. Draws and diagnostics are computed when first asked for, and kept.
 
-    `status` is "converged" (the loss stands still), "mean_field" (the same, with discrete sites that meet in the model
-    and are independent in q), "max_steps" (all steps were run), "stopped" (Ctrl-C) or "failed" (non-finite steps);
-    `message` says it in words. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of which `skipped_steps`
-    changed nothing.
+    `status` is how the run ended: "converged" (the loss is known to 0.1 nat, and going on would gain less),
+    "mean_field" (the same, with discrete sites that meet in the model and are independent in q), "noisy" (noise hides
+    whether the loss still falls), "max_steps" (all steps were run), "stopped" (Ctrl-C) or "failed" (non-finite steps);
+    `message` says it in words. `verdict` is what to think of the posterior. `losses` is the negative ELBO per step,
+    `(num_steps,)` in nats, of which `skipped_steps` changed nothing.
     """
 
     def __dir__(self) -> list[str]:
@@ -46,6 +48,7 @@ class Fit(Posterior):
             "densities",
             "evidence",
             "is_light",
+            "is_weighed",
             "log_weights",
         }
         inside |= {"observed", "predicted", "values"}
@@ -80,6 +83,19 @@ class Fit(Posterior):
             >>> fit = fit.resume(5000)
         """
         return resumed(self, data, num_steps, max_steps, learning_rate, callback, progress_bar)
+
+    @property
+    def message(self) -> str:
+        """How the run ended, in a sentence, and what speaks against using the posterior, where that is known or known
+        soon (see `verdict`)."""
+        said = self.progress.message
+        try:
+            found = self.verdict.findings if self.is_weighed else ()
+        except Exception:  # whatever the model does by now, how the run ended is known
+            found = ()
+        # Of what is the run's own fault its message tells.
+        warned = [finding.text for finding in found if finding.warns and finding.word != self.status]
+        return "; ".join(filter(None, [said, *warned]))
 
     @cached_property
     def idata(self) -> Any:
@@ -128,12 +144,42 @@ class Fit(Posterior):
     def summary(self, **kwargs: Any) -> Any:
         """`az.summary` made right for independent draws: statistics without convergence columns, which are for chains.
 
+        ELBO, k-hat, efficiency and verdict are shown below the table, and are in its `attrs`.
         Elements that are the same whatever the latent values, such as the zeros of a Cholesky factor, are left out.
         Keyword arguments go to `az.summary`.
         """
         quick = self.is_light or "idata" in vars(self)
         whole = quick or kwargs.get("group", "posterior") != "posterior"
-        return summary(self, self.idata if whole else None, **kwargs)
+        from autovi.result.table import with_facts  # which imports pandas
+
+        return with_facts(summary(self, self.idata if whole else None, **kwargs), facts(self))
+
+    def covariance(self, names: str | Sequence[str] | None = None, corrected: str | bool = "auto") -> Any:
+        r"""The posterior covariance of all scalars, as a square `pandas.DataFrame` with the labels of the summary.
+
+        They are on the sites' own (constrained) scale, deterministic sites included. Standard deviations are the roots
+        of the diagonal. `covariance(...).attrs["how"]` says what it is from:
+
+        - the draws of the fit, where these are corrected by importance weights or q is close (`efficiency`);
+        - else, where every block is a mean-field normal, whose standard deviations are too small wherever the posterior
+          is correlated, *linear response*: :math:`(-d^2 E_q[\log p] / dm^2)^{-1}` in the means m of q, exact where the
+          posterior is normal on the unconstrained scale, carried to the sites' own scale by draws. It needs at most
+          500 dimensions, and no discrete, summed out or masked site;
+        - else the draws of the fit.
+
+        Giordano, Broderick and Jordan (2018), "Covariances, robustness, and variational Bayes".
+
+        Args:
+            names: sites or globs of them; None: all.
+            corrected: "auto": as above. True: resampled draws. False: draws of q. "linear_response".
+
+        Raises:
+            ValueError: an unknown name, more than 5,000 scalars, or what is asked for is not possible; says why.
+
+        Example:
+            >>> fit.covariance(["slope", "mean"]).loc["slope", "mean[0]"]
+        """
+        return covariance(self, names, corrected)
 
     plot = plots.plot
     plot_forest = plots.plot_forest

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
+from autovi.ladder.rungs import Rung
 from autovi.model.inputs import Inputs
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
@@ -71,8 +72,15 @@ class Fitted:
 
     @property
     def plan(self) -> Plan:
-        """What was chosen for every site and why."""
-        return self.engine.program.plan if self.saved_plan is None else self.saved_plan
+        """What was chosen for every site and why, and the rungs that were taken."""
+        plan = self.engine.program.plan if self.saved_plan is None else self.saved_plan
+        return replace(plan, rungs=tuple(map(str, self.rungs)))
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The rungs of the ladder that were taken, with gradient evaluations, seconds and the ELBO of what each left;
+        empty where the fit took stochastic steps from the start."""
+        return self.progress.rungs
 
     @cached_property
     def params(self) -> dict[str, np.ndarray]:

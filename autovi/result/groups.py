@@ -104,6 +104,7 @@ def _attrs(fit: Posterior) -> dict[str, Any]:
         "resampled": int(fit.resampled),
         "drawn": fit.drawn,
         "estimated_from": fit.estimated_from,
+        "verdict": str(fit.verdict),
         "status": fit.status,
         "message": fit.message,
         "sampling_time": fit.seconds.fitting,

@@ -18,7 +18,9 @@ from autovi.process import computing
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient, gradient_summary
 from autovi.result.evidence import Evidence, num_weighed
 from autovi.result.fitted import Fitted
-from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, proposals_limit
+from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, doubt, proposals_limit
+from autovi.result.signs import signs_of
+from autovi.result.verdict import Verdict, verdict_of
 from autovi.run.checks import check_count
 from autovi.run.drawing import (
     DENSITIES,
@@ -84,18 +86,25 @@ class Posterior(Fitted):
     @property
     def drawn(self) -> str:
         """How `draws` were made, in words: from q, and why, or resampled from it by importance."""
-        if self.chosen is not None:
-            return self.chosen.said
-        return "drawn from q: a weight of its draws is NaN" if self.advice.resample else self.advice.why
+        return self._correction[1]
+
+    @cached_property
+    def chosen(self) -> Chosen | None:
+        """The draws of q that `draws` are, where these are corrected."""
+        return self._correction[0]
 
     @cached_property
     @computing()
-    def chosen(self) -> Chosen | None:
-        """The draws of q that `draws` are, where these are corrected."""
+    def _correction(self) -> tuple[Chosen | None, str]:
+        """What `draws` are chosen from, if they are corrected; what was done and why, in words."""
         if not self.advice.resample:
-            return None
+            return None, self.advice.why
         with self._drawing(self.num_draws):
-            return self._chosen(self.num_draws, self._own_key, asked=False)
+            chosen = self._chosen(self.num_draws, self._own_key, asked=False)
+        if chosen is None:
+            return None, "drawn from q: a weight of its draws is NaN"
+        refused = doubt(chosen)
+        return (None, refused) if refused else (chosen, chosen.said)
 
     def _chosen(self, num_draws: int, rng_key: jax.Array, asked: bool) -> Chosen | None:
         """Corrected draws; None where they cannot be and were not asked for."""
@@ -224,6 +233,17 @@ class Posterior(Fitted):
         return self.evidence.log_weight_sd
 
     @cached_property
+    def verdict(self) -> Verdict:
+        """What to think of the posterior: its `word`, its `sentence`, and `remedies`, what to try. From the weights of
+        draws of q, how the run ended, and what several starts found."""
+        return verdict_of(signs_of(self))
+
+    @property
+    def is_weighed(self) -> bool:
+        """Is the verdict there without anything that takes long?"""
+        return self.is_light or not self.evidence.num_weighed or "densities" in vars(self.evidence)
+
+    @cached_property
     @computing()
     def gradients(self) -> dict[str, SiteGradient]:
         """Variance and signal-to-noise ratio of the gradient estimate of one step, at the fitted parameters.
@@ -248,10 +268,10 @@ class Posterior(Fitted):
         Args:
             num_draws: how many.
             rng_key: None: the draws are the same at every call.
-            resample: None: resampled by importance where the weights say that it helps (`advice`: k-hat below 0.7,
-                efficiency below 0.95, no batches, not over data that would take long), drawn from q otherwise. True and
-                False ask for one or the other. For resampled draws up to 100,000 draws of q are weighed, or four for
-                each that is asked for.
+            resample: None: resampled by importance where the weights say that it helps (k-hat below 0.7, efficiency
+                below 0.95, no batches, not over data that take long; `drawn` says it of `draws`), drawn from q
+                otherwise. True and False ask for one or the other. For resampled draws up to 100,000 draws of q are
+                weighed, or four for each that is asked for.
 
         Raises:
             ValueError: `resample=True` where a weight is NaN or infinite, or all are zero.
@@ -261,7 +281,7 @@ class Posterior(Fitted):
             raise ValueError(f"resample: expected None, True or False, got {resample!r}")
         count, asked = int(num_draws), resample is not None
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
-        wanted = resample if asked else self._advice(count).resample
+        wanted = resample if asked else self._advice(count).resample and self.resampled
         with self._drawing(count):
             chosen = self._chosen(count, key, asked) if wanted else None
             keys = keys_of(key, count) if chosen is None else chosen.keys

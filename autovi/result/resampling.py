@@ -12,10 +12,9 @@ import numpy as np
 from autovi.numbers import how_many, number
 from autovi.result.evidence import WEIGHED_NUMBERS, Evidence
 from autovi.run.drawing import Keys, sequence_of_keys
-from autovi.run.weights import EQUAL, TIED, Weights, effective_size, weights_of
+from autovi.run.thresholds import THRESHOLDS
+from autovi.run.weights import EQUAL, TIED, Weights, effective_size, pareto_k_se, weights_of
 
-KHAT_LIMIT = 0.7  # from which on weights correct nothing (Vehtari et al., 2024)
-EFFICIENCY_ENOUGH = 0.95  # from which on there is nothing that draws would show to correct
 MAX_PROPOSALS = 100_000  # draws of q that are weighed for corrected ones, more only where more of those are asked for
 MIN_PROPOSALS = 4_000  # of fewer the tail of the weights is not known
 PROPOSALS_PER_DRAW = 4  # of equal weight: so few draws repeat
@@ -73,12 +72,27 @@ def advice(evidence: Evidence, num_draws: int, numbers_per_draw: int, subsampled
         return Advice(False, f"drawn from q: {why}, so there is nothing to correct")
     if np.isnan(khat) and why != TIED:
         return Advice(False, f"drawn from q: {why}")
-    if khat >= KHAT_LIMIT:
-        because = why or f"a k-hat of {number(khat)} is not below {KHAT_LIMIT}"
+    # Of so few draws k-hat is known to its standard error only: in doubt the proposals decide (`doubt`).
+    if khat - np.nan_to_num(pareto_k_se(khat, evidence.num_weighed)) >= THRESHOLDS.khat_usable:
+        because = why or f"a k-hat of {number(khat)} is not below {THRESHOLDS.khat_usable}"
         return Advice(False, f"drawn from q: {because}, so weights would correct nothing")
-    if efficiency >= EFFICIENCY_ENOUGH:
+    # 1 - efficiency is about the variance of log w, twice the KL: the mean of q is off by its root at most, in sds, and
+    # that of so many draws by 1 / sqrt(n) whatever they are from.
+    if 1 - efficiency <= 1 / num_draws:
         return Advice(False, f"drawn from q: its weights are all but equal (efficiency {efficiency:.2f})")
     return Advice(True, f"corrected by importance weights (efficiency {efficiency:.2f})")
+
+
+def doubt(chosen: Chosen) -> str:
+    """Why draws are not to be corrected after all, in words; empty where they are. Of many proposals k-hat is known
+    better than of the draws of a fit, which understate it where q is too narrow to see how much."""
+    khat, limit = chosen.weights.khat, THRESHOLDS.khat_usable
+    if np.isnan(khat) or khat < limit:
+        return ""
+    return (
+        f"drawn from q: a k-hat of {number(khat)}, of {chosen.num_proposals:,} draws, is not below {limit}, so "
+        "weights would correct nothing"
+    )
 
 
 def choose(

@@ -143,6 +143,7 @@ def ladder_of(engine: Engine) -> dict[str, Any]:
         "maps": any(b.map for b in program.plan.blocks),
         "noncentred": sorted(program.traced.noncentred),
         "longest": engine.optimizer.longest,
+        "sites": {b.name: list(b.sites) for b in program.plan.blocks},
     }
 
 

@@ -226,8 +226,8 @@ class Engine:
         return Compiling(lambda: lowered.compile(compiler_options(1)), returns=state)
 
     def chunk(self, state: State, arrays: Any, num_steps: float = math.inf) -> Compiling:
-        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes. For as few
-        as `num_steps` it may not be worth the while to compile it well."""
+        """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes. For few
+        steps (`num_steps`) it may not be worth the while to compile it well."""
         rough = num_steps <= FEW_STEPS
         key = ("chunk", str(state.rng_key.dtype), rough)
         return self.kept(key, lambda: self._traced_chunk(state, arrays, FEW_STEPS if rough else math.inf))

@@ -54,6 +54,11 @@ class Outlook(NamedTuple):
         """Is there a gain that counts, and that is no noise?"""
         return bool(self.gain > max(SEEN * self.gain_se, THRESHOLDS.nats))
 
+    @property
+    def certainly_rises(self) -> bool:
+        """Does the loss rise, by more than noise? The steps are too long then."""
+        return bool(-self.gain > max(float(FALLS * self.gain_se), THRESHOLDS.nats))
+
     def can_be_known(self, ahead: float) -> bool:
         """May a flat loss be seen to be flat once the fit has gone on for `ahead` times the steps so far? Errors shrink
         with the root of the steps; the horizon ends where it always ends, as many steps further on."""

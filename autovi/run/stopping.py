@@ -146,11 +146,15 @@ class Progress:
         if settled and last:
             self.status, self.message = "converged", f"{self._stand()}: {self._remembered(settled[0]).said}"
             return True
-        if not settled and not (seen and since >= LONGEST and self._is_hidden(seen[-1], since, last)):
+        rises = bool(seen) and seen[0].certainly_rises
+        hidden = bool(seen) and since >= LONGEST and self._is_hidden(seen[-1], since, last)
+        if not (settled or rises or hidden):
             return False
-        if last:
+        if last and not rises:
             self.status, self.message = "noisy", self._noisy(seen[-1])
             return True
+        if last:
+            return False
         self.level, self.level_start = self.level + 1, self.step
         self.lowered.append(self.step)
         return False

@@ -29,9 +29,10 @@ class Thresholds(NamedTuple):
     khat_no_mean: float = 1.0
     # Importance efficiency (sum w)^2 / (n sum w^2), about exp(-var log w): 0.8 is a KL of about 0.1 nat.
     efficiency_good: float = 0.8
-    # From here on the weights are so alike (sd of log w below 0.23, KL below 0.03 nats) that k-hat is the shape of what
-    # noise is left in them: a one-parameter conjugate fit had k-hats from 0.08 to 1.96 at efficiencies of 0.996.
-    efficiency_overrules_khat: float = 0.95
+    # From here on the weights are so alike (sd of log w below 0.23, KL below 0.03 nats) that there is nothing for draws
+    # to correct, and k-hat is the shape of what noise is left in them: a one-parameter conjugate fit had k-hats from
+    # 0.08 to 1.96 at efficiencies of 0.996.
+    efficiency_alike: float = 0.95
     # Effective draws among those weighed, below which the weights cannot vouch for themselves: what is asked of a
     # Markov chain (Vehtari et al., 2021).
     effective_draws: float = 100.0

@@ -105,10 +105,13 @@ def mixing(run: Any) -> dict[str, float]:
     from numpyro.diagnostics import effective_sample_size, gelman_rubin
 
     chains = {name: np.asarray(values) for name, values in run.get_samples(group_by_chain=True).items()}
+    # Elements that are the same in all draws, such as a corner of a Cholesky factor, have neither.
+    moving = [v.reshape(*v.shape[:2], -1)[..., v.std(axis=(0, 1)).ravel() > 0] for v in chains.values()]
+    moving = [values for values in moving if values.shape[-1]]
     extra = run.get_extra_fields()
     return {
-        "r_hat": float(max(np.max(gelman_rubin(values)) for values in chains.values())),
-        "ess": float(min(np.min(effective_sample_size(values)) for values in chains.values())),
+        "r_hat": float(max(np.max(gelman_rubin(values)) for values in moving)),
+        "ess": float(min(np.min(effective_sample_size(values)) for values in moving)),
         "divergences": int(np.sum(extra["diverging"])),
         "mean_steps": float(np.mean(extra["num_steps"])),
     }

@@ -1,7 +1,7 @@
 """Tables of what was measured, and what is to be seen in them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.reporting import table
@@ -117,9 +117,3 @@ def _told(old: Result, new: Result) -> list[str]:
         a, b = old[key], new[key]
         told += [f"{label} {a:.2f} s -> {b:.2f} s"] if max(a, b) > 1.3 * min(a, b) else []
     return told
-
-
-def headline(results: Sequence[Result]) -> dict[str, float]:
-    """Median and worst W of the cases that ran."""
-    values = sorted(r["score"]["W"] for r in results if "failed" not in r)
-    return {"median_W": values[len(values) // 2], "worst_W": values[-1]} if values else {}

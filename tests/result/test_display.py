@@ -1,9 +1,11 @@
 """A fit as text and as HTML, what a summary leaves out, and what completion shows."""
 
 import importlib.util
+import pickle
 import re
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ import numpyro.distributions as dist
 import pytest
 
 import autovi
+from autovi.numbers import number
 from autovi.plan.display import plan_text
 from autovi.result import display
 from autovi.result.constants import constant_elements
@@ -63,7 +66,8 @@ def test_a_fit_prints_how_it_ended_how_good_it_is_and_its_plan(fit, monkeypatch)
     assert float(value) == pytest.approx(fit.elbo, abs=fit.elbo_se)
     assert float(se) == pytest.approx(fit.elbo_se, rel=0.06)
     assert lines[3].startswith("k-hat: ") and lines[3].endswith(f"({verdict(fit.khat)})")
-    assert "\n".join(lines[4:]) == plan_text(fit.plan, 80)
+    assert lines[4].startswith("efficiency: ") and lines[5].startswith(f"verdict: {fit.verdict.word}: ")
+    assert "\n".join(lines).endswith("\n" + plan_text(fit.plan, 80))
     for width in (40, 80, 120):
         assert max(map(len, fit_text(fit, width).splitlines())) <= width
     monkeypatch.setenv("COLUMNS", "100")
@@ -85,7 +89,8 @@ def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
     fresh.__dict__["is_light"] = False
     monkeypatch.setattr(type(fit), "_drawn", lambda *a: pytest.fail("draws are made"))
     assert said(fresh).endswith(
-        "ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it)"
+        "ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it) efficiency: not "
+        "computed yet (fit.efficiency computes it) verdict: not computed yet (fit.verdict computes it)"
     )
     fresh.__dict__.update(draws=draws, chosen=None)  # made by now, so that both are quick
     assert said(fresh) == said(fit)
@@ -251,3 +256,67 @@ def test_equal_weights_of_coupled_discrete_sites_get_no_good_word():
     tied.evidence.__dict__["weights"] = weights_of(np.zeros(50))
     assert "k-hat: not estimated: weights equal to rounding, which says nothing here" in said(tied)
     assert "q is the posterior" not in said(tied)
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_shows_all_that_was_found(fit):
+    shown = said(fit)
+    assert f"efficiency: {number(fit.efficiency, 3)} (the standard deviation of the log weights is" in shown
+    for finding in fit.verdict.findings:
+        assert f"{finding.word}: {finding.text}" in shown
+    assert escape(fit.verdict.sentence) in fit_html(fit)
+
+
+def test_a_summary_shows_what_is_known_of_the_fit_below_itself(fit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    table = fit.summary()
+    assert list(table.attrs) == ["ELBO", "k-hat", "efficiency", "verdict"]
+    lines = str(table).splitlines()
+    assert lines[len(table) + 1].startswith("ELBO: ") and lines[-1] in said(fit)
+    assert re.sub(r"\s+", " ", str(table)).endswith(f"verdict: {table.attrs['verdict']}")
+    assert f"<div>verdict: {escape(table.attrs['verdict'])}</div>" in table._repr_html_()
+    # What is made of it is a plain data frame.
+    assert "verdict" not in str(table[["mean"]]) and type(table.head()).__name__ == "DataFrame"
+    again = pickle.loads(pickle.dumps(table))
+    assert str(again) == str(table)
+    assert fit.summary(fmt="xarray").attrs["verdict"] == table.attrs["verdict"]
+
+
+def test_the_message_warns_where_the_verdict_does():
+    """Neal's funnel and mean field: the weights speak against it, and the message says what to try."""
+
+    def funnel():
+        y = numpyro.sample("y", dist.Normal(0.0, 3.0))
+        numpyro.sample("x", dist.Normal(0.0, jnp.exp(y / 2)).expand([10]).to_event(1))
+
+    poor = autovi.fit(funnel, guide="mean_field", num_steps=600, progress_bar=False)
+    # Its thousand draws look usable, which the many that are weighed to correct them belie.
+    assert poor.khat < 0.7 and poor.verdict.numbers["khat"] > 0.8 and poor.verdict.numbers["num_weighed"] > 10_000
+    assert poor.verdict.word == "not_converged" and poor.verdict.warns
+    assert poor.message == f"{poor.progress.message}; {poor.verdict.findings[0].text}"
+    assert "try fit.resume(), or more steps, or guide='auto'" in poor.message
+    assert poor.idata.attrs["verdict"] == str(poor.verdict) and poor.idata.attrs["message"] == poor.message
+    dear = replace(poor)
+    dear.__dict__["is_light"] = False  # to know it would take long
+    assert dear.message == poor.progress.message
+
+
+def test_a_conjugate_fit_warns_under_no_seed():
+    def conjugate(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mu, 1.0).expand([4]).to_event(1), obs=y)
+
+    for seed in range(20):
+        fit = autovi.fit(conjugate, {"y": np.array([0.5, 1.0, 1.5, 3.0])}, rng_key=seed, progress_bar=False)
+        assert fit.status == "converged" and fit.verdict.word == "good" and not fit.verdict.warns, str(fit)
+        assert fit.message == fit.progress.message
+
+
+def test_point_estimates_are_not_called_the_posterior():
+    def point(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("w", dist.Normal(0.0, 1.0)), 1.0), obs=y)
+
+    fit = autovi.fit(point, {"y": 1.0}, families={"w": "delta"}, num_steps=50, progress_bar=False)
+    assert fit.verdict.word == "point_estimate" and "q is the posterior" not in str(fit.verdict)

@@ -105,7 +105,7 @@ def test_the_verdict_does_not_depend_on_the_number_of_particles():
         ("good", "usable", lambda x: replace(GOOD, efficiency=0.9, khat=THRESHOLDS.khat_good + x)),
         ("usable", "family_too_small", lambda x: replace(USABLE, khat=THRESHOLDS.khat_usable + x)),
         ("usable", "good", lambda x: replace(GOOD, khat=0.3, efficiency=THRESHOLDS.efficiency_good + x)),
-        ("usable", "good", lambda x: replace(GOOD, khat=0.6, efficiency=THRESHOLDS.efficiency_overrules_khat + x)),
+        ("usable", "good", lambda x: replace(GOOD, khat=0.6, efficiency=THRESHOLDS.efficiency_alike + x)),
         ("too_few_draws", "usable", lambda x: replace(USABLE, num_weighed=250 + 1000 * x)),
         ("family_too_small", "too_few_draws", lambda x: replace(USABLE, num_weighed=100, efficiency=0.1 + x)),
         ("good", "starts_disagree", lambda x: replace(GOOD, restarts=Agreement(THRESHOLDS.rhat + x + 2e-4, "mu", 2))),

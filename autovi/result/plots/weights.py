@@ -9,9 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from autovi.result.plots.figure import FITTED, MARKED, MEASURED, PALE, SMALL, note, one_axes, say
 from autovi.result.posterior import Posterior
+from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL, MIN_DRAWS_FOR_K, TIED, tail_size
 
-LIMIT = 0.7  # from which on importance weighting fails (Vehtari et al., 2024)
+LIMIT = THRESHOLDS.khat_usable
 SHOWN = 3  # times the tail
 MOST = 2000  # points
 NO_TAIL = {

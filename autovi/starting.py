@@ -1,0 +1,88 @@
+"""A fit from its start to its end: by the ladder where it can be climbed, else by stochastic steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from autovi.climbing import Ladder
+from autovi.initial import initial
+from autovi.ladder.rungs import why_not
+from autovi.model.inputs import Inputs
+from autovi.preparation import Options, conjugate_sites
+from autovi.process import computing
+from autovi.result.fit import Fit
+from autovi.run.engine import Engine
+from autovi.run.running import Run, Watch, before_the_first_step, ran, started
+from autovi.run.stopping import Progress
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asked of the way to q."""
+
+    init: Any = None
+    steps: str | None = None  # why stochastic steps are made whatever the ladder finds: None where it decides
+
+
+def why_steps(options: Options, num_steps: int | None, learning_rate: Any, callback: Any) -> str | None:
+    """What asks for stochastic steps, as a sentence's beginning; None where nothing does."""
+    asked = {
+        "num_steps": num_steps,
+        "optimizer": options.optimizer,
+        "learning_rate": learning_rate,
+        "callback": callback,
+        "families": options.families,
+        "estimators": options.estimators,
+        "num_particles": options.num_particles,
+        "guide": None if options.guide == "auto" else options.guide,
+    }
+    return next((f"{name}=" for name, value in asked.items() if value is not None), None)
+
+
+@computing()
+def first_fit(
+    model: Callable,
+    engine: Engine,
+    inputs: Inputs,
+    asked: Asked,
+    rng_key: int | jax.Array,
+    progress: Progress,
+    watch: Watch,
+    as_fit: Callable[[Engine, Run], Fit],
+) -> Fit:
+    """A whole fit, from its start to its end.
+
+    Raises:
+        ValueError: no starting point has a finite ELBO.
+    """
+    program = engine.program
+    exact = _exact(engine, model, inputs)
+    reason = why_not(program.traced, program.plan, program.objective, exact)
+    if asked.init is not None:
+        reason = "init= says where to start"
+    with before_the_first_step():
+        arrays = jax.device_put(inputs.traced())
+        steps = 0 if reason is None else progress.expected_steps
+        start = initial(asked.init, model, engine, inputs, arrays, rng_key)
+        state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, steps)
+        state = start.applied(engine, state)
+        if reason is None:
+            ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit, exact)
+            if asked.steps is None:
+                return ladder.climb()
+            engine, state = ladder.warm()
+    progress.rungs = () if reason is not None else tuple(ladder.rungs)
+    return as_fit(engine, Run(ran(engine, inputs, arrays, state, progress, watch), progress, key))
+
+
+def _exact(engine: Engine, model: Callable, inputs: Inputs) -> dict[str, Any]:
+    """The parameters of the blocks whose posterior is known in closed form, on these data."""
+    own = [b.name for b in engine.program.plan.blocks if b.family is not None and not b.family.unconstrained]
+    if not own:
+        return {}
+    found = conjugate_sites(model, inputs, engine.program.traced, engine.structure)
+    return {n: params for n, params in found.items() if n in own}
