@@ -145,8 +145,8 @@ def _is_taken(state: _State, trial: _Trial) -> jax.Array:
     noise = NOISE_ULPS * jnp.finfo(trial.value.dtype).eps * jnp.maximum(1.0, jnp.abs(state.value))
     slope = (state.step**2).sum()  # the step is the gradient in these coordinates
     rises = trial.value >= state.value + SUFFICIENT * state.length * slope
-    # The value no longer tells a step that is right from one that is not, the gradient does; until that too is rounding,
-    # of the point, along the narrowest direction. Then small steps still put right what is wrong along the others.
+    # The value no longer tells a step that is right from one that is not, but the gradient does; until that is rounding
+    # too, of the point, along the narrowest direction. Small steps still put right what is wrong along the others.
     known = (jnp.linalg.norm(trial.gradient) < jnp.sqrt(slope)) | (jnp.sqrt(slope) < SMALL)
     calms = (trial.value >= state.value - noise) & known
     return finite & (rises | calms | ((state.length == 0) & jnp.isfinite(state.value)))

@@ -76,7 +76,7 @@ class _Search(NamedTuple):
     direction: jax.Array
     slope: jax.Array
     length: jax.Array  # of the next trial on the line
-    low: jax.Array  # the longest step on the line that gains enough
+    low: jax.Array  # the longest step on the line at whose end log p still rises
     high: jax.Array  # the shortest that does not
     trials: jax.Array
     calm: jax.Array  # how many steps in a row promised no gain
@@ -168,13 +168,15 @@ def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax
     slope = gradient @ search.direction
     # A gain below rounding would be none: `value` alone would allow steps of no length, for ever.
     gains = (value < search.value) & (value <= search.value + DECREASE * search.length * search.slope)
-    calms = (value <= search.value + noise) & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))
-    good = finite & (gains | calms)
-    could_be_longer = good & (slope < FLATTER * search.slope) & jnp.isinf(search.high)
+    # The same but for rounding: then the slope says whether the step is right, or too short to show.
+    same, steep = value <= search.value + noise, slope < FLATTER * search.slope
+    good = finite & (gains | (same & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))))
+    rises = good | (finite & same & steep)
+    could_be_longer = rises & steep & jnp.isinf(search.high)
     endless = could_be_longer & (search.trials == MAX_TRIALS) & ~begins
     taken = begins & finite | (good & ~could_be_longer & ~begins)
-    moved = _taken(search, trial, value, gradient, slope >= FLATTER * search.slope)
-    stayed = _on_the_same_line(search, trial, value, finite, good)
+    moved = _taken(search, trial, value, gradient, ~steep)
+    stayed = _on_the_same_line(search, trial, value, finite, rises)
     out = jax.tree.map(lambda a, b: jnp.where(taken, a, b), moved, stayed)
     # A start without a number is nearer to zero next: in large units the usual ones may all be too far.
     ended = jnp.where(search.iterations < MAX_NEARER, RUNNING, Status.NON_FINITE)
@@ -234,11 +236,11 @@ def _new_line(dtype: Any) -> dict[str, jax.Array]:
 
 
 def _on_the_same_line(
-    search: _Search, trial: jax.Array, value: jax.Array, finite: jax.Array, good: jax.Array
+    search: _Search, trial: jax.Array, value: jax.Array, finite: jax.Array, rises: jax.Array
 ) -> _Search:
     """The next trial is another on the same line, or, where there is none left, on the gradient's."""
-    low = jnp.where(good, search.length, search.low)
-    high = jnp.where(good, search.high, search.length)
+    low = jnp.where(rises, search.length, search.low)
+    high = jnp.where(rises, search.high, search.length)
     # The top of the parabola through both values and the slope here.
     fall = value - search.value - search.length * search.slope
     top = -0.5 * search.slope * search.length**2 / jnp.where(fall > 0, fall, 1)
@@ -246,11 +248,10 @@ def _on_the_same_line(
     between = jnp.where(low > 0, 0.5 * (low + high), inside)
     length = jnp.where(jnp.isinf(high), LONGER * search.length, between)
     on = search._replace(length=length, low=low, high=high, trials=search.trials + 1)
-    over = (on.trials > MAX_TRIALS) | (trial == search.point).all()
+    over = (on.trials > MAX_TRIALS) | ((trial == search.point).all() & jnp.isfinite(high))
     direction, slope = _steepest(search.gradient)
-    too_far = (trial == search.point).all() & (search.trials == 0)  # a step of one is below the point's last digit
     calm = (search.calm > 0) | _is_calm(search.slope, search.value)
-    ended = jnp.where(calm, Status.CONVERGED, jnp.where(too_far, Status.UNBOUNDED, Status.STALLED))
+    ended = jnp.where(calm, Status.CONVERGED, Status.STALLED)
     status = jnp.where(search.fresh | (search.calm > 0), ended, RUNNING)
     anew = search._replace(
         direction=direction, slope=slope, memory=_memory(search.point), fresh=jnp.asarray(True), status=status,
