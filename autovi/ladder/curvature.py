@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from autovi.ladder.normal import LOG_2_PI, LogDensity, Normal, behind, product
 
@@ -24,6 +25,7 @@ LANES = 64  # columns of the Hessian at a time: as many copies of what the densi
 NOISE_ULPS = 16  # rounding of a sum of log densities, in units in the last place of the sum
 SHRINK = 0.25  # of a step that was too long
 SHORTEST = 1e-5  # of a step, as a part of Newton's
+SMALL = 0.1  # of a step, in standard deviations
 SUFFICIENT = 1e-4  # of the gain that the slope promises
 ROUNDS_OF_GROWTH = 5  # in which a direction without curvature may get longer
 
@@ -38,6 +40,8 @@ class Curvature(NamedTuple):
             deviations.
         identity_error: of the last Hessian in whitened coordinates: root mean square of its elements less the
             identity's, times the square root of the dimension.
+        rounding: how far the rounding of `loc` moves it, in standard deviations along the narrowest directions. Nothing
+            nearer to the mode than that can be had in this precision, nor a draw of the normal.
         condition: condition number of the correlation matrix of `normal`.
         negative: how many eigenvalues of minus the last Hessian were not positive beyond rounding. Their directions
             got the curvature's absolute value.
@@ -49,6 +53,7 @@ class Curvature(NamedTuple):
     value: jax.Array
     gradient_norm: jax.Array
     identity_error: jax.Array
+    rounding: jax.Array
     condition: jax.Array
     negative: jax.Array
     rounds: jax.Array
@@ -56,9 +61,9 @@ class Curvature(NamedTuple):
 
     @property
     def converged(self) -> jax.Array:
-        """Is the last gradient zero and the last whitened Hessian the identity, as far as it takes to be within
-        a hundredth of a standard deviation?"""
-        near = self.gradient_norm <= 10 * TOLERANCE * self.normal.loc.shape[0] ** 0.5  # rounding may leave no less
+        """Is the last gradient zero and the last whitened Hessian the identity, as far as it takes to be within a
+        hundredth of a standard deviation, or as rounding allows?"""
+        near = self.gradient_norm <= 10 * TOLERANCE * self.normal.loc.shape[0] ** 0.5 + 3 * self.rounding
         return near & (self.identity_error <= 10 * TOLERANCE) & (self.negative == 0)
 
     @property
@@ -130,8 +135,8 @@ def curved(log_density: LogDensity, point: jax.Array, max_rounds: int = MAX_ROUN
     )  # fmt: skip
     last = jax.lax.while_loop(running, body, first)
     return Curvature(
-        last.normal, last.value, last.gradient_norm, last.identity_error, _condition(last.normal), last.negative,
-        last.rounds, last.trials,
+        last.normal, last.value, last.gradient_norm, last.identity_error, _rounding(last.normal),
+        _condition(last.normal), last.negative, last.rounds, last.trials,
     )  # fmt: skip
 
 
@@ -140,8 +145,10 @@ def _is_taken(state: _State, trial: _Trial) -> jax.Array:
     noise = NOISE_ULPS * jnp.finfo(trial.value.dtype).eps * jnp.maximum(1.0, jnp.abs(state.value))
     slope = (state.step**2).sum()  # the step is the gradient in these coordinates
     rises = trial.value >= state.value + SUFFICIENT * state.length * slope
-    # The value no longer tells a step that is right from one that is not, the gradient does.
-    calms = (trial.value >= state.value - noise) & (jnp.linalg.norm(trial.gradient) < jnp.sqrt(slope))
+    # The value no longer tells a step that is right from one that is not, but the gradient does; until that is rounding
+    # too, of the point, along the narrowest direction. Small steps still put right what is wrong along the others.
+    known = (jnp.linalg.norm(trial.gradient) < jnp.sqrt(slope)) | (jnp.sqrt(slope) < SMALL)
+    calms = (trial.value >= state.value - noise) & known
     return finite & (rises | calms | ((state.length == 0) & jnp.isfinite(state.value)))
 
 
@@ -158,26 +165,16 @@ def _shortened(state: _State) -> _State:
 
 def _whitened(state: _State, trial: _Trial, precision: jax.Array) -> _State:
     dimension = trial.loc.shape[0]
-    diagonal = jnp.abs(jnp.diagonal(precision))
-    unit = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
-    eigenvalues, vectors = jnp.linalg.eigh(unit[:, None] * precision * unit)
-    floor = 64 * jnp.finfo(precision.dtype).eps * jnp.abs(eigenvalues).max()
-    size = jnp.abs(eigenvalues)
-    # A curvature within rounding of zero is known better in the next round, in which its direction is longer; if it is
-    # zero still, the direction stays as it is.
-    size = jnp.where(size > floor, size, jnp.where(state.rounds < ROUNDS_OF_GROWTH, floor, 1))
-    # L L' = M'M = R'R with M = OR: a lower triangle without a Cholesky decomposition, which rounding could end.
-    triangle = jnp.linalg.qr((vectors * jax.lax.rsqrt(size)).T * unit, mode="r").T
-    triangle = jnp.tril(triangle * jnp.where(jnp.diagonal(triangle) < 0, -1, 1))
+    triangle, negative = _rounded(precision, state.rounds < ROUNDS_OF_GROWTH)
     step = product(trial.gradient, triangle)
     scale = product(state.normal.scale, triangle)
     known = jnp.isfinite(scale).all() & jnp.isfinite(step).all()
     norm = jnp.linalg.norm(step)
     error = jnp.linalg.norm(precision - jnp.eye(dimension, dtype=precision.dtype)) / dimension**0.5
-    negative = (eigenvalues <= floor).sum()
     round_enough = (error <= TOLERANCE) & (negative == 0)
-    # A whole step that did not halve the gradient in coordinates as round as this is made of rounding.
-    ended = round_enough & ((norm <= TOLERANCE * dimension**0.5) | (norm > 0.5 * state.gradient_norm))
+    # A small step that did not halve the gradient in coordinates as round as this was made of rounding.
+    rounding = (norm > 0.5 * state.gradient_norm) & (state.gradient_norm < SMALL)
+    ended = round_enough & ((norm <= TOLERANCE * dimension**0.5) | rounding)
     return _State(
         Normal(trial.loc, jnp.where(known, scale, state.normal.scale)),
         trial.value,
@@ -191,6 +188,39 @@ def _whitened(state: _State, trial: _Trial, precision: jax.Array) -> _State:
         state.stays,
         ended | ~known | ((state.stays > 1) & (state.length == 0)),
     )
+
+
+def _rounded(precision: jax.Array, may_grow: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A lower triangle L with L L' the inverse of the precision, its eigenvalues made positive, and how many were not.
+
+    A unit diagonal first: so no unit has a part in what counts as rounding.
+    """
+    diagonal = jnp.abs(jnp.diagonal(precision))
+    unit = jnp.where(diagonal > 0, jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    equal = unit[:, None] * precision * unit
+    # U U' with an upper triangle U is a Cholesky decomposition from the last row up; then L = U'^-1 is lower.
+    upper = jnp.linalg.cholesky(equal[::-1, ::-1])[::-1, ::-1]
+    plain = jnp.diagonal(upper).min() ** 2 > jnp.finfo(precision.dtype).eps ** 0.5  # not so where NaN
+    eye = jnp.eye(len(unit), dtype=precision.dtype)
+    triangle, negative = jax.lax.cond(
+        plain,
+        lambda: (solve_triangular(upper, eye, trans="T", lower=False), jnp.asarray(0)),
+        lambda: _rounded_by_eigenvalues(equal, may_grow),  # ten times slower, and seldom twice
+    )
+    return unit[:, None] * triangle, negative
+
+
+def _rounded_by_eigenvalues(precision: jax.Array, may_grow: jax.Array) -> tuple[jax.Array, jax.Array]:
+    eigenvalues, vectors = jnp.linalg.eigh(precision)
+    floor = 64 * jnp.finfo(precision.dtype).eps * jnp.abs(eigenvalues).max()
+    size = jnp.abs(eigenvalues)
+    # A curvature within rounding of zero is known better in the next round, in which its direction is longer; if it is
+    # zero still, the direction stays as it is.
+    size = jnp.where(size > floor, size, jnp.where(may_grow, floor, 1))
+    # L L' = M'M = R'R with M = OR: a lower triangle without a Cholesky decomposition, which rounding could end.
+    triangle = jnp.linalg.qr((vectors * jax.lax.rsqrt(size)).T, mode="r").T
+    triangle = jnp.tril(triangle * jnp.where(jnp.diagonal(triangle) < 0, -1, 1))
+    return triangle, (eigenvalues <= floor).sum()
 
 
 def _columns(along: Callable[[jax.Array], jax.Array], dimension: int, dtype: Any) -> jax.Array:
@@ -212,3 +242,9 @@ def _condition(normal: Normal) -> jax.Array:
     rows = normal.scale / jnp.linalg.norm(normal.scale, axis=1, keepdims=True)
     values = jnp.linalg.svd(rows, compute_uv=False)
     return (values[0] / values[-1]) ** 2
+
+
+def _rounding(normal: Normal) -> jax.Array:
+    """The root mean square of `scale^-1 e` with errors e of half a last digit of `loc` at most."""
+    errors = jnp.finfo(normal.loc.dtype).eps / 12**0.5 * jnp.abs(normal.loc)
+    return jnp.linalg.norm(solve_triangular(normal.scale, jnp.diag(errors), lower=True))

@@ -22,6 +22,7 @@ MAX_TRIALS = 30  # points on one line
 DECREASE = 1e-4  # the part of what the slope promises that a step has to gain (Armijo)
 FLATTER = 0.9  # the part of the slope above which a step could be longer (Wolfe)
 LONGER = 3.0  # the factor of a step that could be longer
+NEARER, MAX_NEARER = 0.1, 12  # a start without a number is moved so much nearer to zero, so many times
 SHORTER = 0.25  # the factor of a step that met no number
 GAIN = 1e-3  # nats: a start whose steps promise less, again and again, has converged
 LARGEST_NOISE = 0.1  # nats: where rounding of log p hides more, a gradient that promises more is not hidden
@@ -41,7 +42,7 @@ class Status(IntEnum):
     STALLED = (
         2  # no step raises log p, though its gradient is not zero: rounding, as where a scale goes to 0, or a kink
     )
-    NON_FINITE = 3  # log p or its gradient is no number at the start itself
+    NON_FINITE = 3  # log p or its gradient is no number at the start, nor between it and zero
     UNBOUNDED = 4  # log p rises as far as there are numbers
 
 
@@ -75,7 +76,7 @@ class _Search(NamedTuple):
     direction: jax.Array
     slope: jax.Array
     length: jax.Array  # of the next trial on the line
-    low: jax.Array  # the longest step on the line that gains enough
+    low: jax.Array  # the longest step on the line at whose end log p still rises
     high: jax.Array  # the shortest that does not
     trials: jax.Array
     calm: jax.Array  # how many steps in a row promised no gain
@@ -162,21 +163,26 @@ def _next_point(search: _Search) -> jax.Array:
 def _advanced(search: _Search, trial: jax.Array, value: jax.Array, gradient: jax.Array) -> _Search:
     """The search after one trial."""
     finite = jnp.isfinite(value) & jnp.isfinite(gradient).all()
-    begins = search.iterations == 0
+    begins = jnp.isinf(search.value)
     noise = NOISE_ULPS * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(search.value))
     slope = gradient @ search.direction
     # A gain below rounding would be none: `value` alone would allow steps of no length, for ever.
     gains = (value < search.value) & (value <= search.value + DECREASE * search.length * search.slope)
-    calms = (value <= search.value + noise) & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))
-    good = finite & (gains | calms)
-    could_be_longer = good & (slope < FLATTER * search.slope) & jnp.isinf(search.high)
+    # The same but for rounding: then the slope says whether the step is right, or too short to show.
+    same, steep = value <= search.value + noise, slope < FLATTER * search.slope
+    good = finite & (gains | (same & (jnp.abs(slope) <= FLATTER * jnp.abs(search.slope))))
+    rises = good | (finite & same & steep)
+    could_be_longer = rises & steep & jnp.isinf(search.high)
     endless = could_be_longer & (search.trials == MAX_TRIALS) & ~begins
     taken = begins & finite | (good & ~could_be_longer & ~begins)
-    moved = _taken(search, trial, value, gradient, slope >= FLATTER * search.slope)
-    stayed = _on_the_same_line(search, trial, value, finite, good)
+    moved = _taken(search, trial, value, gradient, ~steep)
+    stayed = _on_the_same_line(search, trial, value, finite, rises)
     out = jax.tree.map(lambda a, b: jnp.where(taken, a, b), moved, stayed)
-    status = jnp.where(begins & ~finite, Status.NON_FINITE, out.status)
-    status = jnp.where(endless | (value == -jnp.inf), Status.UNBOUNDED, status)
+    # A start without a number is nearer to zero next: in large units the usual ones may all be too far.
+    ended = jnp.where(search.iterations < MAX_NEARER, RUNNING, Status.NON_FINITE)
+    nearer = search._replace(point=NEARER * search.point, status=ended)
+    out = jax.tree.map(lambda a, b: jnp.where(begins & ~finite, a, b), nearer, out)
+    status = jnp.where(endless | (value == -jnp.inf), Status.UNBOUNDED, out.status)
     out = out._replace(iterations=search.iterations + 1, status=status)
     return jax.tree.map(lambda a, b: jnp.where(search.status == RUNNING, a, b), out, search)
 
@@ -194,7 +200,8 @@ def _taken(search: _Search, point: jax.Array, value: jax.Array, gradient: jax.Ar
     steepest, its_slope = _steepest(gradient)
     slope = jnp.where(sound, slope, its_slope)
     # The first direction is the gradient's, and promises nothing about what a better one could gain.
-    calm = jnp.where(sound & (memory.count > 1) & _is_calm(slope, value), search.calm + 1, 0)
+    known = sound & (memory.count > 1)
+    calm = jnp.where(_is_calm(slope, value), search.calm + known, 0)
     # A few pairs know the steepest directions, and what they promise of the others is too little.
     ended = (calm > MEMORY) | (slope == 0)
     return search._replace(
@@ -229,11 +236,11 @@ def _new_line(dtype: Any) -> dict[str, jax.Array]:
 
 
 def _on_the_same_line(
-    search: _Search, trial: jax.Array, value: jax.Array, finite: jax.Array, good: jax.Array
+    search: _Search, trial: jax.Array, value: jax.Array, finite: jax.Array, rises: jax.Array
 ) -> _Search:
     """The next trial is another on the same line, or, where there is none left, on the gradient's."""
-    low = jnp.where(good, search.length, search.low)
-    high = jnp.where(good, search.high, search.length)
+    low = jnp.where(rises, search.length, search.low)
+    high = jnp.where(rises, search.high, search.length)
     # The top of the parabola through both values and the slope here.
     fall = value - search.value - search.length * search.slope
     top = -0.5 * search.slope * search.length**2 / jnp.where(fall > 0, fall, 1)
@@ -241,12 +248,11 @@ def _on_the_same_line(
     between = jnp.where(low > 0, 0.5 * (low + high), inside)
     length = jnp.where(jnp.isinf(high), LONGER * search.length, between)
     on = search._replace(length=length, low=low, high=high, trials=search.trials + 1)
-    over = (on.trials > MAX_TRIALS) | (trial == search.point).all()
+    over = (on.trials > MAX_TRIALS) | ((trial == search.point).all() & jnp.isfinite(high))
     direction, slope = _steepest(search.gradient)
-    too_far = (trial == search.point).all() & (search.trials == 0)  # a step of one is below the point's last digit
     calm = (search.calm > 0) | _is_calm(search.slope, search.value)
-    ended = jnp.where(calm, Status.CONVERGED, jnp.where(too_far, Status.UNBOUNDED, Status.STALLED))
-    status = jnp.where(search.fresh, ended, RUNNING)
+    ended = jnp.where(calm, Status.CONVERGED, Status.STALLED)
+    status = jnp.where(search.fresh | (search.calm > 0), ended, RUNNING)
     anew = search._replace(
         direction=direction, slope=slope, memory=_memory(search.point), fresh=jnp.asarray(True), status=status,
         **_new_line(search.point.dtype),

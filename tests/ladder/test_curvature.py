@@ -5,10 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autovi.ladder.curvature import curved
+from autovi.compiling import compiler_options
+from autovi.ladder import curvature
 from autovi.ladder.normal import Normal
 
 RNG = np.random.default_rng(20)
+
+
+def curved(log_density, point, max_rounds=curvature.MAX_ROUNDS):
+    """Compiled as the ladder compiles it for little data."""
+    found = jax.jit(lambda u: curvature.curved(log_density, u, max_rounds), compiler_options=compiler_options(0))
+    return found(jnp.asarray(point))
 
 
 def errors(normal, mean, factor):
@@ -39,7 +46,7 @@ def gaussian(dimension, condition, units, seed=0):
 )
 def test_exact_on_normal_densities(dimension, condition, units):
     log_density, start, mean, factor = gaussian(dimension, condition, units)
-    found = jax.jit(lambda u: curved(log_density, u))(start)
+    found = curved(log_density, start)
     off, apart = errors(found.normal, mean, factor)
     assert off < 0.01
     assert apart < 0.01
@@ -54,7 +61,7 @@ def test_exact_on_normal_densities(dimension, condition, units):
 @pytest.mark.slow
 def test_exact_on_a_normal_density_of_500_dimensions():
     log_density, start, mean, factor = gaussian(500, 1e8, 6)
-    found = jax.jit(lambda u: curved(log_density, u))(start)
+    found = curved(log_density, start)
     assert max(errors(found.normal, mean, factor)) < 0.02
 
 
@@ -171,6 +178,18 @@ def test_a_wall_of_no_numbers_is_kept_away_from():
     found = curved(lambda u: jnp.sum(2 * jnp.log(u) - u), jnp.float32([9.0]))
     np.testing.assert_allclose(found.normal.loc, 2, atol=1e-3)
     np.testing.assert_allclose(found.normal.scale, [[2**0.5]], atol=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [1e3, 1e6])
+def test_what_rounding_of_the_point_costs(ratio):
+    # Two coordinates of correlation 1 - 1e-6 and far from zero: float32 holds a point to 6e-8 of its size at most, and
+    # along the narrow direction a standard deviation is 1e-3 of a coordinate's.
+    root = jnp.float32([[1e3, -1e3], [1, 1]]) / 2**0.5
+    mean = jnp.float32([ratio, ratio])
+    found = curved(lambda u: -0.5 * jnp.sum((root @ (u - mean)) ** 2), mean + 1)
+    narrow = np.linalg.norm([1, 1]) / 2**0.5 * 1e3  # of the errors of both, in units of the narrow deviation
+    expected = np.finfo(np.float32).eps / 12**0.5 * ratio * narrow
+    np.testing.assert_allclose(found.rounding, expected, rtol=0.5)
 
 
 def test_in_double_precision():

@@ -7,8 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from autovi.compiling import compiler_options
 from autovi.ladder import mode as module
-from autovi.ladder.mode import Modes, Status, distinct_modes, find_modes
+from autovi.ladder.mode import Modes, Status, distinct_modes
+
+
+def find_modes(log_density, starts, **options):
+    """Compiled as the ladder compiles it for little data."""
+    found = jax.jit(lambda u: module.find_modes(log_density, u, **options), compiler_options=compiler_options(0))
+    return found(starts)
 
 
 def names(modes):
@@ -89,7 +96,14 @@ def test_a_start_without_a_number_ends_alone():
     np.testing.assert_allclose(modes.points[1:3], 2, atol=0.1)
     assert modes.points[0] == -1
     assert modes.values[0] == -jnp.inf
-    assert modes.iterations[0] == 1
+    assert modes.iterations[0] == 13
+
+
+def test_a_start_that_is_too_far_moves_nearer_to_zero():
+    # exp(1e6 u) is infinite in float32 from u = 9e-5 on, and 0 / 0 in the gradient; mode log(2) / 1e6.
+    modes = find_modes(lambda u: jnp.sum(2e6 * u - jnp.exp(1e6 * u)), jnp.float32([[2.0], [-1.0], [1e-6]]))
+    assert names(modes) == ["CONVERGED"] * 3
+    np.testing.assert_allclose(modes.values, 2 * np.log(2) - 2, atol=0.01)
 
 
 def test_a_step_into_no_numbers_is_shortened():
