@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING
 
+from autovi.result.diagnostics import Elbo
 from autovi.run.starts import Agreement, Modes
 from autovi.run.weights import EQUAL, TIED
 
@@ -84,6 +85,8 @@ def signs_of(fit: Posterior) -> Signs:
     if (fit.is_light or "chosen" in vars(fit)) and fit.chosen is not None:
         num_weighed, weights = fit.chosen.num_proposals, fit.chosen.weights
         khat, efficiency, why = weights.khat, weights.efficiency, weights.why
+    # Without weights the ELBO is from batches, which takes long: it is not made for a look.
+    elbo = evidence.elbo if num_weighed or "elbo" in vars(evidence) else Elbo(nan, nan)
     return Signs(
         status=fit.status,
         asked_steps=progress.num_steps is not None,
@@ -96,8 +99,8 @@ def signs_of(fit: Posterior) -> Signs:
         log_weight_sd=evidence.log_weight_sd,
         equal=why == EQUAL,
         tied=why == TIED,
-        elbo=evidence.elbo.value,
-        elbo_se=evidence.elbo.se,
+        elbo=elbo.value,
+        elbo_se=elbo.se,
         gain=progress.gain,
         gain_se=progress.gain_se,
         loss_se=progress.loss_se,
