@@ -7,14 +7,19 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from autovi.analysis.batches import check_rows_factor
+from autovi.analysis.conjugacy import find_conjugate
 from autovi.analysis.counted import masked_in_part, partly_masked
 from autovi.analysis.discontinuities import find_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic
-from autovi.analysis.structure import analyse_structure
+from autovi.analysis.structure import Structure, analyse_structure
+from autovi.families import FAMILIES
+from autovi.families.base import Params
 from autovi.model.callables import check_function
 from autovi.model.digest import digest
 from autovi.model.execution import ONE_AT_A_TIME, check_keys
@@ -25,7 +30,7 @@ from autovi.model.places import cause_of
 from autovi.model.repeatable import GlobalDraws, check_same_again
 from autovi.model.sites import Sites
 from autovi.model.target import Target
-from autovi.model.targets import trace_program
+from autovi.model.targets import as_target, trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
 from autovi.plan.requests import as_objective, check_arguments
@@ -141,6 +146,7 @@ def _make(
         jumps=find_jumps(model, guide, inputs, traced.sites, structure),
         aperiodic=find_aperiodic(model, guide, inputs, traced.sites, structure),
         objective=objective,
+        conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
     )
     relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}
     program = traced
@@ -155,6 +161,21 @@ def _make(
     optimizer = Optimizer(options.optimizer)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
+
+
+def conjugate_sites(model: Callable, inputs: Inputs, traced: Traced, structure: Structure) -> dict[str, Params]:
+    """Site -> the parameters of its exact posterior, of those sites that have it in the family of their prior.
+
+    Where the program is of a batch, the parameters are those of its posterior alone."""
+    if traced.guide_sites is not None or as_target(model).guided:
+        return {}
+    named = {n: s.gradients.own_family for n, s in traced.sites.latents.items() if not s.subsampled}
+    families = {n: FAMILIES[name]() for n, name in named.items() if name is not None}
+    families = {n: f for n, f in families.items() if f.refuses(traced.sites.latents[n]) is None}
+    found = find_conjugate(model, inputs, traced.sites, structure, {n: f.statistics for n, f in families.items()})
+    made = {n: families[n].from_natural(jnp.asarray(c.coefficients)) for n, c in found.items()}
+    # A log density in the span whose integral is infinite is no member.
+    return {n: p for n, p in made.items() if all(np.isfinite(x).all() for x in p.values())}
 
 
 def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:

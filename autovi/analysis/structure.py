@@ -88,14 +88,29 @@ def analyse_structure(traced: Traced) -> Structure:
 
 
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:
-    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values.
+    """`evaluate(values, arrays, rng_key)`: every cost term as a function of the nodes' values, with an empty dict.
 
     With the engine's own guide the values of continuous sites are unconstrained, and the terms are the model's. Traced
     at the precision of the call.
     """
-    lengths = {p.name: p.length for p in sites.plates.values()}
+    outputs = traced_outputs(model, guide, inputs, sites, lambda o: o.startswith(("p:", "q:", "jacobian:")))
 
     def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> tuple[dict, dict]:
+        out = outputs(values, arrays, rng_key)
+        jacobians = {o.replace("jacobian:", "p:", 1): out.pop(o) for o in list(out) if o.startswith("jacobian:")}
+        return {t: v + jacobians[t] if t in jacobians else v for t, v in out.items()}, {}
+
+    return evaluate
+
+
+def traced_outputs(
+    model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, wanted: Callable[[str], bool]
+) -> Callable:
+    """`evaluate(values, arrays, rng_key)`: the outputs of the traced program that are wanted, by name, as a function of
+    the nodes' values; nodes that are not among these are zero. Traced at the precision of the call."""
+    lengths = {p.name: p.length for p in sites.plates.values()}
+
+    def evaluate(values: dict[str, Any], arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
         shapes = {n: jax.ShapeDtypeStruct(jnp.shape(a), a.dtype) for n, a in arrays.items()}
         typed = inputs if inputs.concrete else replace(inputs, arrays=shapes)  # the data may be in double precision
         with validation_enabled(False):
@@ -106,11 +121,9 @@ def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: S
         for name, value in values.items():
             var = graph.inputs[f"node:{name}"]
             known[var] = jnp.asarray(value, var.aval.dtype)
-        names = [o for o in graph.outputs if o.startswith(("p:", "q:", "jacobian:"))]
+        names = [o for o in graph.outputs if wanted(o)]
         made = graph.evaluate([graph.outputs[o] for o in names], known.__contains__, known.__getitem__)
-        out = {o: _value(graph.outputs[o], made) for o in names}
-        jacobians = {o.replace("jacobian:", "p:", 1): out.pop(o) for o in names if o.startswith("jacobian:")}
-        return {t: v + jacobians[t] if t in jacobians else v for t, v in out.items()}, {}
+        return {o: _value(graph.outputs[o], made) for o in names}
 
     return evaluate
 

@@ -67,6 +67,24 @@ class Family(ABC):
         """The parameters, for `distribution`, of a conditional family's member given its parents' values, a vector."""
         return params
 
+    def statistics(self, value: jax.Array) -> jax.Array:
+        """The sufficient statistics of each element, `batch_shape + (number,)`, of an array of values: of the families
+        that the table of distributions names as the own ones of a prior.
+
+        Raises:
+            NotImplementedError: the family is not one of them.
+        """
+        raise NotImplementedError(f"family {self.name!r} has no sufficient statistics")
+
+    def from_natural(self, coefficients: jax.Array) -> Params:
+        """The parameters of the member whose log density is the sum of `statistics` with these coefficients (and a
+        constant), `batch_shape + (number,)`: NaN or infinite where there is no such member.
+
+        Raises:
+            NotImplementedError: as in `statistics`.
+        """
+        raise NotImplementedError(f"family {self.name!r} has no sufficient statistics")
+
     def as_normal(self, params: Params) -> tuple[jax.Array, jax.Array] | None:
         """The member as N(loc, scale scale') of the flattened value: `scale` a lower triangle, or a vector where the
         coordinates are independent; with the layout's batch shape in front, if it has one. None where it is no

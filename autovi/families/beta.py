@@ -40,3 +40,10 @@ class Beta(Family):
         concentration = jnp.exp(params["log_concentration"])
         one, zero = (concentration * jax.nn.sigmoid(sign * params["logit_mean"]) for sign in (1, -1))
         return to_event(dist.Beta(one, zero, validate_args=False), event_ndim)
+
+    def statistics(self, value: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
+
+    def from_natural(self, coefficients: jax.Array) -> Params:
+        one, zero = (jnp.log(coefficients[..., i] + 1) for i in (0, 1))
+        return {"logit_mean": one - zero, "log_concentration": jnp.logaddexp(one, zero)}

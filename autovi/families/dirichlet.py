@@ -38,3 +38,10 @@ class Dirichlet(Family):
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
         concentration = jnp.exp(params["log_concentration"])[..., None] * jax.nn.softmax(params["logits"])
         return to_event(dist.Dirichlet(concentration, validate_args=False), event_ndim)
+
+    def statistics(self, value: jax.Array) -> jax.Array:
+        return jnp.log(value)
+
+    def from_natural(self, coefficients: jax.Array) -> Params:
+        logs = jnp.log(coefficients + 1)
+        return {"logits": logs, "log_concentration": jax.nn.logsumexp(logs, axis=-1)}

@@ -39,3 +39,11 @@ class Gamma(Family):
         concentration = jnp.exp(params["log_concentration"])
         rate = jnp.exp(params["log_concentration"] - params["log_mean"])
         return to_event(dist.Gamma(concentration, rate, validate_args=False), event_ndim)
+
+    def statistics(self, value: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.log(value), -value], axis=-1)
+
+    def from_natural(self, coefficients: jax.Array) -> Params:
+        # log NaN where shape or rate is not positive.
+        log_concentration = jnp.log(coefficients[..., 0] + 1)
+        return {"log_mean": log_concentration - jnp.log(coefficients[..., 1]), "log_concentration": log_concentration}

@@ -39,3 +39,10 @@ class VonMises(Family):
     def distribution(self, params: Params, event_ndim: int) -> dist.Distribution:
         concentration = jnp.exp(params["log_concentration"])
         return to_event(dist.VonMises(params["loc"], concentration, validate_args=False), event_ndim)
+
+    def statistics(self, value: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.cos(value), jnp.sin(value)], axis=-1)
+
+    def from_natural(self, coefficients: jax.Array) -> Params:
+        cosine, sine = coefficients[..., 0], coefficients[..., 1]
+        return {"loc": jnp.arctan2(sine, cosine), "log_concentration": jnp.log(jnp.hypot(cosine, sine))}

@@ -14,7 +14,7 @@ from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
 from autovi.model.matching import guide_nodes
-from autovi.model.sites import Site, Sites
+from autovi.model.sites import CIRCULAR, Site, Sites
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.blocks import Row, blocks_of
 from autovi.plan.choices import Choice
@@ -36,6 +36,7 @@ class Context:
     guide: str
     free_dimensions: int  # unconstrained dimensions that a joint block would have
     jumps: Mapping[str, str]  # sites in which a cost jumps
+    conjugate: Collection[str] = ()  # sites whose posterior was found to be in the family of their prior
 
 
 FamilyRule = tuple[Callable[[Site, Context], bool], str, str]
@@ -45,9 +46,14 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
     (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
     (
-        lambda s, c: c.guide == "auto" and s.gradients.own_family is not None and not s.subsampled,
+        lambda s, c: c.guide == "auto" and s.name in c.conjugate and not s.subsampled,
         OWN,
-        "the family of its own prior, exact where the model is conjugate",
+        "exact: its posterior is in the family of its prior, found from the structure",
+    ),
+    (
+        lambda s, c: c.guide == "auto" and s.support == CIRCULAR and s.gradients.own_family is not None,
+        OWN,
+        "an angle in the family of its own prior, since the real line would cut the circle open",
     ),
     (lambda s, c: s.name in c.jumps, "normal", "apart from the others, so that its score sees its own cost only"),
     (lambda s, c: c.guide == "mean_field", "normal", "guide='mean_field' asks for independent normals"),
@@ -88,6 +94,7 @@ def make_plan(
     jumps: Discontinuities | None = None,
     aperiodic: Mapping[str, str] | None = None,
     objective: Objective | None = None,
+    conjugate: Collection[str] = (),
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
@@ -112,7 +119,7 @@ def make_plan(
         **{n: _in_doubt(n, said) for n, said in jumps.untested.items() if n not in asked_estimators},
         **jumps.found,
     }
-    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, broken)
+    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, broken, conjugate)
     breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
@@ -162,14 +169,22 @@ def _dares(row: Row, jumps: Discontinuities) -> bool:
 
 
 def _choose_families(
-    nodes: Mapping[str, Site], asked: Mapping[str, Any], guide: str, jumps: Mapping[str, str]
+    nodes: Mapping[str, Site],
+    asked: Mapping[str, Any],
+    guide: str,
+    jumps: Mapping[str, str],
+    conjugate: Collection[str],
 ) -> dict[str, tuple[Family, str]]:
     if guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
-    could = [s for n, s in nodes.items() if n not in asked and _rule(s, Context(guide, 0, jumps))[1] == "full_rank"]
-    context = Context(guide, sum(s.size for s in could), jumps)
+    could = [
+        s
+        for n, s in nodes.items()
+        if n not in asked and _rule(s, Context(guide, 0, jumps, conjugate))[1] == "full_rank"
+    ]
+    context = Context(guide, sum(s.size for s in could), jumps, conjugate)
     return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
 
 

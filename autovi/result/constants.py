@@ -55,8 +55,8 @@ def _equal(draws: np.ndarray) -> np.ndarray:
 
 def _tried(fit: Posterior, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The values of sites at a few choices of all latent ones, stacked in front."""
-    traced = _model_alone(fit)
-    graph, known = traced.graph, _known(fit, traced)
+    traced = model_alone(fit)
+    graph, known = traced.graph, known_inputs(fit, traced)
     nodes = {v: n.removeprefix("node:") for n, v in graph.inputs.items() if n.startswith("node:")}
     rng = np.random.default_rng(0)
     tried = {v: _choice(rng, traced.sites.latents[n], v.aval.shape, v.aval.dtype) for v, n in nodes.items()}
@@ -73,7 +73,7 @@ def _tried(fit: Posterior, names: Sequence[str]) -> dict[str, np.ndarray]:
     return {n: np.asarray(v) for n, v in run(list(known.values()), list(tried.values())).items()}
 
 
-def _known(fit: Posterior, traced: Traced) -> dict[Any, Any]:
+def known_inputs(fit: Posterior, traced: Traced) -> dict[Any, Any]:
     """The inputs that are no latent sites: data, fitted parameters, plates at full size, a key."""
     graph, params = traced.graph, fit.engine.full.constrained(fit.raw_params)
     known: dict[Any, Any] = {graph.inputs[KEY]: like_traced(jax.random.key(0), graph.inputs[KEY])}
@@ -83,7 +83,7 @@ def _known(fit: Posterior, traced: Traced) -> dict[Any, Any]:
     return known | {v: a for path, a in fit.arrays.items() if (v := graph.inputs.get(data_input(path))) is not None}
 
 
-def _model_alone(fit: Posterior) -> Traced:
+def model_alone(fit: Posterior) -> Traced:
     """The model with latent sites on the unconstrained scale; those of a guide function are on their own."""
     full = fit.engine.full
     if fit.guide is None:

@@ -13,6 +13,7 @@ import optax
 
 from autovi.model.guides import copied
 from autovi.result import plots
+from autovi.result.covariance import covariance
 from autovi.result.display import facts, fit_html, fit_text
 from autovi.result.groups import summary, to_arviz
 from autovi.result.posterior import Posterior
@@ -44,6 +45,7 @@ class Fit(Posterior):
             "check_unchanged",
             "advice",
             "chosen",
+            "proposed",
             "densities",
             "evidence",
             "is_light",
@@ -152,6 +154,33 @@ class Fit(Posterior):
         from autovi.result.table import with_facts  # which imports pandas
 
         return with_facts(summary(self, self.idata if whole else None, **kwargs), facts(self))
+
+    def covariance(self, names: str | Sequence[str] | None = None, corrected: str | bool = "auto") -> Any:
+        r"""The posterior covariance of all scalars, as a square `pandas.DataFrame` with the labels of the summary.
+
+        They are on the sites' own (constrained) scale, deterministic sites included. Standard deviations are the roots
+        of the diagonal. `covariance(...).attrs["how"]` says what it is from:
+
+        - the draws of the fit, where these are corrected by importance weights or q is close (`efficiency`);
+        - else, where every block is a mean-field normal, whose standard deviations are too small wherever the posterior
+          is correlated, *linear response*: :math:`(-d^2 E_q[\log p] / dm^2)^{-1}` in the means m of q, exact where the
+          posterior is normal on the unconstrained scale, carried to the sites' own scale by draws. It needs at most
+          500 dimensions, and no discrete, summed out or masked site;
+        - else the draws of the fit.
+
+        Giordano, Broderick and Jordan (2018), "Covariances, robustness, and variational Bayes".
+
+        Args:
+            names: sites or globs of them; None: all.
+            corrected: "auto": as above. True: resampled draws. False: draws of q. "linear_response".
+
+        Raises:
+            ValueError: an unknown name, more than 5,000 scalars, or what is asked for is not possible; says why.
+
+        Example:
+            >>> fit.covariance(["slope", "mean"]).loc["slope", "mean[0]"]
+        """
+        return covariance(self, names, corrected)
 
     plot = plots.plot
     plot_forest = plots.plot_forest

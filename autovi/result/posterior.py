@@ -18,7 +18,7 @@ from autovi.process import computing
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient, gradient_summary
 from autovi.result.evidence import Evidence, num_weighed
 from autovi.result.fitted import Fitted
-from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, proposals_limit
+from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, doubt, proposals_limit
 from autovi.result.signs import signs_of
 from autovi.result.verdict import Verdict, verdict_of
 from autovi.run.checks import check_count
@@ -86,18 +86,32 @@ class Posterior(Fitted):
     @property
     def drawn(self) -> str:
         """How `draws` were made, in words: from q, and why, or resampled from it by importance."""
-        if self.chosen is not None:
-            return self.chosen.said
-        return "drawn from q: a weight of its draws is NaN" if self.advice.resample else self.advice.why
+        return self._correction[1]
+
+    @cached_property
+    def chosen(self) -> Chosen | None:
+        """The draws of q that `draws` are, where these are corrected."""
+        return self._correction[0]
 
     @cached_property
     @computing()
-    def chosen(self) -> Chosen | None:
-        """The draws of q that `draws` are, where these are corrected."""
+    def proposed(self) -> Chosen | None:
+        """What corrected draws would be chosen from, where there is something to correct: far more weighed draws than
+        the fit has."""
         if not self.advice.resample:
             return None
         with self._drawing(self.num_draws):
             return self._chosen(self.num_draws, self._own_key, asked=False)
+
+    @cached_property
+    def _correction(self) -> tuple[Chosen | None, str]:
+        """What `draws` are chosen from, if they are corrected; what was done and why, in words."""
+        if not self.advice.resample:
+            return None, self.advice.why
+        if self.proposed is None:
+            return None, "drawn from q: a weight of its draws is NaN"
+        refused = doubt(self.proposed)
+        return (None, refused) if refused else (self.proposed, self.proposed.said)
 
     def _chosen(self, num_draws: int, rng_key: jax.Array, asked: bool) -> Chosen | None:
         """Corrected draws; None where they cannot be and were not asked for."""
@@ -261,10 +275,10 @@ class Posterior(Fitted):
         Args:
             num_draws: how many.
             rng_key: None: the draws are the same at every call.
-            resample: None: resampled by importance where the weights say that it helps (`advice`: k-hat below 0.7,
-                efficiency below 0.95, no batches, not over data that would take long), drawn from q otherwise. True and
-                False ask for one or the other. For resampled draws up to 100,000 draws of q are weighed, or four for
-                each that is asked for.
+            resample: None: resampled by importance where the weights say that it helps (k-hat below 0.7, efficiency
+                below 0.95, no batches, not over data that take long; `drawn` says it of `draws`), drawn from q
+                otherwise. True and False ask for one or the other. For resampled draws up to 100,000 draws of q are
+                weighed, or four for each that is asked for.
 
         Raises:
             ValueError: `resample=True` where a weight is NaN or infinite, or all are zero.
@@ -274,7 +288,7 @@ class Posterior(Fitted):
             raise ValueError(f"resample: expected None, True or False, got {resample!r}")
         count, asked = int(num_draws), resample is not None
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
-        wanted = resample if asked else self._advice(count).resample
+        wanted = resample if asked else self._advice(count).resample and self.resampled
         with self._drawing(count):
             chosen = self._chosen(count, key, asked) if wanted else None
             keys = keys_of(key, count) if chosen is None else chosen.keys

@@ -80,6 +80,18 @@ def advice(evidence: Evidence, num_draws: int, numbers_per_draw: int, subsampled
     return Advice(True, f"corrected by importance weights (efficiency {efficiency:.2f})")
 
 
+def doubt(chosen: Chosen) -> str:
+    """Why draws are not to be corrected after all, in words; empty where they are. Of many proposals k-hat is known
+    better than of the draws of a fit, which understate it where q is too narrow to see how much."""
+    khat = chosen.weights.khat
+    if np.isnan(khat) or khat < THRESHOLDS.khat_usable:
+        return ""
+    return (
+        f"drawn from q: a k-hat of {number(khat)}, of {chosen.num_proposals:,} draws, is not below "
+        f"{THRESHOLDS.khat_usable}, so weights would correct nothing"
+    )
+
+
 def choose(
     weigh: Callable[[Keys], tuple[np.ndarray, np.ndarray]],
     rng_key: jax.Array,

@@ -45,9 +45,9 @@ AUTO = {
     "MultivariateNormal": (dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)), "full_rank", "explicit", None),
     "LKJCholesky": (dist.LKJCholesky(3), "full_rank", "explicit", None),
     "ImproperUniform": (dist.ImproperUniform(dist.constraints.positive, (), ()), "full_rank", "explicit", None),
-    "Gamma": (dist.Gamma(2.0, 1.0), "gamma", "implicit", None),
-    "Exponential": (dist.Exponential(1.0), "gamma", "implicit", None),
-    "Dirichlet": (dist.Dirichlet(jnp.ones(3)), "dirichlet", "implicit", None),
+    "Gamma": (dist.Gamma(2.0, 1.0), "full_rank", "explicit", None),
+    "Exponential": (dist.Exponential(1.0), "full_rank", "explicit", None),
+    "Dirichlet": (dist.Dirichlet(jnp.ones(3)), "dirichlet", "implicit", None),  # their sum is 1 at any value
     "Bernoulli": (dist.Bernoulli(0.5), "exact", "marginalize", None),
     "Categorical": (dist.Categorical(jnp.ones(3) / 3), "exact", "marginalize", None),
     "DiscreteUniform": (dist.DiscreteUniform(3, 9), "exact", "marginalize", None),
@@ -68,12 +68,24 @@ def test_what_auto_gives(name):
     assert plan["z"].why.count(" ") > 6
 
 
-def test_beta_has_its_own_family():
-    def model():
+def test_beta_has_its_own_family_where_it_is_conjugate_and_there_alone():
+    def model(conjugate):
         p = numpyro.sample("z", dist.Beta(1.0, 1.0))
-        numpyro.sample("y", dist.Normal(p, 1.0), obs=0.5)
+        numpyro.sample("y", dist.Bernoulli(p) if conjugate else dist.Normal(p, 1.0), obs=1)
 
-    assert row(autovi.plan(model)) == ("beta", "implicit", None)
+    plan = autovi.plan(model, {"conjugate": True})
+    assert row(plan) == ("beta", "implicit", None)
+    assert "exact: its posterior is in the family of its prior, found from the structure" in plan["z"].why
+    assert row(autovi.plan(model, {"conjugate": False})) == ("full_rank", "explicit", None)
+    assert row(autovi.plan(model, {"conjugate": False}, families={"z": "beta"})) == ("beta", "implicit", None)
+
+
+def test_an_angle_keeps_its_own_family():
+    def model():
+        z = numpyro.sample("z", dist.VonMises(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(jnp.sin(3 * z), 1.0), obs=0.5)
+
+    assert row(autovi.plan(model)) == ("von_mises", "implicit", None)
 
 
 def test_own_families_are_in_the_table():
@@ -124,10 +136,9 @@ def normals(sizes):
 
 
 def test_joint_while_the_dimension_affords_it():
-    plan = autovi.plan(normals([FULL_RANK_LIMIT - 10, 10]))
-    assert row(plan, "x0") == row(plan, "x1") == ("full_rank", "explicit", None)
-    assert plan["x0"].block == plan["x1"].block == "joint"
-    assert row(plan, "rate") == ("gamma", "implicit", None)  # its dimensions do not count
+    plan = autovi.plan(normals([FULL_RANK_LIMIT - 30, 10]))
+    for site in ("x0", "x1", "rate"):
+        assert row(plan, site) == ("full_rank", "explicit", None) and plan[site].block == "joint"
 
 
 def test_mean_field_above_the_limit():

@@ -189,6 +189,27 @@ def test_the_draws_of_a_fit_follow_the_same_rule(off):
     assert f"{repeated:,} of them repeated" in fit.drawn and repeated < 30
 
 
+def test_a_fit_that_is_too_narrow_to_see_it_is_found_out_by_more_draws():
+    """Of two normals with correlation 0.95 the weights of mean field have a tail of the shape 0.95. A thousand draws
+    may understate it; of the tens of thousands that are weighed for corrected draws it is known."""
+
+    def model():
+        prior = dist.MultivariateNormal(np.zeros(2), np.array([[1.0, 0.95], [0.95, 1.0]]))
+        numpyro.sample("x", prior)
+
+    made = autovi.fit(model, guide="mean_field", num_steps=20, progress_bar=False)
+    ((block, leaves),) = made.raw_params["guide"].items()
+    params = {n: np.full(v.shape, 0.0 if n == "loc" else np.log(0.3122), np.float32) for n, v in leaves.items()}
+    state = made.state._replace(average={"guide": {block: params}, "param": {}})
+    fits = [replace(made, state=state, rng_key=jax.random.key(i)) for i in range(16)]
+    fits = [f for f in fits if f.advice.resample][:2]
+    assert fits  # a thousand draws did understate it
+    assert not any(f.resampled for f in fits)
+    assert all(", of " in f.drawn and "is not below 0.7" in f.drawn for f in fits)
+    narrow = fits[0]
+    np.testing.assert_array_equal(narrow.sample(50)["x"], narrow.sample(50, resample=False)["x"])
+
+
 def test_the_same_key_gives_the_same_draws(off):
     first, again, other = (off.sample(200, rng_key=k, resample=True)["rate"] for k in (4, 4, 5))
     np.testing.assert_array_equal(first, again)

@@ -207,9 +207,9 @@ def test_signs_are_those_of_the_fit():
 
 def test_weights_of_corrected_draws_count():
     """Of the many that were weighed for it."""
-    chosen = SimpleNamespace(num_proposals=20_000, weights=SimpleNamespace(khat=1.1, efficiency=0.01, why=""))
+    proposed = SimpleNamespace(num_proposals=20_000, weights=SimpleNamespace(khat=1.1, efficiency=0.01, why=""))
     weights = 0.9 * np.random.default_rng(1).normal(size=1000)
-    signs = signs_of(fitted(weights, chosen=chosen))
+    signs = signs_of(fitted(weights, proposed=proposed))
     assert (signs.num_weighed, signs.khat, signs.efficiency) == (20_000, 1.1, 0.01)
     assert signs_of(fitted(weights, is_light=False)).num_weighed == 1000
 
