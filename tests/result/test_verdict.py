@@ -185,7 +185,7 @@ def fitted(log_weights, **options):
         "engine": engine,
         "status": "converged",
         "is_light": True,
-        "chosen": None,
+        "proposed": None,
     }
     return SimpleNamespace(**{**known, "evidence": evidence(log_weights), **options})
 
