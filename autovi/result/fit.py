@@ -45,6 +45,7 @@ class Fit(Posterior):
             "check_unchanged",
             "advice",
             "chosen",
+            "proposed",
             "densities",
             "evidence",
             "is_light",

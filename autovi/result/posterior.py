@@ -95,16 +95,23 @@ class Posterior(Fitted):
 
     @cached_property
     @computing()
+    def proposed(self) -> Chosen | None:
+        """What corrected draws would be chosen from, where there is something to correct: far more weighed draws than
+        the fit has."""
+        if not self.advice.resample:
+            return None
+        with self._drawing(self.num_draws):
+            return self._chosen(self.num_draws, self._own_key, asked=False)
+
+    @cached_property
     def _correction(self) -> tuple[Chosen | None, str]:
         """What `draws` are chosen from, if they are corrected; what was done and why, in words."""
         if not self.advice.resample:
             return None, self.advice.why
-        with self._drawing(self.num_draws):
-            chosen = self._chosen(self.num_draws, self._own_key, asked=False)
-        if chosen is None:
+        if self.proposed is None:
             return None, "drawn from q: a weight of its draws is NaN"
-        refused = doubt(chosen)
-        return (None, refused) if refused else (chosen, chosen.said)
+        refused = doubt(self.proposed)
+        return (None, refused) if refused else (self.proposed, self.proposed.said)
 
     def _chosen(self, num_draws: int, rng_key: jax.Array, asked: bool) -> Chosen | None:
         """Corrected draws; None where they cannot be and were not asked for."""

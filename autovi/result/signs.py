@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING
 
+from autovi.result.diagnostics import Elbo
 from autovi.run.starts import Agreement, Modes
 from autovi.run.weights import EQUAL, TIED
 
@@ -74,16 +75,18 @@ class Signs:
 def signs_of(fit: Posterior) -> Signs:
     """What is known of a fit, once its draws are weighed.
 
-    Where draws are corrected, far more were weighed for it, and theirs are the weights that are looked at: few draws
-    may see nothing of a tail that is too heavy. (Neal's funnel under independent normals: k-hat 0.6 and an efficiency
-    of 0.17 by 1,000 draws, 1.1 and 0.01 by 20,000.)
+    Where there is something to correct, far more draws were weighed for it, and theirs are the weights that are looked
+    at: few draws may see nothing of a tail that is too heavy. (Neal's funnel under independent normals: k-hat 0.6 and
+    an efficiency of 0.17 by 1,000 draws, 1.1 and 0.01 by 20,000.)
     """
     plan, progress, evidence = fit.plan, fit.progress, fit.evidence
     why = evidence.khat_why
     num_weighed, khat, efficiency = evidence.num_weighed, evidence.khat, evidence.efficiency
-    if (fit.is_light or "chosen" in vars(fit)) and fit.chosen is not None:
-        num_weighed, weights = fit.chosen.num_proposals, fit.chosen.weights
+    if (fit.is_light or "proposed" in vars(fit)) and fit.proposed is not None:
+        num_weighed, weights = fit.proposed.num_proposals, fit.proposed.weights
         khat, efficiency, why = weights.khat, weights.efficiency, weights.why
+    # Without weights the ELBO is from batches, which takes long: it is not made for a look.
+    elbo = evidence.elbo if num_weighed or "elbo" in vars(evidence) else Elbo(nan, nan)
     return Signs(
         status=fit.status,
         asked_steps=progress.num_steps is not None,
@@ -96,8 +99,8 @@ def signs_of(fit: Posterior) -> Signs:
         log_weight_sd=evidence.log_weight_sd,
         equal=why == EQUAL,
         tied=why == TIED,
-        elbo=evidence.elbo.value,
-        elbo_se=evidence.elbo.se,
+        elbo=elbo.value,
+        elbo_se=elbo.se,
         gain=progress.gain,
         gain_se=progress.gain_se,
         loss_se=progress.loss_se,

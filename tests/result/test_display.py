@@ -85,14 +85,14 @@ def test_the_verdicts_are_those_of_the_docs():
 
 
 def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
-    fresh, draws = replace(fit), fit._own
+    fresh, draws, proposed = replace(fit), fit._own, fit.proposed
     fresh.__dict__["is_light"] = False
     monkeypatch.setattr(type(fit), "_drawn", lambda *a: pytest.fail("draws are made"))
     assert said(fresh).endswith(
         "ELBO: not computed yet (fit.elbo computes it) k-hat: not computed yet (fit.khat computes it) efficiency: not "
         "computed yet (fit.efficiency computes it) verdict: not computed yet (fit.verdict computes it)"
     )
-    fresh.__dict__.update(draws=draws, chosen=None)  # made by now, so that both are quick
+    fresh.__dict__.update(draws=draws, chosen=None, proposed=proposed)  # made by now, so that all are quick
     assert said(fresh) == said(fit)
 
 

@@ -5,14 +5,18 @@ import re
 from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from autovi.result import findings, verdict
+from autovi.result.evidence import Evidence
 from autovi.result.findings import RICHER
-from autovi.result.signs import Signs
+from autovi.result.signs import Signs, signs_of
 from autovi.result.verdict import WORDS, verdict_of, warnings_of
 from autovi.run.starts import Agreement, Mode, Modes
+from autovi.run.stopping import Progress
 from autovi.run.thresholds import THRESHOLDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +162,62 @@ def test_how_many_particles_would_do():
     hopeless = verdict_of(replace(noisy, loss_se=1e4)).remedies
     assert not any("num_particles" in remedy for remedy in hopeless) and hopeless
     assert verdict_of(replace(noisy, subsampled=True)).remedies[0] == "a larger batch_size"
+
+
+def evidence(log_weights):
+    weights = np.asarray(log_weights, np.float32)
+    return Evidence(
+        1000, weights.size, lambda n: (weights[:n], np.zeros(n, np.float32)), lambda: pytest.fail("batches"), ""
+    )
+
+
+def fitted(log_weights, **options):
+    """What of a fit its signs are read from."""
+    plan = SimpleNamespace(
+        guide="function", num_particles=4, coupled={}, choices=[SimpleNamespace(site="w", family="delta")]
+    )
+    progress = Progress(None, 9000, modes=TWO, restarts=Agreement(1.3, "mu", 4))
+    progress.gain, progress.loss_se = 0.03, 0.01
+    engine = SimpleNamespace(program=SimpleNamespace(sites=SimpleNamespace(subsampled={})))
+    known = {
+        "plan": plan,
+        "progress": progress,
+        "engine": engine,
+        "status": "converged",
+        "is_light": True,
+        "proposed": None,
+    }
+    return SimpleNamespace(**{**known, "evidence": evidence(log_weights), **options})
+
+
+def test_signs_are_those_of_the_fit():
+    rng = np.random.default_rng(0)
+    signs = signs_of(fitted(0.1 * rng.normal(size=1000)))
+    assert (signs.status, signs.guide, signs.points, signs.num_weighed) == ("converged", "custom", ("w",), 1000)
+    assert signs.efficiency == pytest.approx(np.exp(-0.01), abs=1e-3) and signs.log_weight_sd == pytest.approx(
+        0.1, rel=0.1
+    )
+    assert (signs.gain, signs.gain_se, signs.loss_se) == (0.03, None, 0.01) and not signs.equal
+    assert (
+        signs.modes is TWO and signs.restarts.rhat == 1.3 and signs.elbo_se == pytest.approx(0.1 / 1000**0.5, rel=0.1)
+    )
+    assert signs_of(fitted(np.zeros(1000))).equal
+    assert signs_of(fitted(np.where(np.arange(1000) < 500, 0.0, -1.0))).tied
+
+
+def test_weights_of_corrected_draws_count():
+    """Of the many that were weighed for it."""
+    proposed = SimpleNamespace(num_proposals=20_000, weights=SimpleNamespace(khat=1.1, efficiency=0.01, why=""))
+    weights = 0.9 * np.random.default_rng(1).normal(size=1000)
+    signs = signs_of(fitted(weights, proposed=proposed))
+    assert (signs.num_weighed, signs.khat, signs.efficiency) == (20_000, 1.1, 0.01)
+    assert signs_of(fitted(weights, is_light=False)).num_weighed == 1000
+
+
+def test_batches_are_not_weighed_for_a_look():
+    signs = signs_of(fitted(np.zeros(0)))
+    assert signs.num_weighed == 0 and np.isnan(signs.elbo)
+    assert verdict_of(replace(signs, points=(), modes=None, restarts=None)).word == "not_weighed"
 
 
 def test_a_warning_names_what_to_try():

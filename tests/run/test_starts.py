@@ -7,8 +7,10 @@ import arviz as az
 import numpy as np
 import pytest
 
+from autovi.result import saving
 from autovi.run import starts
 from autovi.run.starts import Agreement, Mode, Modes, agreement, agreement_of, modes_of, rhat, rhat_of_moments
+from autovi.run.stopping import Progress
 
 
 def test_examples_in_the_docstrings():
@@ -73,3 +75,12 @@ def test_what_is_saved_comes_back():
     modes, found = Modes((Mode(-3.0, 1.5, 5),), 2, 1), Agreement(1.2, "mu", 3)
     assert modes_of(json.loads(json.dumps(modes))) == modes and modes_of(None) is None
     assert agreement_of(json.loads(json.dumps(found))) == found and agreement_of(None) is None
+
+
+def test_a_saved_progress_has_them():
+    found = {"modes": Modes((Mode(-3.0, 1.5, 5),), 2, 1), "restarts": Agreement(1.2, "mu", 3)}
+    for options in (found, {}):
+        progress = Progress(None, 900, gain=0.1, **options)
+        saved = json.loads(json.dumps(saving._progress(progress)))
+        again = saving.progress_of(saved, np.zeros(0, np.float32))
+        assert (again.modes, again.restarts, again.gain) == (progress.modes, progress.restarts, 0.1)
