@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def apart(job: str, *arguments: str, timeout: float = 1800.0) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"failed": f"no answer after {timeout:.0f} s"}
     if done.returncode:
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        # JAX adds a remark of its own below the error.
+        lines = [line for line in done.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
         return {"failed": lines[-1][:300] if lines else f"exit status {done.returncode}"}
     return json.loads(done.stdout.strip().splitlines()[-1])
