@@ -15,10 +15,12 @@ UNWARNED = ("converged",)  # what a fit says that has nothing to warn of
 
 def dimensions(model: Callable, data: Mapping[str, Any], draw: Mapping[str, np.ndarray]) -> int:
     """Unconstrained dimensions of the continuous latent sites, whose values one draw holds."""
+    import jax.numpy as jnp
     import numpyro
     from numpyro.distributions import biject_to
 
-    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, data=dict(draw)), 0)
+    values = {name: jnp.asarray(value) for name, value in draw.items()}  # a scan indexes them while it is traced
+    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, data=values), 0)
     sites = numpyro.handlers.trace(seeded).get_trace(**data).values()
     latent = [s for s in sites if s["type"] == "sample" and not s["is_observed"] and not s["fn"].support.is_discrete]
     return sum(int(np.prod(biject_to(s["fn"].support).inverse_shape(np.shape(s["value"])))) for s in latent)

@@ -7,12 +7,13 @@ the run, its draws, R-hat, effective sample sizes and divergences stand in `refe
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.accuracy.processes import environment
 
 WARMUP, SEED = 1000, 2026
 MODELS = "from benchmarks.posteriors import MODELS  # noqa: F401\n"
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         if (args.folder / case / "reference_draws.npz").exists():
             continue
         command = [sys.executable, "-m", "benchmarks.posteriors", str(args.folder.resolve()), case, "--child"]
-        subprocess.run([*command, "--samples", str(args.samples)], check=False, env=os.environ)
+        subprocess.run([*command, "--samples", str(args.samples)], check=False, env=environment(in_order=True))
 
 
 if __name__ == "__main__":

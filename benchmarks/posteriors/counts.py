@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro.distributions import constraints
 from numpyro.handlers import reparam
 from numpyro.infer.reparam import LocScaleReparam
 
@@ -46,13 +47,19 @@ def beta_binomial(at_bats, hits):
 
 
 def beta_binomial_by_hits(at_bats, hits):
-    """The same joint density, as that of the hits without the rates and that of the rates given the hits."""
+    """The same joint density, as that of the hits without the rates and that of the rates given the hits, the latter in
+    coordinates z that are all but standard normal whatever kappa: logit rate = logit(mean) + sd z."""
     phi = numpyro.sample("phi", dist.Uniform(0.0, 1.0))
     kappa = numpyro.sample("kappa", dist.Pareto(1.0, 1.5))
     numpyro.deterministic("log_kappa", jnp.log(kappa))
     a, b = phi * kappa, (1.0 - phi) * kappa
     numpyro.sample("hits", dist.BetaBinomial(a, b, at_bats).to_event(1), obs=hits)
-    numpyro.sample("rate", dist.Beta(a + hits, b + at_bats - hits).to_event(1))
+    mean = (a + hits) / (kappa + at_bats)
+    sd = (mean * (1.0 - mean) * (kappa + at_bats + 1.0)) ** -0.5
+    z = numpyro.sample("z", dist.ImproperUniform(constraints.real_vector, (), (len(hits),)))
+    rate = numpyro.deterministic("rate", jax.nn.sigmoid(jnp.log(mean) - jnp.log1p(-mean) + sd * z))
+    jacobian = jnp.log(rate) + jnp.log1p(-rate) + jnp.log(sd)
+    numpyro.factor("rates", dist.Beta(a + hits, b + at_bats - hits).log_prob(rate) + jacobian)
 
 
 def beta_binomial_data() -> Data:

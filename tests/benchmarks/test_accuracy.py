@@ -2,11 +2,16 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from jax.scipy.special import logsumexp
 
 from benchmarks.accuracy import __main__ as accuracy
-from benchmarks.accuracy import references, report
+from benchmarks.accuracy import evidence, integrals, large, references, report
 from benchmarks.accuracy.processes import apart
 from benchmarks.accuracy.scoring import errors, score, wasserstein
 
@@ -128,9 +133,9 @@ def test_what_changed_is_told():
 
 @pytest.mark.slow
 def test_a_run_from_the_command_line(folder, capsys):
-    arguments = ["--references", str(folder), "--output", str(folder / "out")]
+    arguments = ["--references", str(folder), "--parts", "references", "--output", str(folder / "out")]
     accuracy.main(arguments)
-    found = json.loads((folder / "out" / "accuracy.json").read_text())["results"]["fits"]["conjugate"]
+    found = json.loads((folder / "out" / "accuracy.json").read_text())["results"]["references"]["fits"]["conjugate"]
     # 4,000 draws of one parameter: a W of 0.03 on the average, 0.1 is out of reach of chance.
     assert found["dims"] == 1 and found["score"]["W"] < 0.1 and found["first_s"] > found["second_s"] > 0
     # The exact evidence of y = (1, 2, 3): a normal of covariance 1 + I, of determinant 4 and quadratic form 5.
@@ -144,3 +149,49 @@ def test_a_run_from_the_command_line(folder, capsys):
 def test_a_process_that_fails_says_why(folder):
     assert apart("fit", str(folder), "absent", "0") == {"failed": "KeyError: 'absent'"}
     assert apart("fit", str(folder), "conjugate", "0", timeout=0.01) == {"failed": "no answer after 0 s"}
+
+
+def test_an_integral_and_its_error():
+    """A normal density in three dimensions of known integral, from a proposal that is not quite it."""
+    scale = jnp.array([1.0, 2.0, 0.5])
+    log_density = lambda x: 1.5 - 0.5 * jnp.sum(((x - 1.0) / scale) ** 2)  # noqa: E731
+    exact = 1.5 + 1.5 * np.log(2 * np.pi)  # the product of the scales is 1
+    value, se = integrals.by_laplace(log_density, jnp.zeros(3), jax.random.key(0), 4000)
+    assert 0 < se < 0.02 and abs(value - exact) < 5.5 * se
+    value, se = integrals.by_moments(log_density, jnp.full(3, 1.2), jnp.diag(1.2 * scale**2), jax.random.key(0), 4000)
+    assert 0 < se < 0.02 and abs(value - exact) < 5.5 * se
+    with pytest.raises(ValueError, match="expected an effective sample size of at least 1,000"):
+        integrals.by_moments(log_density, jnp.full(3, 30.0), jnp.diag(scale**2), jax.random.key(0), 2000)
+
+
+@pytest.mark.slow
+def test_the_evidence_of_the_trials_by_quadrature_over_two_dimensions():
+    data = {name: jnp.asarray(values, jnp.float32) for name, values in evidence.trials_data().items()}
+    mean, log_tau = jnp.linspace(-30.0, 30.0, 401), jnp.linspace(-30.0, 30.0, 401)
+    spread = jnp.sqrt(data["error"] ** 2 + jnp.exp(2 * log_tau)[:, None])
+    given = lambda m: dist.Normal(m, spread).log_prob(data["estimate"]).sum(1)  # noqa: E731
+    prior = dist.Normal(0.0, 5.0).log_prob(mean) + dist.Normal(0.0, 5.0).log_prob(log_tau)[:, None]
+    terms = jax.vmap(given, out_axes=1)(mean) + prior
+    steps = jnp.log(mean[1] - mean[0]) + jnp.log(log_tau[1] - log_tau[0])
+    assert float(logsumexp(terms) + steps) == pytest.approx(evidence.trials_evidence(**data).value, abs=2e-3)
+
+
+def test_the_large_hierarchy_without_its_effects():
+    """Its density is that of the rows, whose covariance is sigma^2 I + tau^2 within groups, up to a constant."""
+    data = large.simulate(0, 0.5, 1.0, rows=30, groups=5)
+    same = (data["group"][:, None] == data["group"]).astype(float)
+
+    def rows(mu, slope, tau, sigma):
+        cov = sigma**2 * np.eye(30) + tau**2 * same
+        r = data["y"] - mu - slope * data["x"]
+        return -0.5 * (r @ np.linalg.solve(cov, r) + np.linalg.slogdet(cov)[1])
+
+    def collapsed(*values):
+        globals_ = dict(zip(large.GLOBALS, values, strict=True))
+        sites = numpyro.handlers.trace(numpyro.handlers.substitute(large.collapsed, data=globals_))
+        traced = sites.get_trace(large.sums_of(**data))
+        return sum(float(jnp.sum(traced[n]["fn"].log_prob(traced[n]["value"]))) for n in ("within", "means"))
+
+    points = [(1.0, 0.5, 0.5, 1.0), (0.3, 0.9, 1.4, 0.8), (1.5, -0.2, 0.1, 1.7)]
+    gaps = [collapsed(*point) - rows(*point) for point in points]
+    np.testing.assert_allclose(gaps, gaps[0], atol=1e-3)
