@@ -48,6 +48,7 @@ class Family(ABC):
     support: ClassVar[Any] = None  # NumPyro's constraint, of continuous families on the site's own scale
     joint: ClassVar[bool] = False
     conditional: ClassVar[bool] = False
+    follows_plates: ClassVar[bool] = False  # its layout says which coordinates belong to elements of plates
     estimators: ClassVar[tuple[str, ...]]  # those that are right for it, the default first
 
     @abstractmethod

@@ -44,6 +44,7 @@ class Structured(NoiseFamily):
     """
 
     name: ClassVar[str] = "structured"
+    follows_plates: ClassVar[bool] = True
 
     def from_normal(self, loc: jax.Array, scale: jax.Array, layout: Layout) -> Params | None:
         structure = structure_of(layout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
+from autovi.distributions.layouts import Structure
 from autovi.families.base import Family, Layout
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
+from autovi.program.elements import structure_of_sites
 from autovi.program.nodes import Conditional
 from autovi.program.rows import gather
 
@@ -62,7 +65,8 @@ class BlockGuide:
         site = self.sites.samples[block.sites[0]]
         parents = sum(self.layout(self.plan.block(p)).event_shape[0] for p in block.parents)
         if block.flat:
-            return Layout((), (sum(self.sites.samples[s].size for s in block.sites),), num_parents=parents)
+            size = sum(self.sites.samples[s].size for s in block.sites)
+            return Layout((), (size,), num_parents=parents, structure=self._structures.get(block.name))
         if block.by_element:
             batch_shape = site.full(site.batch_shape)
             size = sum(self.site_size(s) for s in block.sites) // max(1, prod(batch_shape))
@@ -72,6 +76,12 @@ class BlockGuide:
             return Layout(shape[:ndim], shape[ndim:])
         num_values = None if site.values is None else len(site.values)
         return Layout(site.full(site.batch_shape), site.event_shape, num_values)
+
+    @cached_property
+    def _structures(self) -> dict[str, Structure | None]:
+        """Of the blocks whose family follows the plates."""
+        wanted = [b for b in self.plan.blocks if b.flat and family_of(b).follows_plates]
+        return {b.name: structure_of_sites(self.sites.samples[s] for s in b.sites) for b in wanted}
 
     def gather(self, block: Block, leaves: Any, indices: Mapping[str, Any]) -> Any:
         """The rows of a block's parameters that belong to the elements of this step's plates."""
