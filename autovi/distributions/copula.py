@@ -53,7 +53,7 @@ def decorrelate(lower: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def unmix(lower: jax.Array, mixed: jax.Array) -> jax.Array:
     """x of mixed = (I + lower) x, with the same axes in front of both; `lower` strictly lower triangular."""
-    if lower.shape[-1] == 1:
+    if lower.shape[-1] <= 1:
         return mixed
     return solve_triangular(lower, mixed[..., None], lower=True, unit_diagonal=True)[..., 0]
 

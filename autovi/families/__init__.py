@@ -4,9 +4,11 @@ from autovi.families.base import Family
 from autovi.families.bernoulli import Bernoulli
 from autovi.families.beta import Beta
 from autovi.families.categorical import Categorical
+from autovi.families.conditional_affine import ConditionalAffine
 from autovi.families.conditional_normal import ConditionalNormal
 from autovi.families.delta import Delta
 from autovi.families.dirichlet import Dirichlet
+from autovi.families.flow import Flow
 from autovi.families.full_rank import FullRank
 from autovi.families.gamma import Gamma
 from autovi.families.low_rank import LowRank
@@ -23,6 +25,8 @@ FAMILIES: dict[str, type[Family]] = {
     "conditional_normal": ConditionalNormal,
     "sinh_arcsinh": SinhArcsinh,
     "structured": Structured,
+    "conditional_affine": ConditionalAffine,
+    "flow": Flow,
     "delta": Delta,
     "gamma": Gamma,
     "beta": Beta,
@@ -38,10 +42,12 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Categorical",
+    "ConditionalAffine",
     "ConditionalNormal",
     "Delta",
     "Dirichlet",
     "Family",
+    "Flow",
     "FullRank",
     "Gamma",
     "LowRank",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -9,40 +10,36 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from autovi.distributions.copula import bend, correlate, decorrelate, split_rows, unbend, unmix
+from autovi.distributions.copula import bend, correlate, decorrelate, split_rows, unbend
 from autovi.distributions.layouts import Index, Level, Structure, taken
 from autovi.families.base import Layout, Levels, NoiseFamily, Params
 
-
-class Elements(NamedTuple):
-    """The parameters of a level's elements, the level itself, and where it stands."""
-
-    place: int
-    level: Level
-    loc: jax.Array  # (elements, d)
-    log_scale: jax.Array  # (elements, d)
-    slope: jax.Array  # (elements, d, given)
-    scale_slope: jax.Array  # (elements, d, given)
-    lower: jax.Array | None  # (elements, d, d), for d > 1
+SLOPES = ("slope", "scale_slope")
+MARGINALS = ("skew", "log_tail")
+INSIDE = ("lower", "scale_lower")
 
 
 @dataclass(frozen=True)
 class Structured(NoiseFamily):
-    """u = the common coordinates, as in `sinh_arcsinh`, and the coordinates of each element e of the plates given them:
+    """u = the common coordinates, as in `sinh_arcsinh`, and those of each element e of the plates given them:
 
-    u_e = loc_e + exp(log_scale_e) (A_e c_e + exp(B_e c_e) (I + strictly_lower(L_e)) eps_e),
+    u_e = loc_e + exp(log_scale_e) (A_e c_e + exp(B_e c_e) z_e), z_e = f(L_e eps_e + exp(K_e eps_e) eps_e),
 
-    c_e = (h, the noise of the elements above e), h = (u - loc) / exp(log_scale) of the common coordinates. With A it
-    follows the centred writing of a hierarchy, with B the other one, and what lies in between. `Layout.structure` says
-    which coordinate belongs to what; without one all are common.
+    c_e = (h, the noise of the elements above e), h = (u - loc) / exp(log_scale) of the common coordinates; L and K
+    strictly lower triangular, f the sinh-arcsinh transform with a skew and a tail for each coordinate. With A it
+    follows the centred writing of a hierarchy, with B the other one, and what lies in between; with K an element that
+    holds its own scale, as that of a horseshoe. `Layout.structure` says which coordinate belongs to what; without
+    one all are common.
 
-    Parameters: `loc`, `log_scale`, `skew`, `log_tail` (G,) and `lower` (G, G) of the common ones, and for level k
-    `loc_k` and `log_scale_k` (elements, d), `slope_k` A and `scale_slope_k` B (elements, d, G + numbers above),
-    `lower_k` L (elements, d, d) for d > 1. The slopes start at zero.
+    Parameters: `loc`, `log_scale`, `skew`, `log_tail` (G,) and `lower` (G, G) of the common ones; for level k the first
+    four with (elements, d), as `loc_k`; `slope_k` and `scale_slope_k` (elements, d, C), A and B times sqrt(C),
+    C numbers being given; `lower_k` L and `scale_lower_k` K (elements, d, d) for d > 1. The
+    elements are independent at the start.
 
     Args:
         levels: the sites of each set of plates whose elements are drawn given what is common, outer plates first; of a
             site without plates, each number is an element. None: every site that is in a plate.
+        together: places of those levels in `levels` that are drawn as one element, with a covariance of its own.
 
     Hoffman and Blei (2015), "Structured Stochastic Variational Inference"; Ranganath, Tran and Blei (2016),
     "Hierarchical Variational Models"; Jones and Pewsey (2009), "Sinh-arcsinh distributions".
@@ -75,13 +72,14 @@ class Structured(NoiseFamily):
             return None
         length, lower = split_rows(locs[0], scales[0])
         params = {"loc": locs[0], "log_scale": jnp.log(length), "lower": lower}
-        params |= {name: jnp.zeros_like(locs[0]) for name in ("skew", "log_tail")}
+        params |= {name: jnp.zeros_like(locs[0]) for name in MARGINALS}
         for k in range(len(structure.levels)):
-            shape = (*locs[k + 1].shape, structure.num_given(k))
-            params |= {f"{name}_{k}": jnp.zeros(shape, loc.dtype) for name in ("slope", "scale_slope")}
+            shape, dtype = locs[k + 1].shape, loc.dtype
             params |= {f"loc_{k}": locs[k + 1], f"log_scale_{k}": jnp.log(scales[k + 1])}
+            params |= {f"{name}_{k}": jnp.zeros(shape, dtype) for name in MARGINALS}
+            params |= {f"{name}_{k}": jnp.zeros((*shape, structure.num_given(k)), dtype) for name in SLOPES}
             if shape[1] > 1:
-                params[f"lower_{k}"] = jnp.zeros((*shape[:2], shape[1]), loc.dtype)
+                params |= {f"{name}_{k}": jnp.zeros((*shape, shape[1]), dtype) for name in INSIDE}
         return params
 
     def forward(self, params: Params, noise: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
@@ -93,11 +91,11 @@ class Structured(NoiseFamily):
         noises: list[jax.Array] = []
         for elements in _levels(params, structure):
             eps = elements.level.unflattened(pieces[elements.place + 1])
-            shift, log_scale = _given(elements, h, noises)
-            mixed = eps if elements.lower is None else eps + jnp.einsum("eij,ej->ei", elements.lower, eps)
-            scale = jnp.exp(elements.log_scale)
-            values.append(elements.loc + scale * (shift + jnp.exp(log_scale) * mixed))
-            log_det += jnp.sum(elements.log_scale + log_scale)
+            shift, log_scale = elements.given(h, noises)
+            mixed, log_mixed = elements.mixed(eps)
+            z, log_slope = bend(mixed, elements.skew, elements.log_tail)
+            values.append(elements.loc + jnp.exp(elements.log_scale) * (shift + jnp.exp(log_scale) * z))
+            log_det += jnp.sum(elements.log_scale + log_scale + log_slope + log_mixed)
             noises.append(eps)
         return structure.joined(values), log_det
 
@@ -110,11 +108,12 @@ class Structured(NoiseFamily):
         log_det += jnp.sum(log_slope + params["log_scale"])
         noises: list[jax.Array] = []
         for elements in _levels(params, structure):
-            shift, log_scale = _given(elements, h, noises)
+            shift, log_scale = elements.given(h, noises)
             whole = (parts[elements.place + 1] - elements.loc) * jnp.exp(-elements.log_scale)
-            mixed = (whole - shift) * jnp.exp(-log_scale)
-            noises.append(mixed if elements.lower is None else unmix(elements.lower, mixed))
-            log_det += jnp.sum(elements.log_scale + log_scale)
+            mixed, log_slope = unbend((whole - shift) * jnp.exp(-log_scale), elements.skew, elements.log_tail)
+            eps, log_mixed = elements.unmixed(mixed)
+            log_det += jnp.sum(elements.log_scale + log_scale + log_slope + log_mixed)
+            noises.append(eps)
         flat = [level.flattened(eps) for level, eps in zip(structure.levels, noises, strict=True)]
         return jnp.concatenate([common, *flat]), log_det
 
@@ -124,29 +123,73 @@ def structure_of(layout: Layout) -> Structure:
     return layout.structure or Structure(Index(range(layout.event_shape[0])))
 
 
+class Elements(NamedTuple):
+    """A level's elements: where the level stands, and their parameters, without the level's number."""
+
+    place: int
+    level: Level
+    params: Params
+
+    @property
+    def loc(self) -> jax.Array:
+        return self.params["loc"]
+
+    @property
+    def log_scale(self) -> jax.Array:
+        return self.params["log_scale"]
+
+    @property
+    def skew(self) -> jax.Array:
+        return self.params["skew"]
+
+    @property
+    def log_tail(self) -> jax.Array:
+        return self.params["log_tail"]
+
+    def given(self, h: jax.Array, noises: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """A c and B c of every element (elements, d)."""
+        above = [taken(noises[a.level], a.element.array) for a in self.level.above]
+
+        def linear(slope: jax.Array) -> jax.Array:
+            # A step of Adam moves all slopes of an element at once: over the square root of their number, it moves what
+            # they make by as much as a step of its location does, however many there are.
+            slope = slope / math.sqrt(max(1, slope.shape[-1]))
+            # What all elements are given is a matrix times a vector, which is a product of matrices over particles.
+            total = slope[..., : len(h)] @ h
+            if above:
+                total += jnp.einsum("edc,ec->ed", slope[..., len(h) :], jnp.concatenate(above, -1))
+            return total
+
+        return linear(self.params["slope"]), linear(self.params["scale_slope"])
+
+    def mixed(self, eps: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """L eps + exp(K eps) eps of every element, and K eps, the logarithm of its derivative."""
+        if eps.shape[1] == 1:
+            return eps, jnp.zeros_like(eps)
+        shift, log_scale = (jnp.einsum("eij,ej->ei", jnp.tril(self.params[name], -1), eps) for name in INSIDE)
+        return shift + jnp.exp(log_scale) * eps, log_scale
+
+    def unmixed(self, mixed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The noise of `mixed`, and the same logarithm: one coordinate after the other, all elements together."""
+        if mixed.shape[1] == 1:
+            return mixed, jnp.zeros_like(mixed)
+
+        def one(eps: jax.Array, row: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            place, shift, log_scale, at = row
+            log_scale = jnp.sum(log_scale * eps, -1)
+            return eps.at[:, place].set((at - jnp.sum(shift * eps, -1)) * jnp.exp(-log_scale)), log_scale
+
+        lower, scale_lower = (jnp.moveaxis(jnp.tril(self.params[name], -1), 1, 0) for name in INSIDE)
+        rows = (jnp.arange(mixed.shape[1]), lower, scale_lower, mixed.T)
+        eps, log_scale = jax.lax.scan(one, jnp.zeros_like(mixed), rows)
+        return eps, log_scale.T
+
+
 def _levels(params: Params, structure: Structure) -> Iterator[Elements]:
     for k, level in enumerate(structure.levels):
-        lower = params.get(f"lower_{k}")
-        loc, log_scale, slope, scale_slope = (
-            params[f"{name}_{k}"] for name in ("loc", "log_scale", "slope", "scale_slope")
-        )
-        lower = None if lower is None else jnp.tril(lower, -1)
-        yield Elements(k, level, loc, log_scale, slope, scale_slope, lower)
+        names = ("loc", "log_scale", *MARGINALS, *SLOPES, *(INSIDE if level.shape[1] > 1 else ()))
+        yield Elements(k, level, {name: params[f"{name}_{k}"] for name in names})
 
 
 def _placed(params: Params, h: jax.Array) -> jax.Array:
     return params["loc"] + jnp.exp(params["log_scale"]) * h
-
-
-def _given(elements: Elements, h: jax.Array, noises: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """A c and B c of every element (elements, d)."""
-    above = [taken(noises[a.level], a.element.array) for a in elements.level.above]
-
-    def linear(slope: jax.Array) -> jax.Array:
-        # What all elements are given is a matrix times a vector, which is a product of matrices over particles.
-        total = slope[..., : len(h)] @ h
-        if above:
-            total += jnp.einsum("edc,ec->ed", slope[..., len(h) :], jnp.concatenate(above, -1))
-        return total
-
-    return linear(elements.slope), linear(elements.scale_slope)

@@ -24,7 +24,7 @@ from autovi.plan.facts import facts_of
 from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
 
-GUIDES = ("auto", "mean_field", "low_rank", "full_rank")
+GUIDES = ("auto", "mean_field", "low_rank", "full_rank", "flow")
 FULL_RANK_LIMIT = MAX_DENSE  # unconstrained dimensions of a joint normal
 OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
@@ -69,6 +69,7 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
         "masked elements must not tie to others, so no joint covariance",
     ),
     (lambda s, c: c.guide == "low_rank", "low_rank", "guide='low_rank' asks for a joint normal of low rank"),
+    (lambda s, c: c.guide == "flow", "flow", "guide='flow' asks for a flow over all continuous sites"),
     (lambda s, c: c.guide == "full_rank", "full_rank", "guide='full_rank' asks for one joint normal"),
     (
         lambda s, c: c.free_dimensions <= FULL_RANK_LIMIT,

@@ -88,7 +88,12 @@ def test_several_sites_of_one_plate_are_one_element_each():
 
 @pytest.mark.parametrize(
     ("model", "within", "across"),
-    [(nested, [False, False], False), (indexed, [False], False), (regression, [True], False), (crossed, [False] * 2, True)],
+    [
+        (nested, [False, False], False),
+        (indexed, [False], False),
+        (regression, [True], False),
+        (crossed, [False] * 2, True),
+    ],
     ids=["nested", "indexed", "regression", "crossed"],
 )
 def test_what_the_density_ties(model, within, across):
