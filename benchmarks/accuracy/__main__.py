@@ -8,6 +8,7 @@ Every fit runs in a process of its own. See benchmarks/README.md for the parts, 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmarks.accuracy import references, report
 from benchmarks.accuracy.parts import PARTS
@@ -36,18 +37,18 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parses the arguments, measures, prints the tables and saves the figures part by part."""
+    """Parses the arguments, measures, prints the tables and saves the figures case by case."""
     args = parsed(argv)
     former = json.loads(args.compare.read_text())["results"] if args.compare else {}
-    results, path = {}, args.output
+    results: dict[str, Any] = {}
     for part in args.parts:
-        results[part], told = PARTS[part](args)
-        path = save("accuracy", results, args.output)
+        keep = lambda found, part=part: save("accuracy", results | {part: found}, args.output)  # noqa: E731
+        results[part], told = PARTS[part](args, keep)
         print(f"\n{told}\n")
     if "references" in results and "references" in former:
         changes = report.changes(former["references"]["fits"], results["references"]["fits"])
         print("Changed since the former run:\n" + ("\n".join(changes) or "nothing"))
-    print(f"\nSaved {path}")
+    print(f"\nSaved {save('accuracy', results, args.output)}")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ from benchmarks.accuracy.processes import apart
 from benchmarks.reporting import table
 
 Results = dict[str, Any]
+Keep = Callable[[Results], Any]  # called with what there is so far: a whole run takes long, and may be cut off
 MEAN_AIM, SD_AIM = 0.1, 0.1  # of the globals of a large hierarchy: in sds of the reference, and relative
 
 
 def _told(line: list[str]) -> None:
-    """A line as soon as it is there: a whole run takes long."""
+    """A line as soon as it is there."""
     print("| " + " | ".join(line) + " |", flush=True)
 
 
-def run_references(args: Namespace) -> tuple[Results, str]:
+def run_references(args: Namespace, keep: Keep) -> tuple[Results, str]:
     """The fits, and where asked for the runs of NUTS, of all cases of all folders."""
     fits: Results = {}
     nuts: Results = {}
@@ -29,10 +30,11 @@ def run_references(args: Namespace) -> tuple[Results, str]:
             if args.nuts:
                 nuts[case] = apart("nuts", *job, timeout=args.timeout)
             _told(report.row(case, fits[case], nuts.get(case)))
+            keep({"fits": fits, "nuts": nuts})
     return {"fits": fits, "nuts": nuts}, report.references_table(fits, nuts)
 
 
-def run_evidence(args: Namespace) -> tuple[Results, str]:
+def run_evidence(args: Namespace, keep: Keep) -> tuple[Results, str]:
     """What the ELBO misses of the log evidence."""
     results: Results = {}
     rows = []
@@ -43,6 +45,7 @@ def run_evidence(args: Namespace) -> tuple[Results, str]:
         for guide, fit in fits.items():
             rows.append(_evidence_row(name, guide, exact, fit, target.aim))
             _told(rows[-1])
+        keep(results)
     header = ["target", "guide", "log evidence", "ELBO", "missing, nats", "aim", "k-hat", "verdict", "rung", "first, s"]
     return results, table(header, rows)
 
@@ -59,7 +62,7 @@ def _evidence_row(name: str, guide: str, exact: Results, fit: Results, aim: floa
     ]
 
 
-def run_large(args: Namespace) -> tuple[Results, str]:
+def run_large(args: Namespace, keep: Keep) -> tuple[Results, str]:
     """The globals of two large hierarchies against NUTS."""
     results: Results = {}
     rows = []
@@ -69,6 +72,7 @@ def run_large(args: Namespace) -> tuple[Results, str]:
         results[case] = {"nuts": exact, "fit": fit}
         rows.append(_large_row(case, exact, fit))
         _told(rows[-1])
+        keep(results)
     header = ["hierarchy", *large.GLOBALS, "k-hat", "verdict", "rung", "first, s", "NUTS: R-hat", f"within {MEAN_AIM}"]
     return results, table(header, rows)
 
@@ -86,9 +90,10 @@ def _large_row(case: str, exact: Results, fit: Results) -> list[str]:
     return [case, *cells, *said, f"{exact['r_hat']:.3f}", "yes" if within else "no"]
 
 
-def run_conjugate(args: Namespace) -> tuple[Results, str]:
+def run_conjugate(args: Namespace, keep: Keep) -> tuple[Results, str]:
     """Warnings where there is nothing to warn of."""
     results = {case: apart("fit_conjugate", case, timeout=args.timeout) for case in conjugate.MODELS}
+    keep(results)
     rows = []
     for case, found in results.items():
         warned = found.get("warned", {})
@@ -97,7 +102,7 @@ def run_conjugate(args: Namespace) -> tuple[Results, str]:
     return results, table(["conjugate model", "fits", "warnings", "which"], rows)
 
 
-PARTS: dict[str, Callable[[Namespace], tuple[Results, str]]] = {
+PARTS: dict[str, Callable[[Namespace, Keep], tuple[Results, str]]] = {
     "references": run_references,
     "evidence": run_evidence,
     "large": run_large,
