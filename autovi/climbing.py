@@ -131,9 +131,11 @@ class Ladder:
         self._took("curvature", began, f"of each of {normal.loc.shape[0]:,} dimensions alone", NUM_PROBES)
         return normal
 
-    def gaussian(self, name: str, normal: Normal) -> Candidate:
-        """The fit whose q is a normal."""
-        return self._weighed(name, self.mapped, self._at(self.mapped, normal))
+    def gaussian(self, name: str, normal: Normal, began: float | None = None, evaluations: int = 0) -> Candidate:
+        """The fit whose q is a normal, which took so many evaluations since it `began`."""
+        began = time.perf_counter() if began is None else began
+        progress = replace(self.progress, status="converged", message=f"no stochastic steps: q is that of {name!r}")
+        return self._weighed(name, self.mapped, self._at(self.mapped, normal), progress, began, evaluations)
 
     def warm(self) -> tuple[Engine, State]:
         """A start for stochastic steps: mode and curvature, where there is one."""
@@ -165,8 +167,8 @@ class Ladder:
             state = state.started_at(engine.program, engine.optimizer, state.all_averages)
             state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
         evaluations = progress.step * NUM_PARTICLES
-        self._took(family.name, began, f"{how_many(progress.step, 'step')} of {NUM_PARTICLES} draws", evaluations)
-        return self._weighed(family.name, engine, state, progress)
+        said = f"{how_many(progress.step, 'step')} of {NUM_PARTICLES} draws, "
+        return self._weighed(family.name, engine, state, progress, began, evaluations, said)
 
     def _at(self, engine: Engine, normal: Normal, spread: float = 1.0) -> State:
         like = engine.initial_state(self.arrays, self.state.rng_key)
@@ -201,13 +203,12 @@ class Ladder:
             began = time.perf_counter()
             dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
             matched = self.programs.matched(self.constants, dense, jax.random.fold_in(self.rng_key, 11))
-            self._took("matching", began, "", int(matched.good_draws.sum()))
-            if self._is_enough("matching", matched.normal):
+            if self._is_enough("matching", matched.normal, began, int(matched.good_draws.sum())):
                 return
         self.candidates.append(self.stochastic(normal))
 
-    def _is_enough(self, name: str, normal: Normal) -> bool:
-        self.candidates.append(self.gaussian(name, normal))
+    def _is_enough(self, name: str, normal: Normal, began: float | None = None, evaluations: int = 0) -> bool:
+        self.candidates.append(self.gaussian(name, normal, began, evaluations))
         return _good(name, self.candidates[-1])
 
     # --- what they share ----------------------------------------------------------------------------------------------
@@ -226,15 +227,23 @@ class Ladder:
     def _took(self, name: str, began: float, said: str, evaluations: int) -> None:
         self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began))
 
-    def _weighed(self, name: str, engine: Engine, state: State, progress: Progress | None = None) -> Candidate:
-        began = time.perf_counter()
-        progress = replace(self.progress, status="converged", message="") if progress is None else progress
+    def _weighed(
+        self,
+        name: str,
+        engine: Engine,
+        state: State,
+        progress: Progress,
+        began: float,
+        evaluations: int,
+        said: str = "",
+    ) -> Candidate:
         fit = self.as_fit(engine, Run(state, progress, self.rng_key))
-        khat, efficiency = float(fit.khat), float(fit.efficiency)
+        found = Candidate(fit, fit.elbo, fit.elbo_se, float(fit.khat), float(fit.efficiency))
         value, se = with_error(fit.elbo, fit.elbo_se)
-        said = f"ELBO {value} ± {se} nats, k-hat {number(khat)}, efficiency {efficiency:.2f}"
-        self.rungs.append(Rung(name, said, 0, time.perf_counter() - began, fit.elbo))
-        return Candidate(fit, fit.elbo, fit.elbo_se, khat, efficiency)
+        khat = f", k-hat {number(found.khat)}" if np.isfinite(found.khat) else ""
+        said += f"ELBO {value} ± {se} nats{khat}, efficiency {found.efficiency:.2f}"
+        self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began, fit.elbo))
+        return found
 
     def _best(self) -> Fit:
         """The last q that was better than the best before it, by two standard errors."""

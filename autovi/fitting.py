@@ -22,6 +22,7 @@ from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
 from autovi.run.reporting import Report, check_callback
 from autovi.run.running import Run, Watch, before_the_first_step
+from autovi.run.starts import agreement
 from autovi.run.stopping import Progress
 from autovi.starting import Asked, first_fit, why_steps
 
@@ -163,6 +164,8 @@ def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:
         if ended or runs[-1].progress.interrupted:
             break
     best = min(runs, key=lambda run: (run.progress.status == "failed", _loss_of(run)))
+    if len(runs) > 1 and all(run.is_light for run in runs):
+        best.progress.restarts = agreement([run.values for run in runs])
     if best is not runs[-1] and runs[-1].progress.interrupted:
         ended = f"{runs[-1].progress.message} of restart {len(runs)}"
     if ended:

@@ -43,7 +43,7 @@ def state_at(
         if block.name in fixed.exact:
             params[block.name] = fixed.exact[block.name]
             continue
-        part = _marginal(normal, offset - size, offset, family_of(block).rotates)
+        part = _marginal(normal, offset - size, offset, block.map and family_of(block).rotates)
         params[block.name], moved = _placed(program, block, part, spread)
         if moved is not None:
             maps[block.name] = moved
@@ -76,8 +76,9 @@ def reordered(normal: Normal, old: Program, new: Program) -> Normal:
 def _placed(program: Program, block: Block, part: Normal, spread: float) -> tuple[Any, dict[str, jax.Array] | None]:
     family, layout = family_of(block), program.blocks.layout(block)
     if not block.map:
-        shape = layout.batch_shape + layout.event_shape
-        return family.from_normal(part.loc.reshape(shape), part.scale, layout), None
+        loc, scale = (x.reshape(layout.batch_shape + layout.event_shape) for x in part)
+        params = family.from_normal(loc, spread * scale, layout)
+        return family.init(loc, layout) if params is None else params, None
     zero = jnp.zeros_like(part.loc)
     params = family.from_normal(zero, jnp.full_like(part.loc, spread), layout)
     if params is None:
