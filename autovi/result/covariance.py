@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 from autovi.compiling import compiler_options
 from autovi.plan.plan import Block
 from autovi.process import computing
-from autovi.program.blocks import family_of
+from autovi.program.blocks import after_map, family_of
 from autovi.result import export
 from autovi.result.constants import known_inputs, model_alone
 from autovi.result.groups import axes_of
@@ -63,7 +63,7 @@ def _refusal(fit: Posterior) -> str:
     plan, sites = fit.engine.program.plan, fit.engine.full.sites
     if fit.guide is not None:
         return "the guide is a function"
-    if others := [b.name for b in plan.blocks if family_of(b).name != "normal" or b.map or _is_mixed(b)]:
+    if others := [b.name for b in plan.blocks if family_of(b).name != "normal" or _is_mixed(b)]:
         return f"block {others[0]!r} is not mean field"
     if without := [n for n, s in sites.latents.items() if n not in {m for b in plan.blocks for m in b.sites}]:
         return f"site {without[0]!r} is not in the guide"
@@ -145,6 +145,8 @@ def _mean_field(fit: Posterior) -> tuple[jax.Array, jax.Array, dict[str, tuple[i
     for block in fit.engine.program.plan.blocks:
         normal = family_of(block).as_normal(fit.raw_params["guide"][block.name])
         assert normal is not None
+        if block.map:
+            normal = after_map(*normal, fit.raw_params["constants"][block.name])
         shapes |= {n: sites[n].full(sites[n].unconstrained_shape or ()) for n in block.sites}
         locs.append(jnp.ravel(normal[0]))
         scales.append(jnp.ravel(normal[1]))
