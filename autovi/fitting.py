@@ -135,7 +135,7 @@ def fit(
             dims=own_dims,
         )
 
-    asked = Asked(init, why_steps(options, num_steps, learning_rate, callback))
+    asked = Asked(init, why_steps(options, num_steps, max_steps, learning_rate, callback))
 
     def run(restart: int) -> Fit:
         own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)

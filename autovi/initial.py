@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.sites import Site
 from autovi.model.target import Given, Target
 from autovi.model.targets import as_target
+from autovi.program.blocks import family_of
 from autovi.program.program import Program
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine
@@ -173,7 +174,7 @@ def _of_fit(fit: Fit, engine: Engine, nodes: Callable) -> Initial:
     of one name and shape at their posterior mean."""
     old, new = fit.engine.program, engine.program
     like = _like(engine)
-    blocks = _shared_params(fit.raw_params["guide"], like["guide"])
+    blocks = _shared_params(_without_maps(fit), like["guide"])
     kept = {n: p for n, p in blocks.items() if not new.own or _same_block(old, new, n)}
     params = _shared_sites(fit, engine, _shared_params(fit.raw_params["param"], like["param"]))
     taken = {s for n in kept for s in new.plan.block(n).sites}
@@ -185,6 +186,15 @@ def _of_fit(fit: Fit, engine: Engine, nodes: Callable) -> Initial:
             f"its sites are {list(fit.engine.full.sites.latents)}"
         )
     return Initial(_inside_origin(found, engine, nodes), kept, params)
+
+
+def _without_maps(fit: Fit) -> dict[str, Any]:
+    """The parameters of a fit's blocks, those of normals with the fixed map before them in them."""
+    program, constants = fit.engine.program, fit.raw_params.get("constants", {})
+    guide = fit.raw_params["guide"]
+    if not program.own:
+        return dict(guide)
+    return {n: program.blocks.shown(program.plan.block(n), p, constants.get(n)) for n, p in guide.items()}
 
 
 def _shared_params(theirs: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,8 +217,10 @@ def _shared_sites(fit: Fit, engine: Engine, shared: Mapping[str, Any]) -> dict[s
 
 def _same_block(old: Program, new: Program, name: str) -> bool:
     theirs = {b.name: b for b in old.plan.blocks}.get(name)
-    if theirs is None or theirs.distribution != new.plan.block(name).distribution or theirs.map:
+    if theirs is None or replace(theirs, map=False).distribution != new.plan.block(name).distribution:
         return False
+    if theirs.map and family_of(theirs).as_normal(old.blocks.init(jnp.zeros(old.start_size))[name]) is None:
+        return False  # what is behind a map is the same without it for normals alone
     if any(s in old.traced.noncentred | new.traced.noncentred for s in theirs.sites):
         return False
     # The same numbers stand for the same values only where supports and shapes are the same.

@@ -16,6 +16,7 @@ from autovi.preparation import Options, conjugate_sites
 from autovi.process import computing
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine
+from autovi.run.loop import MAX_STEPS
 from autovi.run.running import Run, Watch, before_the_first_step, ran, started
 from autovi.run.stopping import Progress
 
@@ -28,10 +29,11 @@ class Asked:
     steps: str | None = None  # why stochastic steps are made whatever the ladder finds: None where it decides
 
 
-def why_steps(options: Options, num_steps: int | None, learning_rate: Any, callback: Any) -> str | None:
+def why_steps(options: Options, num_steps: int | None, max_steps: int, learning_rate: Any, callback: Any) -> str | None:
     """What asks for stochastic steps, as a sentence's beginning; None where nothing does."""
     asked = {
         "num_steps": num_steps,
+        "max_steps": None if max_steps == MAX_STEPS else max_steps,
         "optimizer": options.optimizer,
         "learning_rate": learning_rate,
         "callback": callback,

@@ -69,7 +69,7 @@ def test_conjugate_posterior(problem):
     np.testing.assert_allclose(draws.mean(0), mean, rtol=0.02)
     np.testing.assert_allclose(draws.std(0), sd, rtol=0.02)
     # The family holds the posterior, so the bound is tight and its weights are nearly constant.
-    assert fit.khat < 0.5
+    assert fit.khat < 0.5 or fit.efficiency > 0.99
     assert fit.elbo_se < 0.01
 
 

@@ -57,7 +57,9 @@ class Inputs:
         if self.concrete:
             return self
         # In the type that JAX will make of them: a float64 shape without jax_enable_x64 is a warning from JAX 0.12 on.
-        kind = lambda a: a.dtype if is_key(a) else jax.dtypes.canonicalize_dtype(a.dtype)  # noqa: E731
+        kind = lambda a: (
+            a.dtype if is_key(a) or isinstance(a, jax.ShapeDtypeStruct) else jax.dtypes.canonicalize_dtype(a.dtype)
+        )
         arrays = {p: jax.ShapeDtypeStruct(np.shape(a), kind(a)) for p, a in self.arrays.items()}
         return replace(self, arrays=arrays, labels={}, opened=None)
 

@@ -38,6 +38,7 @@ class Context:
     free_dimensions: int  # unconstrained dimensions that a joint block would have
     jumps: Mapping[str, str]  # sites in which a cost jumps
     conjugate: Collection[str] = ()  # sites whose posterior was found to be in the family of their prior
+    own_asked: Collection[str] = ()  # sites for which an estimator is asked for that only their own family has
 
 
 FamilyRule = tuple[Callable[[Site, Context], bool], str, str]
@@ -46,6 +47,11 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.support == "boolean", "bernoulli", "a yes-or-no site"),
     (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
     (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
+    (
+        lambda s, c: s.name in c.own_asked,
+        OWN,
+        "the family of its own prior, for which the estimator is that was asked for",
+    ),
     (
         lambda s, c: c.guide == "auto" and s.name in c.conjugate and not s.subsampled,
         OWN,
@@ -121,7 +127,11 @@ def make_plan(
         **{n: _in_doubt(n, said) for n, said in jumps.untested.items() if n not in asked_estimators},
         **jumps.found,
     }
-    families_of = {} if guide_sites is not None else _choose_families(nodes, asked_families, guide, broken, conjugate)
+    families_of = (
+        {}
+        if guide_sites is not None
+        else _choose_families(nodes, asked_families, guide, broken, conjugate, _own_asked(nodes, asked_estimators))
+    )
     breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
@@ -176,6 +186,7 @@ def _choose_families(
     guide: str,
     jumps: Mapping[str, str],
     conjugate: Collection[str],
+    own_asked: Collection[str],
 ) -> dict[str, tuple[Family, str]]:
     if guide not in GUIDES:
         raise ValueError(
@@ -184,10 +195,21 @@ def _choose_families(
     could = [
         s
         for n, s in nodes.items()
-        if n not in asked and _rule(s, Context(guide, 0, jumps, conjugate))[1] == "full_rank"
+        if n not in asked and _rule(s, Context(guide, 0, jumps, conjugate, own_asked))[1] == "full_rank"
     ]
-    context = Context(guide, sum(s.size for s in could), jumps, conjugate)
+    context = Context(guide, sum(s.size for s in could), jumps, conjugate, own_asked)
     return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
+
+
+def _own_asked(nodes: Mapping[str, Site], asked: Mapping[str, Any]) -> set[str]:
+    """The sites for which an estimator is asked for that their prior's own family has, and normals have not."""
+    found = set()
+    for name, what in asked.items():
+        own = nodes[name].gradients.own_family
+        estimator = as_estimator(name, what).name
+        if own is not None and estimator in FAMILIES[own].estimators and estimator not in FAMILIES["normal"].estimators:
+            found.add(name)
+    return found
 
 
 def _rule(site: Site, context: Context) -> FamilyRule:

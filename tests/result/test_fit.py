@@ -125,7 +125,7 @@ def test_khat_of_an_exact_fit_and_of_a_poor_one():
     y = np.array([0.5, 1.0, 1.5, 3.0])
     good = quick(model, {"y": y}, num_steps=500, num_draws=1000)
     evidence = stats.multivariate_normal(np.zeros(4), np.eye(4) + 1.0).logpdf(y)
-    assert good.khat < 0.3
+    assert good.khat < 0.3 or good.evidence.khat_why == "weights equal to rounding"
     assert good.elbo == pytest.approx(evidence, abs=5 * good.elbo_se + 1e-3)
     exact = replace(good, state=good.state._replace(average=exact_normal(good, 6.0 / 5.0, 0.2**0.5)))
     assert np.isnan(exact.khat) and exact.evidence.khat_why == "weights equal to rounding"

@@ -99,13 +99,16 @@ NOISE = np.random.default_rng(5).normal(size=1000)
     ("log_weights", "resample", "said"),
     [
         pytest.param(0.8 * NOISE, True, "corrected by importance weights (efficiency 0.5", id="helps"),
-        pytest.param(0.1 * NOISE, False, "all but equal (efficiency 0.99)", id="close"),
+        pytest.param(
+            0.1 * NOISE, True, "corrected by importance weights (efficiency 0.99", id="off by a tenth of a sd"
+        ),
+        pytest.param(0.02 * NOISE, False, "all but equal (efficiency 1.00)", id="close"),
         pytest.param(0.0 * NOISE, False, "equal to rounding, so there is nothing to correct", id="exact"),
         pytest.param(4 * NOISE, False, "k-hat of", id="hopeless"),
         pytest.param(np.append(NOISE, np.nan), False, "NaN or infinite, so weights would correct nothing", id="nan"),
         pytest.param(NOISE[:20], False, "fewer than 30 draws", id="few"),
         pytest.param(np.where(NOISE > 0, 0.0, -2.0), True, "corrected by importance weights", id="tied"),
-        pytest.param(np.where(NOISE > 0, 0.0, -0.1), False, "all but equal", id="tied and close"),
+        pytest.param(np.where(NOISE > 0, 0.0, -0.02), False, "all but equal", id="tied and close"),
     ],
 )
 def test_when_draws_are_corrected(log_weights, resample, said):
@@ -147,7 +150,7 @@ def as_if(fit, loc, scale):
 @pytest.fixture(scope="module")
 def off():
     """A normal of log(rate) that is 1.6 times as wide as it should be."""
-    fit = autovi.fit(skewed, {"y": Y}, families={"rate": "normal"}, num_steps=50, progress_bar=False)
+    fit = autovi.fit(skewed, {"y": Y}, families={"rate": "normal"}, num_steps=50, init="prior", progress_bar=False)
     return as_if(fit, np.log(11.5 / 3.5) - 0.05, 0.48)
 
 
@@ -197,7 +200,7 @@ def test_a_fit_that_is_too_narrow_to_see_it_is_found_out_by_more_draws():
         prior = dist.MultivariateNormal(np.zeros(2), np.array([[1.0, 0.95], [0.95, 1.0]]))
         numpyro.sample("x", prior)
 
-    made = autovi.fit(model, guide="mean_field", num_steps=20, progress_bar=False)
+    made = autovi.fit(model, guide="mean_field", num_steps=20, init="prior", progress_bar=False)
     ((block, leaves),) = made.raw_params["guide"].items()
     params = {n: np.full(v.shape, 0.0 if n == "loc" else np.log(0.3122), np.float32) for n, v in leaves.items()}
     state = made.state._replace(average={"guide": {block: params}, "param": {}})
@@ -238,8 +241,8 @@ def test_another_number_of_draws_in_a_table_is_judged_by_the_same_weights(off):
 
 
 def test_a_fit_that_is_close_is_left_as_it_is(off):
-    close = as_if(off, np.log(11.5 / 3.5) - 0.05, 0.33)
-    assert close.efficiency > 0.95 and not close.resampled and "all but equal" in close.drawn
+    close = replace(as_if(off, np.log(11.5 / 3.5) - 0.05, 0.33), num_draws=30)
+    assert close.efficiency > 1 - 1 / 30 and not close.resampled and "all but equal" in close.drawn
     assert (close.idata["sample_stats"]["log_weight"].values == close.log_weights).all()
     assert close.draws is close._own
     key = jax.random.fold_in(close.rng_key, 2)

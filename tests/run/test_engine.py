@@ -129,7 +129,7 @@ def test_classes_that_print_alike_are_other_programs():
 
         return Own()
 
-    fits = [quick(Counted(), np.zeros(2), families={"mu": family(w)}, num_steps=1) for w in (0.0, 1.0)]
+    fits = [quick(Counted(), np.zeros(2), families={"mu": family(w)}, num_steps=1, init="prior") for w in (0.0, 1.0)]
     assert abs(fits[1].params["mu.log_scale"] - fits[0].params["mu.log_scale"]) > 0.5
 
 

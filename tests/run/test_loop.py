@@ -47,7 +47,7 @@ def test_one_chunk_is_a_beginning_of_the_next():
 
 
 def test_converged():
-    fit = quick(model, {"y": Y}, num_steps=None)
+    fit = quick(model, {"y": Y}, num_steps=None, learning_rate=0.05)
     assert fit.status == "converged"
     assert "stands still" in fit.message and "standard error" in fit.message and "nats" in fit.message
     assert fit.losses.size % CHUNK == 0 and fit.losses.size < 20_000
@@ -111,7 +111,7 @@ def interrupting(at, times=1):
 def test_ctrl_c_returns_what_there_is(monkeypatch, num_steps):
     monkeypatch.setattr("autovi.run.loop.tqdm", interrupting(at=3))
     before = signal.getsignal(signal.SIGINT)
-    fit = quick(model, {"y": Y}, num_steps=num_steps, progress_bar=True)
+    fit = quick(model, {"y": Y}, num_steps=num_steps, learning_rate=0.05, progress_bar=True)
     assert signal.getsignal(signal.SIGINT) is before
     assert fit.status == "stopped" and f"after {fit.losses.size} steps" in fit.message
     assert 300 <= fit.losses.size <= 500 and np.isfinite(fit.losses).all()
@@ -173,7 +173,7 @@ def test_a_hopeless_fit_ends_early():
         mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
         numpyro.sample("y", dist.Normal(mu + jnp.sqrt(0.0 * mu), 1.0), obs=y)
 
-    fit = quick(never, {"y": np.array(1.5)}, num_steps=None)
+    fit = quick(never, {"y": np.array(1.5)}, num_steps=None, learning_rate=0.05)
     assert fit.status == "failed" and fit.losses.size == HOPELESS * CHUNK
 
 
