@@ -34,6 +34,7 @@ from autovi.run.running import Run, Watch, ran
 from autovi.run.starts import Mode, Modes
 from autovi.run.state import State
 from autovi.run.stopping import Progress
+from autovi.run.thresholds import THRESHOLDS
 
 # Steps that a richer family takes with the gradient of the entropy, at a falling rate. Far from the optimum sticking
 # the landing is unstable: where q is too wide, what it leaves out is what would hold it.
@@ -271,7 +272,8 @@ def _is_better(other: Candidate, best: Candidate) -> bool:
 
 def _good(name: str, candidate: Candidate) -> bool:
     khat, efficiency = STOP[name]
-    return not candidate.khat > khat and candidate.efficiency >= efficiency
+    alike = candidate.efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
+    return alike or (not candidate.khat > khat and candidate.efficiency >= efficiency)
 
 
 def _is_mode(found: Curvature) -> bool:

@@ -57,9 +57,8 @@ class Inputs:
         if self.concrete:
             return self
         # In the type that JAX will make of them: a float64 shape without jax_enable_x64 is a warning from JAX 0.12 on.
-        kind = lambda a: (
-            a.dtype if is_key(a) or isinstance(a, jax.ShapeDtypeStruct) else jax.dtypes.canonicalize_dtype(a.dtype)
-        )
+        kept = lambda a: is_key(a) or isinstance(a, jax.ShapeDtypeStruct)  # noqa: E731
+        kind = lambda a: a.dtype if kept(a) else jax.dtypes.canonicalize_dtype(a.dtype)  # noqa: E731
         arrays = {p: jax.ShapeDtypeStruct(np.shape(a), kind(a)) for p, a in self.arrays.items()}
         return replace(self, arrays=arrays, labels={}, opened=None)
 

@@ -127,11 +127,10 @@ def make_plan(
         **{n: _in_doubt(n, said) for n, said in jumps.untested.items() if n not in asked_estimators},
         **jumps.found,
     }
-    families_of = (
-        {}
-        if guide_sites is not None
-        else _choose_families(nodes, asked_families, guide, broken, conjugate, _own_asked(nodes, asked_estimators))
-    )
+    own = _own_asked(nodes, asked_estimators)
+    families_of: dict[str, tuple[Family, str]] = {}
+    if guide_sites is None:
+        families_of = _choose_families(nodes, asked_families, guide, broken, conjugate, own)
     breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)

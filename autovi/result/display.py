@@ -100,4 +100,6 @@ def _khat(fit: Posterior) -> str:
         return f"not estimated: {why}, which says nothing here: discrete sites are independent in q only"
     if why == EQUAL:
         return f"not estimated: {why}, so as far as the draws tell, q is the posterior"
+    if fit.khat > THRESHOLDS.khat_good and fit.efficiency >= THRESHOLDS.efficiency_alike:
+        return f"{number(fit.khat)} (of weights that are all but equal: the shape of noise)"
     return f"not estimated: {why}" if isnan(fit.khat) else f"{number(fit.khat)} ({verdict(fit.khat)})"

@@ -30,7 +30,8 @@ def one_site(fn):
 def test_taken_where_asked_for(fn, name):
     choice = autovi.plan(one_site(fn), estimators={"z": name})["z"]
     assert (choice.estimator, choice.baseline) == (name, "leave_one_out")
-    assert autovi.plan(one_site(fn))["z"].estimator == "implicit"
+    own = autovi.plan(one_site(fn), estimators={"z": name})["z"].family
+    assert autovi.plan(one_site(fn), families={"z": own})["z"].estimator == "implicit"
 
 
 def gamma_guide():

@@ -32,7 +32,7 @@ def at(fit, loc, sd):
 @pytest.fixture(scope="module")
 def fit():
     """The optimum of mean field: the right means, the conditional standard deviations."""
-    made = autovi.fit(correlated, guide="mean_field", num_steps=20, progress_bar=False)
+    made = autovi.fit(correlated, guide="mean_field", num_steps=20, init="prior", progress_bar=False)
     return at(made, [1.0, -2.0], np.sqrt(np.diag(RIGHT) * (1 - RHO**2)))
 
 
@@ -73,7 +73,7 @@ def test_a_positive_site_is_on_its_own_scale():
         z = numpyro.sample("z", dist.LogNormal(jnp.zeros(()), 0.3))
         numpyro.sample("w", dist.Normal(2.0 * jnp.log(z), 0.5))
 
-    made = autovi.fit(model, guide="mean_field", num_steps=2000, num_draws=20_000, progress_bar=False)
+    made = autovi.fit(model, guide="mean_field", num_steps=2000, num_draws=20_000, init="prior", progress_bar=False)
     found = made.covariance(corrected="linear_response")
     variance = np.expm1(0.09) * np.exp(0.09)
     assert found.loc["z", "z"] == pytest.approx(variance, rel=0.06)  # of 20,000 draws of a skewed variable
@@ -85,7 +85,7 @@ def test_what_is_not_possible_is_said(fit):
         fit.covariance(corrected="x")
     with pytest.raises(ValueError, match=r"^names: expected sites or globs of \['x', 'sum', 'double'\], got \['y'\]"):
         fit.covariance(["y"])
-    joint = autovi.fit(correlated, guide="full_rank", num_steps=20, progress_bar=False)
+    joint = autovi.fit(correlated, guide="full_rank", num_steps=20, init="prior", progress_bar=False)
     with pytest.raises(ValueError, match="block 'x' is not mean field; corrected=True weighs draws"):
         joint.covariance(corrected="linear_response")
     assert "linear response" not in joint.covariance().attrs["how"]
@@ -94,7 +94,7 @@ def test_what_is_not_possible_is_said(fit):
         numpyro.sample("k", dist.Bernoulli(0.3))
         numpyro.sample("a", dist.Normal())
 
-    other = autovi.fit(discrete, guide="mean_field", num_steps=20, progress_bar=False)
+    other = autovi.fit(discrete, guide="mean_field", num_steps=20, init="prior", progress_bar=False)
     with pytest.raises(ValueError, match="site 'k' is not in the guide"):
         other.covariance(corrected="linear_response")
     assert other.covariance().loc["k", "k"] == pytest.approx(0.21, abs=5 * 0.02)
@@ -105,7 +105,7 @@ def test_a_point_that_is_no_optimum_has_no_linear_response(fit):
         x = numpyro.sample("x", dist.Normal(0.0, 10.0))
         numpyro.factor("wells", -jnp.square(jnp.square(x) - 4.0))
 
-    made = autovi.fit(model, guide="mean_field", num_steps=5, progress_bar=False)
+    made = autovi.fit(model, guide="mean_field", num_steps=5, init="prior", progress_bar=False)
     between = at(made, 0.0, 0.1)
     with pytest.raises(ValueError, match="not concave where the fit ended"):
         between.covariance(corrected="linear_response")

@@ -241,7 +241,7 @@ def test_another_number_of_draws_in_a_table_is_judged_by_the_same_weights(off):
 
 
 def test_a_fit_that_is_close_is_left_as_it_is(off):
-    close = replace(as_if(off, np.log(11.5 / 3.5) - 0.05, 0.33), num_draws=30)
+    close = replace(as_if(off, np.log(11.5 / 3.5) - 0.044, 0.305), num_draws=30)
     assert close.efficiency > 1 - 1 / 30 and not close.resampled and "all but equal" in close.drawn
     assert (close.idata["sample_stats"]["log_weight"].values == close.log_weights).all()
     assert close.draws is close._own

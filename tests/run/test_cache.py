@@ -223,7 +223,8 @@ def test_a_kept_engine_holds_no_data():
 
     engine, references = fitted()
     gc.collect()
-    assert list(CACHE.engines.values()) == [engine]
+    (kept,) = CACHE.engines.values()
+    assert engine is kept or any(engine is derived for derived in kept._derived.values())
     assert [r() for r in references] == [None] * 6
 
 
