@@ -110,11 +110,15 @@ WRONG = {
         {"z": "explicit"},
         "'implicit' is the pathwise.*'implicit'",
     ),
-    "enumerate on a Normal": (one_site(dist.Normal()), {"z": "enumerate"}, "continuous.*valid: .'explicit', 'score'."),
+    "enumerate on a Normal": (
+        one_site(dist.Normal()),
+        {"z": "enumerate"},
+        "continuous.*valid: .'explicit', 'score', 'sticking'.",
+    ),
     "marginalize on a Normal": (
         one_site(dist.Normal()),
         {"z": "marginalize"},
-        "continuous.*valid: .'explicit', 'score'.",
+        "continuous.*valid: .'explicit', 'score', 'sticking'.",
     ),
     "enumerate on a Poisson": (poisson_model, {"z": "enumerate"}, "not a finite list.*valid: .'score'."),
     "two summed out": (
