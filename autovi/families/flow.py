@@ -24,9 +24,9 @@ class Flow(NoiseFamily):
 
     The halves change roles, and every second time the coordinates are divided anew. Both directions are exact and cost
     the same, and s is bounded by 2. It starts as the normal N(loc, L L'), the last layer of every network being zero:
-    behind a whitening map that is where a posterior nearly is, and the networks learn the difference.
-    Parameters: those of `full_rank`, and of network i `hidden_i`, `hidden_bias_i`, `out_i`, `out_bias_i`. Dinh,
-    Sohl-Dickstein and Bengio (2017), "Density Estimation Using Real NVP".
+    behind a whitening map that is where a posterior nearly is, and the networks learn the difference. Parameters: those
+    of `full_rank`, and of network i `hidden_i`, `hidden_bias_i`, `out_i`, `out_bias_i`, the weights times the square
+    root of the number of inputs. Dinh, Sohl-Dickstein and Bengio (2017), "Density Estimation Using Real NVP".
 
     Args:
         num_layers: how many couplings, at least 1.
@@ -40,7 +40,7 @@ class Flow(NoiseFamily):
     """
 
     num_layers: int = 6
-    width: int = 2
+    width: int = 4
 
     name: ClassVar[str] = "flow"
     rotates: ClassVar[bool] = True
@@ -55,7 +55,7 @@ class Flow(NoiseFamily):
         for i, (given, moved) in self._halves(loc.shape[-1]):
             units = self.width * loc.shape[-1]
             key = jax.random.fold_in(jax.random.key(0), i)
-            hidden = jax.random.normal(key, (len(given), units), dtype) / np.sqrt(max(1, len(given)))
+            hidden = jax.random.normal(key, (len(given), units), dtype)
             params |= {
                 f"hidden_{i}": jnp.broadcast_to(hidden, (*batch, *hidden.shape)),
                 f"hidden_bias_{i}": jnp.zeros((*batch, units), dtype),
@@ -95,9 +95,15 @@ class Flow(NoiseFamily):
 def _network(params: Params, i: int, given: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The shift and the log scale that one half has for the other."""
     # The difference from a normal is first of all quadratic: the activation must bend at zero, which tanh does not.
-    hidden = jax.nn.silu(given @ params[f"hidden_{i}"] + params[f"hidden_bias_{i}"])
-    shift, log_scale = jnp.split(hidden @ params[f"out_{i}"] + params[f"out_bias_{i}"], 2)
+    hidden = jax.nn.silu(_product(given, params[f"hidden_{i}"]) + params[f"hidden_bias_{i}"])
+    shift, log_scale = jnp.split(_product(hidden, params[f"out_{i}"]) + params[f"out_bias_{i}"], 2)
     return shift, MAX_LOG_SCALE * jnp.tanh(log_scale / MAX_LOG_SCALE)
+
+
+def _product(x: jax.Array, weights: jax.Array) -> jax.Array:
+    # Over the square root of their number, so that one step of Adam, which moves all weights at once, moves what they
+    # make by as much as a step of `loc` does.
+    return x @ weights / np.sqrt(max(1, len(x)))
 
 
 def _joined(given: np.ndarray, moved: np.ndarray, x_given: jax.Array, x_moved: jax.Array) -> jax.Array:

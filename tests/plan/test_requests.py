@@ -105,11 +105,15 @@ def poisson_model():
 WRONG = {
     "explicit on a Bernoulli": (one_site(dist.Bernoulli(0.5)), {"z": "explicit"}, "discrete.*valid:.*'enumerate'"),
     "implicit on a Normal": (one_site(dist.Normal()), {"z": "implicit"}, "'explicit' is the pathwise.*'explicit'"),
-    "enumerate on a Normal": (one_site(dist.Normal()), {"z": "enumerate"}, "continuous.*valid: .'explicit', 'score'."),
+    "enumerate on a Normal": (
+        one_site(dist.Normal()),
+        {"z": "enumerate"},
+        "continuous.*valid: .'explicit', 'score', 'sticking'.",
+    ),
     "marginalize on a Normal": (
         one_site(dist.Normal()),
         {"z": "marginalize"},
-        "continuous.*valid: .'explicit', 'score'.",
+        "continuous.*valid: .'explicit', 'score', 'sticking'.",
     ),
     "enumerate on a Poisson": (poisson_model, {"z": "enumerate"}, "not a finite list.*valid: .'score'."),
     "two summed out": (
