@@ -190,7 +190,7 @@ def test_two_discrete_sites():
     joint /= joint.sum()
     fit = fitted(model, {"y": 2.2}, estimators={"a": "enumerate", "b": "enumerate"})
     best_a, best_b = mean_field(joint)
-    draws = fit.sample(20_000)
+    draws = fit.sample(20_000, resample=False)
     np.testing.assert_allclose(np.bincount(draws["a"], minlength=2) / 20_000, best_a, atol=0.015)
     np.testing.assert_allclose(np.bincount(draws["b"], minlength=3) / 20_000, best_b, atol=0.015)
 
@@ -265,7 +265,7 @@ def test_double_precision():
 
     with jax.enable_x64(True):
         fit = fitted(model, {"y": np.float64(1.8)}, estimators={"z": "score"})
-        draws = fit.sample(20_000)
+        draws = fit.sample(20_000, resample=False)
     assert {v.dtype for v in jax.tree.leaves(fit.params)} == {np.dtype(np.float64)}
     assert draws["m"].dtype == np.float64
     # Mean field by coordinate ascent.

@@ -1,0 +1,183 @@
+"""A fit without settings: which rung it ends at, and that it is right there."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from scipy import integrate, stats
+
+import autovi
+from autovi.climbing import Candidate, _is_better
+
+QUIET = {"progress_bar": False}
+
+
+def names(fit):
+    return [rung.name for rung in fit.rungs]
+
+
+# --- a regression on raw years -----------------------------------------------------------------------------------------
+
+YEAR = np.arange(1990.0, 2020.0)
+Y = 3.0 + 0.2 * (YEAR - 2000.0) + np.sin(YEAR)
+
+
+def regression(year, y):
+    level = numpyro.sample("level", dist.Normal(0.0, 1000.0))
+    slope = numpyro.sample("slope", dist.Normal(0.0, 10.0))
+    numpyro.sample("y", dist.Normal(level + slope * year, 1.0), obs=y)
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return autovi.fit(regression, {"year": YEAR, "y": Y}, **QUIET)
+
+
+def test_a_normal_posterior_in_raw_units_needs_no_steps(raw):
+    design = np.stack([np.ones_like(YEAR), YEAR], axis=1)
+    precision = design.T @ design + np.diag([1e-6, 1e-2])
+    covariance = np.linalg.inv(precision)
+    mean = covariance @ design.T @ Y
+    assert names(raw) == ["mode", "curvature", "laplace"] and raw.losses.size == 0
+    assert raw.status == "converged" and raw.verdict.word == "good"
+    draws = raw.sample(20_000)
+    # What float32 holds of years around 2000: the mean to a few hundredths of a standard deviation.
+    for i, name in enumerate(("level", "slope")):
+        sd = covariance[i, i] ** 0.5
+        assert abs(draws[name].mean() - mean[i]) < 0.06 * sd
+        assert draws[name].std() == pytest.approx(sd, rel=0.04)
+    marginal = np.eye(30) + design @ np.diag([1e6, 1e2]) @ design.T
+    assert raw.elbo == pytest.approx(stats.multivariate_normal(np.zeros(30), marginal).logpdf(Y), abs=0.05)
+
+
+def test_the_parameters_are_those_of_the_normal_before_its_map(raw):
+    np.testing.assert_allclose(
+        raw.params["joint.loc"], raw.sample(20_000).get("slope").mean() * np.array([0, 1]), atol=400
+    )
+    assert set(raw.params) == {"joint.loc", "joint.log_diagonal", "joint.lower"}
+
+
+def test_the_same_key_gives_the_same_bits(raw):
+    again = autovi.fit(regression, {"year": YEAR, "y": Y}, **QUIET)
+    other = autovi.fit(regression, {"year": YEAR, "y": Y}, rng_key=1, **QUIET)
+    np.testing.assert_array_equal(again.sample(50)["slope"], raw.sample(50)["slope"])
+    assert not np.array_equal(other.sample(50)["slope"], raw.sample(50)["slope"])
+
+
+def test_to_a_file_and_on(raw, tmp_path):
+    raw.save(tmp_path / "fit")
+    loaded = autovi.load(tmp_path / "fit", regression)
+    np.testing.assert_array_equal(loaded.sample(20)["level"], raw.sample(20)["level"])
+    assert loaded.rungs == raw.rungs and str(loaded.plan) == str(raw.plan)
+    on = loaded.resume(100)
+    assert on.losses.size == 100 and on.verdict.word in ("good", "usable")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"num_steps": 30},
+        {"learning_rate": 0.01, "num_steps": 30},
+        {"optimizer": optax.adam(0.01), "num_steps": 30},
+        {"guide": "mean_field", "num_steps": 30},
+        {"families": {"slope": "normal"}, "num_steps": 30},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_who_asks_for_steps_gets_them_from_the_mode(asked):
+    fit = autovi.fit(regression, {"year": YEAR, "y": Y}, **asked, **QUIET)
+    assert names(fit) == ["mode", "curvature"] and fit.losses.size == 30
+
+
+def test_init_starts_where_it_says():
+    fit = autovi.fit(regression, {"year": YEAR, "y": Y}, init={"level": 5.0}, num_steps=1, **QUIET)
+    assert fit.rungs == ()
+
+
+# --- a hierarchy -------------------------------------------------------------------------------------------------------
+
+EFFECT = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0, 3.0, -9.0])
+ERROR = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0, 8.0, 12.0])
+
+
+def hierarchy(effect):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.LogNormal(0.0, 3.0))
+    with numpyro.plate("group", 10):
+        theta = numpyro.sample("theta", dist.Normal(mu, tau))
+        numpyro.sample("effect", dist.Normal(theta, ERROR), obs=effect)
+
+
+def log_joint(mu, log_tau):
+    """The effects integrated out, on the scale of log tau."""
+    sd = np.sqrt(ERROR**2 + np.exp(2 * log_tau))
+    prior = stats.norm.logpdf(mu, 0, 5) + stats.norm.logpdf(log_tau, 0, 3)
+    return prior + stats.norm.logpdf(EFFECT, mu, sd).sum()
+
+
+def test_a_hierarchy_goes_to_the_guide_by_structure():
+    fit = autovi.fit(hierarchy, {"effect": EFFECT}, **QUIET)
+    assert names(fit) == ["mode", "curvature", "mode", "curvature", "structured"]
+    assert "'theta' given the others" in fit.plan["theta"].why
+    grid = lambda f: integrate.dblquad(f, -15, 7, -25, 25, epsabs=1e-12, epsrel=1e-6)[0]  # noqa: E731
+    shift = log_joint(0.0, 0.0)
+    mass = grid(lambda mu, u: np.exp(log_joint(mu, u) - shift))
+    mean = grid(lambda mu, u: mu * np.exp(log_joint(mu, u) - shift)) / mass
+    level = grid(lambda mu, u: u * np.exp(log_joint(mu, u) - shift)) / mass
+    spread = (grid(lambda mu, u: (u - level) ** 2 * np.exp(log_joint(mu, u) - shift)) / mass) ** 0.5
+    assert 0 < np.log(mass) + shift - fit.elbo + 4 * fit.elbo_se
+    assert np.log(mass) + shift - fit.elbo < 0.25
+    draws = fit.sample(8000)
+    assert abs(draws["mu"].mean() - mean) < 0.1 * 4
+    assert abs(np.log(draws["tau"]).mean() - level) < 0.15 * spread
+    assert np.log(draws["tau"]).std() == pytest.approx(spread, rel=0.15)
+
+
+# --- the rule of growth ------------------------------------------------------------------------------------------------
+
+
+def candidate(elbo, se):
+    return Candidate(None, elbo, se, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("other", "best", "better"),
+    [
+        (candidate(-1.0, 0.1), candidate(-2.0, 0.1), True),
+        (candidate(-1.8, 0.1), candidate(-2.0, 0.1), False),  # within two standard errors
+        (candidate(-3.0, 0.1), candidate(-2.0, 0.1), False),  # a richer family that ended lower
+        (candidate(np.nan, np.nan), candidate(-2.0, 0.1), False),
+        (candidate(-2.0, 0.1), candidate(np.nan, np.nan), True),
+    ],
+)
+def test_a_richer_family_is_kept_only_if_it_is_better_for_certain(other, best, better):
+    assert _is_better(other, best) is better
+
+
+def test_a_site_in_closed_form_is_taken_as_it_is():
+    def model(y):
+        p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+        numpyro.sample("y", dist.Binomial(812, p), obs=y)
+
+    fit = autovi.fit(model, {"y": 232}, **QUIET)
+    assert names(fit) == ["exact"] and fit.verdict.word == "good"
+    mean, sd = stats.beta(233, 581).stats("mv")[0], stats.beta(233, 581).std()
+    draws = fit.sample(4000)["p"]
+    assert draws.mean() == pytest.approx(mean, abs=5 * sd / 4000**0.5)
+    assert draws.std() == pytest.approx(sd, rel=0.06)
+
+
+def test_columns_beyond_a_matrix_are_fitted_too():
+    def model(y):
+        with numpyro.plate("row", 700):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+            numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    y = jnp.linspace(-2.0, 2.0, 700)
+    fit = autovi.fit(model, {"y": np.asarray(y)}, **QUIET)
+    draws = fit.sample(2000)["z"]
+    assert fit.status == "converged"
+    np.testing.assert_allclose(draws.mean(0), y / 2, atol=0.1)
+    np.testing.assert_allclose(draws.std(0), 0.5**0.5, rtol=0.12)
