@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.estimators import ESTIMATORS, Estimator
-from autovi.families.base import MAX_DENSE
+from autovi.families.base import INIT_SCALE, MAX_DENSE
 from autovi.ladder.curvature import Curvature
 from autovi.ladder.diagonal import NUM_PROBES
 from autovi.ladder.mode import Status
@@ -83,7 +83,7 @@ class Ladder:
         """The normal at the mode with the most mass around it; None where no mode was found that has a curvature. Where
         scales are unknown, once more with what the first says of them."""
         starts, held = jnp.asarray(self.tried.points), self._held()
-        found = self._curvature(starts, held)
+        found = self._believed(self._curvature(starts, held))
         if found is None or not self.engine.program.plan.scales:
             return found
         slopes, scales = jax.tree.map(np.asarray, self.programs.log_scales(self.constants, found.loc))
@@ -91,7 +91,21 @@ class Ladder:
         point, constants = refined(self.engine.program, np.asarray(found.loc), precision, slopes, scales)
         like = lambda x, old: jnp.asarray(x, old.dtype)  # noqa: E731
         self.constants = {**self.constants, **{n: like(c, self.constants[n]) for n, c in constants.items()}}
-        return self._curvature(starts, held._replace(point=like(point, held.point)))
+        return self._believed(self._curvature(starts, held._replace(point=like(point, held.point))))
+
+    def _believed(self, found: Normal | None) -> Normal | None:
+        """A normal that is nearer to the posterior than one around the best start. Where a scale goes to zero, and what
+        it is the scale of with it, a mode may be a spike without mass."""
+        if found is None:
+            return None
+        cold = Normal(self._best_start(), jnp.full_like(found.loc, INIT_SCALE))
+        cold = cold if found.scale.ndim == 1 else cold._replace(scale=jnp.diag(cold.scale))
+        elbo = lambda n: float(self.programs.elbo(self.constants, n._replace(scale=SPREAD * n.scale)))  # noqa: E731
+        near, far = elbo(found), elbo(cold)
+        if np.isfinite(near) and not near < far:
+            return found
+        self.progress.modes = None
+        return None
 
     def _curvature(self, starts: jax.Array, held: Held) -> Normal | None:
         self.programs.prepare(self.constants, starts, held)
@@ -102,13 +116,15 @@ class Ladder:
             return self._diagonal(modes, held)
         began = time.perf_counter()
         places = [int(p) for p in np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf))]
-        places = [p for p in places if same[p] == p][:MAX_MODES]
+        # A start that stalls is one whose density grows without bound, as where a scale of observations goes to zero
+        # and their means to them: no mode, whatever the curvature there.
+        places = [p for p in places if same[p] == p and modes.status[p] == Status.CONVERGED][:MAX_MODES]
         found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p]), held) for p in places]
         known = [(c, int((same == p).sum())) for c, p in zip(found, places, strict=True) if _is_mode(c)]
         known.sort(key=lambda pair: -float(pair[0].log_evidence))
         self.progress.modes = Modes(
             tuple(Mode(float(c.value), float(c.log_evidence), starts) for c, starts in known),
-            failed=int((same < 0).sum()),
+            failed=int((modes.status != Status.CONVERGED).sum()),
             unbounded=int((modes.status == Status.UNBOUNDED).sum()),
         )
         evaluations = sum(int(c.trials) + int(c.rounds) * starts.shape[1] for c in found)
@@ -125,7 +141,8 @@ class Ladder:
     def _diagonal(self, modes: Any, held: Held) -> Normal | None:
         """Where there are too many dimensions for a matrix: independent normals at the highest mode."""
         began = time.perf_counter()
-        values = np.where(np.isfinite(modes.values), modes.values, -np.inf)
+        ended = np.isin(modes.status, (Status.CONVERGED, Status.MAX_ITERATIONS))
+        values = np.where(np.isfinite(modes.values) & ended, modes.values, -np.inf)
         if not np.isfinite(values.max()):
             return None
         normal = self.programs.diagonal(self.constants, jnp.asarray(modes.points[np.argmax(values)]), held)

@@ -22,6 +22,7 @@ from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
 
+NUM_TRIED = 32  # draws by which a start is compared with another
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
 
 
@@ -60,6 +61,10 @@ class Programs:
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
         return self._run("matching", lambda f, normal, key: match(f, normal, key), constants, start, rng_key)
+
+    def elbo(self, constants: Any, normal: Normal) -> jax.Array:
+        """Roughly the ELBO of a normal, from a few draws; not finite where the density is not."""
+        return self._run("elbo", _elbo, constants, normal)
 
     def log_scales(self, constants: Any, point: jax.Array) -> Any:
         """The log scales of the non-centred sites at a point, and the slopes of their means."""
@@ -109,6 +114,11 @@ def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Mode
 
 def _curvature(log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
     return curved(held.of(log_density), point)
+
+
+def _elbo(log_density: LogDensity, normal: Normal) -> jax.Array:
+    noise = jax.random.normal(jax.random.key(0), (NUM_TRIED, normal.loc.shape[0]), normal.loc.dtype)
+    return jnp.mean(jax.lax.map(log_density, normal.at(noise)) - normal.log_density_at_noise(noise))
 
 
 def _diagonal(log_density: LogDensity, point: jax.Array, held: Held) -> Normal:
