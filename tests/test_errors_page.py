@@ -278,10 +278,10 @@ CASES = {
     "an optimizer that needs more than gradients (`TypeError`)": [fit(optimizer=optax.lbfgs())],
     # During the run
     "some steps are not finite": [run(m.root(0.0, 0.45), None, num_steps=200)],
-    "the cost is finite and its gradient is not": [run(m.rooted, num_steps=None)],
+    "the cost is finite and its gradient is not": [run(m.rooted, num_steps=None, learning_rate=0.05)],
     "discrete sites that meet in the model": [run(m.coupled, num_steps=None)],
     "more than half of them, or the last one": [run(m.root(3.0, 0.5), None, num_steps=100)],
-    "nine in ten of 1,000 are not finite": [run(m.rooted, num_steps=None)],
+    "nine in ten of 1,000 are not finite": [run(m.rooted, num_steps=None, learning_rate=0.05)],
     "the support of a likelihood moves with a parameter and can leave an observation behind": [
         run(m.below, {"y": np.array([0.5, 1.0, 2.0])}, num_steps=100)
     ],
