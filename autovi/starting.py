@@ -66,6 +66,8 @@ def first_fit(
     reason = why_not(program.traced, program.plan, program.objective, exact)
     if asked.init is not None:
         reason = "init= says where to start"
+    # A family or an estimator that `infer` asks for at a site is asked for as well as one that `fit` is told.
+    has_steps = asked.steps is not None or any(site.infer for site in program.sites.latents.values())
     with before_the_first_step():
         arrays = jax.device_put(inputs.traced())
         steps = 0 if reason is None else progress.expected_steps
@@ -74,7 +76,7 @@ def first_fit(
         state = start.applied(engine, state)
         if reason is None:
             ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit, exact)
-            if asked.steps is None:
+            if not has_steps:
                 return ladder.climb()
             engine, state = ladder.warm()
     progress.rungs = () if reason is not None else tuple(ladder.rungs)

@@ -182,3 +182,32 @@ def test_columns_beyond_a_matrix_are_fitted_too():
     assert fit.status == "converged"
     np.testing.assert_allclose(draws.mean(0), y / 2, atol=0.1)
     np.testing.assert_allclose(draws.std(0), 0.5**0.5, rtol=0.12)
+
+
+def test_what_infer_asks_for_at_a_site_is_asked_for():
+    def model(y):
+        a = numpyro.sample("a", dist.Normal(0.0, 1.0), infer={"autovi": {"family": "normal"}})
+        b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(a + b, 1.0), obs=y)
+
+    fit = autovi.fit(model, {"y": 1.2}, **QUIET)
+    assert names(fit) == ["mode", "curvature"] and fit.losses.size
+    assert [b.family.name for b in fit.engine.program.plan.blocks] == ["normal", "full_rank"]
+    draws = fit.sample(4000, resample=False)
+    # Mean field between the two: each around 1.2 / 3, with the precision that it has given the other.
+    for name in "ab":
+        assert draws[name].mean() == pytest.approx(0.4, abs=0.06)
+        assert draws[name].std() == pytest.approx(0.5**0.5, rel=0.06)
+
+
+def test_without_a_joint_block_nothing_is_called_exact():
+    seen = np.array([True, False, True])
+
+    def model(y):
+        with numpyro.plate("row", 3), numpyro.handlers.mask(mask=seen):
+            z = numpyro.sample("z", dist.Normal(5.0, 1.0))
+            numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    fit = autovi.fit(model, {"y": np.array([7.0, 0.0, 9.0])}, **QUIET)
+    assert "exact" not in names(fit)
+    np.testing.assert_allclose(fit.sample(4000)["z"].mean(0), [6.0, 5.0, 7.0], atol=0.1)

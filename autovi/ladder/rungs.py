@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from autovi.model.traced import Traced
 from autovi.objectives import Elbo, Objective
+from autovi.plan.mapped import mappable
 from autovi.plan.plan import Plan
 
 # Of q found by a rung that takes no stochastic steps, for it to be the answer. Pareto k below 0.5: the weights have a
@@ -49,6 +50,9 @@ def why_not(traced: Traced, plan: Plan, objective: Objective, exact: Collection[
         return "the model is fitted on batches, from which neither a mode nor a curvature is known"
     if not isinstance(objective, Elbo):
         return f"the objective is {objective.name!r}"
+    joint = any(mappable(b) for b in plan.blocks)
+    if not joint and any(b.family is not None and b.family.unconstrained for b in plan.blocks):
+        return "no sites are jointly normal"
     for block in plan.blocks:
         if block.family is None or not block.family.unconstrained:
             if exact is None or block.name in exact:

@@ -28,9 +28,13 @@ def log_scales(program: Program, params: Mapping[str, Any], arrays: Any, point: 
 
 
 def mean_log_scales(program: Program, params: Mapping[str, Any], arrays: Any, point: jax.Array) -> Any:
-    """The mean of each, its slope in the point, and all of them."""
-    mean = lambda x: {n: jnp.mean(v) for n, v in log_scales(program, params, arrays, x).items()}  # noqa: E731
-    return jax.jacrev(mean)(point), log_scales(program, params, arrays, point)
+    """The slopes in the point of their means, and all of them."""
+
+    def means(x: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        scales = log_scales(program, params, arrays, x)
+        return {n: jnp.mean(v) for n, v in scales.items()}, scales
+
+    return jax.jacrev(means, has_aux=True)(point)
 
 
 def places_of(program: Program) -> dict[str, slice]:
