@@ -100,9 +100,14 @@ class Ladder:
             return None
         cold = Normal(self._best_start(), jnp.full_like(found.loc, INIT_SCALE))
         cold = cold if found.scale.ndim == 1 else cold._replace(scale=jnp.diag(cold.scale))
-        elbo = lambda n: float(self.programs.elbo(self.constants, n._replace(scale=SPREAD * n.scale)))  # noqa: E731
-        near, far = elbo(found), elbo(cold)
-        if np.isfinite(near) and not near < far:
+
+        def elbo(normal: Normal, spread: float) -> float:
+            value = float(self.programs.elbo(self.constants, normal._replace(scale=spread * normal.scale)))
+            return value if np.isfinite(value) else -np.inf
+
+        # As wide as the curvature says it is the answer of a normal posterior, narrower of one with heavy costs.
+        near, far = max(elbo(found, 1.0), elbo(found, SPREAD)), elbo(cold, 1.0)
+        if near > -np.inf and near >= far:
             return found
         self.progress.modes = None
         return None

@@ -170,6 +170,21 @@ def test_a_site_in_closed_form_is_taken_as_it_is():
     assert draws.std() == pytest.approx(sd, rel=0.06)
 
 
+@pytest.mark.parametrize("size", [2, 50])
+def test_a_stiff_normal_is_the_first_rungs(size):
+    """All correlations 0.999, and a start at the mode, around which a round normal is not far off either."""
+    prior = dist.MultivariateNormal(jnp.zeros(size), 0.999 * jnp.ones((size, size)) + 0.001 * jnp.eye(size))
+
+    def model():
+        numpyro.sample("x", prior)
+
+    with pytest.warns(UserWarning, match="no observed site"):
+        fit = autovi.fit(model, **QUIET)
+    assert names(fit) == ["mode", "curvature", "laplace"]
+    assert abs(fit.elbo) < 0.01
+    np.testing.assert_allclose(fit.sample(4000)["x"].std(0), 1.0, rtol=0.06)
+
+
 def test_columns_beyond_a_matrix_are_fitted_too():
     def model(y):
         with numpyro.plate("row", 700):
