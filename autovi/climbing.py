@@ -77,12 +77,17 @@ class Ladder:
         self.mapped = self.engine.under(with_maps(self.engine.program.plan))
         self.constants = _noncentred(self.engine.program)
 
+    @property
+    def is_affordable(self) -> bool:
+        """Is there time to look for a mode?"""
+        return self.programs.num_starts > 0
+
     # --- rungs --------------------------------------------------------------------------------------------------------
 
     def curvature(self) -> Normal | None:
         """The normal at the mode with the most mass around it; None where no mode was found that has a curvature. Where
         scales are unknown, once more with what the first says of them."""
-        starts, held = jnp.asarray(self.tried.points), self._held()
+        starts, held = self._starts(), self._held()
         found = self._believed(self._curvature(starts, held))
         if found is None or not self.engine.program.plan.scales:
             return found
@@ -161,8 +166,8 @@ class Ladder:
         return self._weighed(name, self.mapped, self._at(self.mapped, normal), progress, began, evaluations)
 
     def warm(self) -> tuple[Engine, State]:
-        """A start for stochastic steps: mode and curvature, where there is one."""
-        normal = self.curvature()
+        """A start for stochastic steps: mode and curvature, where there is one and time to find it."""
+        normal = self.curvature() if self.is_affordable else None
         if normal is None:
             return self.engine, self.state
         return self.mapped, self._at(self.mapped, normal, SPREAD)
@@ -242,6 +247,12 @@ class Ladder:
         program, point = self.engine.program, self._best_start()
         held = {n: float(n in program.plan.scales) for n in program.sites.latents}
         return Held(program.blocks.start_of(held) > 0, point)
+
+    def _starts(self) -> jax.Array:
+        """The best of those that were tried, as many as there is time for."""
+        totals = np.where(np.isfinite(self.tried.totals), self.tried.totals, -np.inf)
+        best = np.sort(np.argsort(-totals, kind="stable")[: self.programs.num_starts])
+        return jnp.asarray(self.tried.points[best])
 
     def _best_start(self) -> jax.Array:
         totals = np.where(np.isfinite(self.tried.totals), self.tried.totals, -np.inf)

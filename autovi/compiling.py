@@ -21,9 +21,13 @@ SLOW_WORK = (
 )
 
 
+def numbers_of(jaxpr: Any) -> float:
+    """Roughly how many numbers a program computes, what loops repeat included."""
+    return _numbers(jaxpr, set())
+
+
 def work_of(jaxpr: Any, runs: float = 1.0) -> float:
-    """Roughly how many numbers a program computes in so many runs, what loops repeat included; infinite where badly
-    optimized code would be wrong.
+    """The same of so many runs; infinite where badly optimized code would be wrong.
 
     Such code may compute the argument of a maximum twice, with other rounding: no entry then equals the maximum, and
     the gradient is 0 / 0.

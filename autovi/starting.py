@@ -63,23 +63,23 @@ def first_fit(
     """
     program = engine.program
     exact = _exact(engine, model, inputs)
-    reason = why_not(program.traced, program.plan, program.objective, exact)
-    if asked.init is not None:
-        reason = "init= says where to start"
+    off = "init= says where to start" if asked.init is not None else ""
+    off = off or why_not(program.traced, program.plan, program.objective, exact) or ""
     # A family or an estimator that `infer` asks for at a site is asked for as well as one that `fit` is told.
     has_steps = asked.steps is not None or any(site.infer for site in program.sites.latents.values())
     with before_the_first_step():
         arrays = jax.device_put(inputs.traced())
-        steps = 0 if reason is None else progress.expected_steps
         start = initial(asked.init, model, engine, inputs, arrays, rng_key)
+        steps = progress.expected_steps if off else 0
         state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, steps)
         state = start.applied(engine, state)
-        if reason is None:
+        if not off:
             ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit, exact)
-            if not has_steps:
+            if not has_steps and ladder.is_affordable:
                 return ladder.climb()
             engine, state = ladder.warm()
-    progress.rungs = () if reason is not None else tuple(ladder.rungs)
+            progress.rungs, off = tuple(ladder.rungs), "" if ladder.rungs else "a search for modes would take minutes"
+    progress.off_ladder = off
     return as_fit(engine, Run(ran(engine, inputs, arrays, state, progress, watch), progress, key))
 
 

@@ -94,7 +94,24 @@ def test_who_asks_for_steps_gets_them_from_the_mode(asked):
 
 def test_init_starts_where_it_says():
     fit = autovi.fit(regression, {"year": YEAR, "y": Y}, init={"level": 5.0}, num_steps=1, **QUIET)
-    assert fit.rungs == ()
+    assert fit.rungs == () and fit.plan.rungs == ("none, since init= says where to start",)
+
+
+def test_where_the_ladder_cannot_be_climbed_the_plan_says_why():
+    def model(y):
+        scale = numpyro.param("scale", 1.0, constraint=dist.constraints.positive)
+        mu = numpyro.sample("mu", dist.Normal(0.0, scale))
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    fit = autovi.fit(model, {"y": 1.0}, num_steps=10, **QUIET)
+    said = "none, since the parameters 'scale' are found with q, by stochastic gradients"
+    assert fit.plan.rungs == (said,) and said in str(fit.plan).replace("\n", " ")
+
+
+def test_a_density_that_takes_long_is_not_searched_for_modes(monkeypatch):
+    monkeypatch.setattr("autovi.ladder.programs.SEARCH_NUMBERS", 1_000)
+    fit = autovi.fit(regression, {"year": YEAR[:20], "y": Y[:20]}, num_steps=5, **QUIET)
+    assert fit.plan.rungs == ("none, since a search for modes would take minutes",) and fit.losses.size == 5
 
 
 # --- a hierarchy ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from autovi.ladder.normal import LOG_2_PI, LogDensity, Normal, behind, product
 MAX_ROUNDS = 15
 MAX_TRIALS = 60  # evaluations, of steps that were taken and of those that were too long
 TOLERANCE = 1e-3  # root mean square of the whitened Hessian's eigenvalues less one, and of the gradient's elements
-LANES = 64  # columns of the Hessian at a time: as many copies of what the density needs are in memory
+LANES = 64  # columns of the Hessian at a time, at most: as many copies of what the density needs are in memory
 NOISE_ULPS = 16  # rounding of a sum of log densities, in units in the last place of the sum
 SHRINK = 0.25  # of a step that was too long
 SHORTEST = 1e-5  # of a step, as a part of Newton's
@@ -92,7 +92,7 @@ class _Trial(NamedTuple):
     gradient: jax.Array
 
 
-def curved(log_density: LogDensity, point: jax.Array, max_rounds: int = MAX_ROUNDS) -> Curvature:
+def curved(log_density: LogDensity, point: jax.Array, max_rounds: int = MAX_ROUNDS, lanes: int = LANES) -> Curvature:
     r"""The normal distribution with mode and curvature of a log density near a point.
 
     In every round minus the Hessian in the present coordinates, :math:`A`, is brought to a unit diagonal and
@@ -106,6 +106,7 @@ def curved(log_density: LogDensity, point: jax.Array, max_rounds: int = MAX_ROUN
         log_density: from `(D,)` to a number, twice differentiable.
         point: where to start, shape `(D,)`; best near a mode.
         max_rounds: of Hessians.
+        lanes: columns of a Hessian that are taken side by side.
 
     Source: for the step, Dauphin et al., Identifying and attacking the saddle point problem (NeurIPS 2014).
     """
@@ -123,7 +124,7 @@ def curved(log_density: LogDensity, point: jax.Array, max_rounds: int = MAX_ROUN
         state = state._replace(trials=state.trials + 1)
         return jax.lax.cond(
             _is_taken(state, trial),
-            lambda: _whitened(state, trial, _symmetric(_columns(lambda v: along(v)[1], dimension, dtype))),
+            lambda: _whitened(state, trial, _symmetric(_columns(lambda v: along(v)[1], dimension, dtype, lanes))),
             lambda: _shortened(state),
         )
 
@@ -223,9 +224,9 @@ def _rounded_by_eigenvalues(precision: jax.Array, may_grow: jax.Array) -> tuple[
     return triangle, (eigenvalues <= floor).sum()
 
 
-def _columns(along: Callable[[jax.Array], jax.Array], dimension: int, dtype: Any) -> jax.Array:
+def _columns(along: Callable[[jax.Array], jax.Array], dimension: int, dtype: Any, lanes: int) -> jax.Array:
     """The matrix of a linear function, some columns at a time."""
-    lanes = min(dimension, LANES)
+    lanes = min(dimension, lanes)
     parts = -(-dimension // lanes)
     # Padded with zeros to whole parts: a remainder would be compiled for itself.
     basis = jnp.eye(parts * lanes, dimension, dtype=dtype).reshape(parts, lanes, dimension)

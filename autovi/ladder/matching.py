@@ -4,6 +4,7 @@ size (Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul, ICML 2024).""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -50,6 +51,7 @@ def match(
     rng_key: jax.Array,
     num_draws: int = NUM_DRAWS,
     num_iterations: int = NUM_ITERATIONS,
+    lanes: int | None = None,
 ) -> Matched:
     r"""Matches the scores of a normal distribution to those of a log density.
 
@@ -79,9 +81,11 @@ def match(
         rng_key: for the draws.
         num_draws: gradients of each iteration.
         num_iterations: closed-form steps.
+        lanes: draws whose gradients are taken side by side; None: all.
     """
     dimension, dtype = start.loc.shape[0], start.loc.dtype
-    scores = jax.vmap(jax.value_and_grad(behind(log_density, start)))
+    score, batch = jax.value_and_grad(behind(log_density, start)), min(num_draws, lanes or num_draws)
+    scores = jax.vmap(score) if batch == num_draws else partial(jax.lax.map, score, batch_size=batch)
 
     def body(carry: tuple[_Iterate, Normal], t: jax.Array) -> tuple[tuple[_Iterate, Normal], tuple[jax.Array, ...]]:
         present, total = carry

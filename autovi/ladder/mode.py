@@ -272,7 +272,7 @@ def distinct_modes(log_density: LogDensity, modes: Modes) -> jax.Array:
 
     def reached(point: jax.Array, value: jax.Array) -> jax.Array:
         lines = point + between[:, None, None].astype(point.dtype) * (modes.points - point)
-        lowest = jax.vmap(jax.vmap(log_density))(lines).min(0)  # NaN where any is NaN, and then no mode is the same
+        lowest = jax.lax.map(jax.vmap(log_density), lines).min(0)  # NaN where any is NaN, and then no mode is the same
         return lowest >= jnp.minimum(value, modes.values) - DEPTH - noise
 
     # Row by row: with all pairs at once, memory would hold what the density needs as many times.

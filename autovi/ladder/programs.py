@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from autovi.compiling import compiler_options
+from autovi.compiling import compiler_options, numbers_of
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import meetings
-from autovi.ladder.curvature import Curvature, curved
+from autovi.ladder.curvature import LANES, Curvature, curved
 from autovi.ladder.density import joint_density
 from autovi.ladder.diagonal import diagonal_curvature
 from autovi.ladder.matching import Matched, match
@@ -22,6 +23,10 @@ from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
 
+NUMBERS_AT_ONCE = 20_000_000
+SEARCH_NUMBERS = 20_000_000_000  # that a search for modes may compute: about half a minute
+SEARCH_EVALUATIONS = 200  # that one takes, gradients counted as three
+MOST_STARTS = 10
 NUM_TRIED = 32  # draws by which a start is compared with another
 EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
 
@@ -46,13 +51,34 @@ class Programs:
     def __init__(self, engine: Engine, arrays: Any, watch: Watch):
         self.engine, self.arrays, self.watch = engine, arrays, watch
 
+    @property
+    def work(self) -> float:
+        """Roughly how many numbers one evaluation of the density computes."""
+        return float(self.engine.kept(("ladder", "work"), self._counted))
+
+    def _counted(self) -> float:
+        density = lambda arrays, point: joint_density(  # noqa: E731
+            self.engine.program, self.engine.initial_params(arrays), arrays
+        )(point)
+        return max(1.0, numbers_of(jax.make_jaxpr(density)(self.arrays, jnp.zeros(self.engine.program.start_size))))
+
+    @property
+    def lanes(self) -> int:
+        """How many evaluations are held side by side."""
+        return int(max(1, NUMBERS_AT_ONCE // self.work))
+
+    @property
+    def num_starts(self) -> int:
+        """From how many starts a mode can be looked for in about half a minute: from none, if it would take longer."""
+        return int(min(self.lanes, SEARCH_NUMBERS // (SEARCH_EVALUATIONS * self.work), MOST_STARTS))
+
     def modes(self, constants: Any, starts: jax.Array, held: Held) -> tuple[Modes, jax.Array]:
         """Modes from every start `(S, D)`, and which starts ended in one and the same."""
         return self._run("modes", _modes, constants, starts, held)
 
     def curvature(self, constants: Any, point: jax.Array, held: Held) -> Curvature:
         """The normal with the curvature at a mode."""
-        return self._run("curvature", _curvature, constants, point, held)
+        return self._run("curvature", self._curvature, constants, point, held)
 
     def diagonal(self, constants: Any, point: jax.Array, held: Held) -> Normal:
         """Independent normals with the curvature of each coordinate at a mode."""
@@ -60,7 +86,7 @@ class Programs:
 
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
-        return self._run("matching", lambda f, normal, key: match(f, normal, key), constants, start, rng_key)
+        return self._run("matching", partial(match, lanes=self.lanes), constants, start, rng_key)
 
     def elbo(self, constants: Any, normal: Normal) -> jax.Array:
         """Roughly the ELBO of a normal, from a few draws; not finite where the density is not."""
@@ -78,8 +104,11 @@ class Programs:
     def prepare(self, constants: Any, starts: jax.Array, held: Held) -> None:
         """Begins to compile what every ladder needs."""
         self._compiling("modes", _modes, constants, starts, held)
-        name, compute = ("diagonal", _diagonal) if starts.shape[1] > MAX_DENSE else ("curvature", _curvature)
+        name, compute = ("diagonal", _diagonal) if starts.shape[1] > MAX_DENSE else ("curvature", self._curvature)
         self._compiling(name, compute, constants, starts[0], held)
+
+    def _curvature(self, log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
+        return curved(held.of(log_density), point, lanes=min(LANES, self.lanes))
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any, of_density: bool = True) -> Any:
         with self.watch.clock.spent("trace"):
@@ -101,7 +130,7 @@ class Programs:
                 return compute(joint_density(self.engine.program, params, arrays), *args)
 
             lowered = jax.jit(program).lower(self.arrays, constants, *args)
-            return Compiling(lambda: lowered.compile(compiler_options(EVALUATIONS * self.engine.numbers_per_draw)))
+            return Compiling(lambda: lowered.compile(compiler_options(EVALUATIONS * self.work)))
 
         return self.engine.kept(("ladder", name, shapes), traced)
 
@@ -110,10 +139,6 @@ def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Mode
     of_others = held.of(log_density)
     modes = find_modes(of_others, jnp.where(held.mask, held.point, starts))
     return modes, distinct_modes(of_others, modes)
-
-
-def _curvature(log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
-    return curved(held.of(log_density), point)
 
 
 def _elbo(log_density: LogDensity, normal: Normal) -> jax.Array:

@@ -74,7 +74,8 @@ class Fitted:
     def plan(self) -> Plan:
         """What was chosen for every site and why, and the rungs that were taken."""
         plan = self.engine.program.plan if self.saved_plan is None else self.saved_plan
-        return replace(plan, rungs=tuple(map(str, self.rungs)))
+        off = self.progress.off_ladder
+        return replace(plan, rungs=(f"none, since {off}",) if off else tuple(map(str, self.rungs)))
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

@@ -60,6 +60,7 @@ class Progress:
     status: str = "max_steps"
     message: str = ""
     rungs: tuple[Any, ...] = ()  # of the ladder, that were taken
+    off_ladder: str = ""  # why none was
     gain: float | None = None  # what the last look expected, see `Outlook`
     gain_se: float | None = None
     loss_se: float | None = None
