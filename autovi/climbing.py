@@ -125,12 +125,9 @@ class Ladder:
         if starts.shape[1] > MAX_DENSE:
             return self._diagonal(modes, held)
         began = time.perf_counter()
-        places = [int(p) for p in np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf))]
-        # A start that stalls is one whose density grows without bound, as where a scale of observations goes to zero
-        # and their means to them: no mode, whatever the curvature there.
-        places = [p for p in places if same[p] == p and modes.status[p] == Status.CONVERGED][:MAX_MODES]
+        places = _highest_converged(modes, same)[:MAX_MODES]
         found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p]), held) for p in places]
-        known = [(c, int((same == p).sum())) for c, p in zip(found, places, strict=True) if _is_mode(c)]
+        known = [(c, int((same == same[p]).sum())) for c, p in zip(found, places, strict=True) if _is_mode(c)]
         known.sort(key=lambda pair: -float(pair[0].log_evidence))
         self.progress.modes = Modes(
             tuple(Mode(float(c.value), float(c.log_evidence), starts) for c, starts in known),
@@ -311,6 +308,21 @@ def _good(name: str, candidate: Candidate) -> bool:
 
 def _is_mode(found: Curvature) -> bool:
     return bool(np.isfinite(found.value)) and not int(found.negative)
+
+
+def _highest_converged(modes: Any, same: np.ndarray) -> list[int]:
+    """Of each mode the highest start that converged there, the highest mode first.
+
+    A start that stalls may be one whose density grows without bound, as where a scale of observations goes to zero and
+    their means to them: no mode, whatever the curvature there. Or rounding stopped it near a mode; then others of the
+    same mode converged.
+    """
+    order = np.argsort(-np.where(np.isfinite(modes.values), modes.values, -np.inf), kind="stable")
+    highest: dict[int, int] = {}
+    for place in order:
+        if modes.status[place] == Status.CONVERGED:
+            highest.setdefault(int(same[place]), int(place))
+    return list(highest.values())
 
 
 def _modes_said(modes: Any) -> str:

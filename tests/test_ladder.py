@@ -9,7 +9,8 @@ import pytest
 from scipy import integrate, stats
 
 import autovi
-from autovi.climbing import Candidate, _is_better
+from autovi.climbing import Candidate, _highest_converged, _is_better
+from autovi.ladder.mode import Modes, Status
 
 QUIET = {"progress_bar": False}
 
@@ -172,6 +173,14 @@ def candidate(elbo, se):
 )
 def test_a_richer_family_is_kept_only_if_it_is_better_for_certain(other, best, better):
     assert _is_better(other, best) is better
+
+
+def test_of_each_mode_the_highest_start_that_converged_there():
+    # Rounding stopped the highest start of the first mode; none converged at the third, which grows without bound.
+    values = np.array([3.0, 5.0, 4.9, 9.0, 4.8, np.nan])
+    status = [Status[n] for n in ("CONVERGED", "STALLED", "CONVERGED", "STALLED", "CONVERGED", "NON_FINITE")]
+    modes = Modes(np.zeros((6, 1)), values, np.zeros(6), np.zeros(6, int), np.array(status))
+    assert _highest_converged(modes, np.array([0, 1, 1, 3, 1, -1])) == [2, 0]
 
 
 def test_a_site_in_closed_form_is_taken_as_it_is():
