@@ -24,20 +24,19 @@ PARTS = ("location", "spread")  # what coordinates are made of, each an output o
 
 
 def coordinates_at(record: Record, asked: bool) -> Coordinates | None:
-    """The coordinates of a latent site; None where it has none. Those of a scan that runs backward are stacked in
-    another order than their nodes.
+    """The coordinates of a latent site; None where it has none.
 
     Raises:
         SiteError: it has none, and they were asked for.
     """
     assert record.fn is not None
-    coordinates = None if record.reverse else coordinates_of(record.fn)
+    coordinates = coordinates_of(record.fn)
     if coordinates is None and asked:
-        got = "a scan that runs backward" if record.reverse else type(strip(record.fn)).__name__
+        got = type(strip(record.fn)).__name__
         raise SiteError(
             with_places(
                 f"site {record.name!r}: it has no partly non-centred coordinates: expected one of "
-                f"{', '.join(LOCATION_SCALE)}, in no scan that runs backward, got {got}; leave it out of noncentred=",
+                f"{', '.join(LOCATION_SCALE)}, got {got}; leave it out of noncentred=",
                 record.place,
             )
         )

@@ -30,7 +30,7 @@ ONE_AT_A_TIME = threading.RLock()
 Lookup = Callable[[dict[str, Any]], Any]
 Indices = Callable[[str, int, int], Any]  # a plate's name, its length in the model, its size -> indices or None
 KINDS = ("sample", "param", "deterministic", "plate")
-_REVERSE = "_autovi_reverse"
+_PLACE = "_autovi_place"
 
 
 class SiteError(ValueError):
@@ -57,7 +57,6 @@ class Record:
     size: int | None = None  # full size, of plates only
     from_scan: bool = False
     place: Place | None = None  # the line of the user's that makes it
-    reverse: bool = False  # in a scan that runs backward: stacked in another order than it is executed
 
 
 class _Bind(Messenger):
@@ -76,7 +75,7 @@ class _Bind(Messenger):
             self._check_seen(msg)
         if kind == "control_flow":
             # Sites inside a scan are looked up there, one time step after the other.
-            inside = partial(self._inside_scan, _is_reverse(msg))
+            inside = partial(self._inside_scan, _last_place(msg))
             msg["kwargs"]["substitute_stack"].append(("substitute", inside))
         elif kind == "plate":
             size, asked = msg["args"]
@@ -132,11 +131,12 @@ class _Bind(Messenger):
                 )
             )
 
-    def _inside_scan(self, reverse: bool, msg: dict[str, Any]) -> Any:
+    def _inside_scan(self, last: int | None, msg: dict[str, Any]) -> Any:
         # numpyro's substitute asks about every site, also those that have their value.
         if msg["type"] != "sample" or msg["is_observed"]:
             return None
-        msg["infer"][_REVERSE] = reverse  # NumPyro keeps of a site in a scan what is in there
+        step = msg["infer"].get("_scan_current_index")
+        msg["infer"][_PLACE] = step if last is None or step is None else last - step
         if msg["value"] is not None:
             self.given.add(msg["name"])
             return None
@@ -164,18 +164,26 @@ class _Bind(Messenger):
             size=size,
             from_scan=bool(msg.get("_control_flow_done", False)),
             place=place,
-            reverse=is_reverse(msg),
         )
 
 
-def is_reverse(msg: Mapping[str, Any]) -> bool:
-    """Is the site in a scan that runs backward?"""
-    return bool((msg.get("infer") or {}).get(_REVERSE, False))
+def place_in_scan(msg: Mapping[str, Any]) -> Any:
+    """Which element of its stacked value a site inside of a scan is at one step; None of a site that is in none.
+
+    NumPyro counts steps as they are executed. A scan that runs backward stacks what it makes from the end, as
+    `jax.lax.scan` does.
+    """
+    return msg["infer"].get(_PLACE)
 
 
-def _is_reverse(msg: Mapping[str, Any]) -> bool:
-    """Does a control flow of NumPyro's, a scan or a cond, run backward?"""
-    return msg["fn"] is scan_wrapper and bool(msg["args"][4])
+def _last_place(msg: Mapping[str, Any]) -> int | None:
+    """The last element of what a scan stacks, where it runs backward; None of one that runs forward, and of a cond."""
+    if msg["fn"] is not scan_wrapper:
+        return None
+    _, _, xs, length, reverse = msg["args"][:5]
+    if not reverse:
+        return None
+    return (jnp.shape(jax.tree.leaves(xs)[0])[0] if length is None else length) - 1
 
 
 def _check_again(record: Record, kind: str, size: int | None, place: Place | None) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from autovi.distributions import registry
 from autovi.distributions.supports import bijection_to
-from autovi.model.execution import Record, execute
+from autovi.model.execution import Record, execute, place_in_scan
 from autovi.model.inputs import Inputs
 from autovi.model.predictive import predict, simulate
 from autovi.model.sites import Sites, feasible
@@ -53,7 +53,7 @@ class NumPyroModel(Target):
         indices = {n: jnp.arange(length) for n, length in lengths.items()}
 
         def latent(msg: dict[str, Any]) -> Any:
-            index = msg["infer"].get("_scan_current_index")
+            index = place_in_scan(msg)
             if msg["name"] in values:
                 return values[msg["name"]] if index is None else values[msg["name"]][index]
             return _improper(msg)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.distributions import registry
-from autovi.model.execution import Record, execute, unobserved
+from autovi.model.execution import Record, execute, place_in_scan, unobserved
 from autovi.model.inputs import Inputs
 
 
@@ -34,7 +34,7 @@ def predict(
         fn, name = msg["fn"], msg["name"]
         if msg["infer"].get("obs") is not None:
             return _in_place_of_data(msg)
-        index = msg["infer"].get("_scan_current_index")
+        index = place_in_scan(msg)
         if name not in values:
             return None
         value = values[name] if index is None else values[name][index]

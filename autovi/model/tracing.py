@@ -22,7 +22,7 @@ from autovi.model.agreement import check_site
 from autovi.model.centring import NodeOf, check_noncentred, coordinates_at, named, part_outputs
 from autovi.model.complaints import Circumstances, complain
 from autovi.model.concrete import is_concrete_error
-from autovi.model.execution import Record, SiteError, execute, is_reverse, mask_of, plate_scale, site_key, unmasked
+from autovi.model.execution import Record, SiteError, execute, mask_of, place_in_scan, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs, lengths_said
@@ -213,7 +213,7 @@ class NumPyroRun:
 
     def _unconstrained(self, msg: dict[str, Any], node: jax.Array, centring: Centring | None) -> jax.Array:
         """The unconstrained value that a node stands for."""
-        coordinates = None if centring is None or is_reverse(msg) else coordinates_of(msg["fn"])
+        coordinates = None if centring is None else coordinates_of(msg["fn"])
         return node if coordinates is None or centring is None else coordinates.value(node, centring)
 
     def _guide_latent(self, msg: dict[str, Any]) -> Any:
@@ -224,7 +224,7 @@ class NumPyroRun:
     def _model_latent(self, msg: dict[str, Any]) -> Any:
         self.tracing.seen.append(msg["name"])
         if msg["name"] in self.drawn:
-            index = msg["infer"].get("_scan_current_index")
+            index = place_in_scan(msg)
             drawn = self.drawn[msg["name"]]
             return drawn if index is None else drawn[index]
         return self._value(msg, unconstrained=self.tracing.guide is None)
@@ -236,7 +236,7 @@ class NumPyroRun:
         transform = None if discrete else bijection_to(fn.support)
         if not unconstrained:
             transform = None
-        index, name = msg["infer"].get("_scan_current_index"), msg["name"]
+        index, name = place_in_scan(msg), msg["name"]
         if index is not None and name not in self.tracing.stacked:
             return feasible(msg)  # its whole shape is not known yet
         node = self._node(name, shape if transform is None else transform.inverse_shape(shape), discrete)
