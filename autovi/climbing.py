@@ -219,7 +219,7 @@ class Ladder:
         found = self.curvature()
         normal = Normal(self._best_start(), jnp.ones(self.tried.points.shape[1])) if found is None else found
         # Where a scale is unknown no normal follows: it is left to the family that does.
-        if not {"scale", "both"} & set(self.engine.program.plan.noncentred.values()):
+        if not self.engine.program.plan.scales:
             if found is not None and self._is_enough("laplace", found):
                 return
             if normal.loc.shape[0] > MAX_DENSE:

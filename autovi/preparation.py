@@ -168,7 +168,9 @@ def _make(
         {} if relaxed or traced.guide_sites is not None else _noncentred(traced, structure, chosen, options, objective)
     )
     if moves:
-        program, _ = trace_program(model, guide, inputs, lengths, noncentred=tuple(moves))
+        imaged = tuple(n for n, m in moves.items() if m.of_image)
+        direct = tuple(n for n in moves if n not in imaged)
+        program, _ = trace_program(model, guide, inputs, lengths, noncentred=direct, imaged=imaged)
         structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)

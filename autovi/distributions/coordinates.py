@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ class Coordinates(ABC):
 
     location: Any
     spread: Any
+    # The degree at which, with a unit of 1, a node is the value itself.
+    plain: ClassVar[float] = 1.0
 
     @abstractmethod
     def log_scale(self) -> Array:
@@ -92,6 +94,29 @@ class Univariate(Coordinates):
 
     def standardized(self, node: Array, at: Centring) -> Array:
         return self._precision(at) * (node - at.degree * self.location)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OfImage(Univariate):
+    """Of a value z, standard by its own distribution, that the model uses as the image x = m + s z: the node stands for
+    x as above, and for z = (x - m) / s = (t - l m) / (s^l s0^(1 - l)).
+
+    Where the degree is 0, the node is z in the unit 1 / s0; where it is 1, the node is the image (centred).
+    """
+
+    location: Any
+    spread: Any
+    plain: ClassVar[float] = 0.0
+
+    def value(self, node: Array, at: Centring) -> Array:
+        return self.standardized(node, at)
+
+    def node(self, value: Array, at: Centring) -> Array:
+        return at.degree * self.location + value / self._precision(at)
+
+    def log_det(self, at: Centring) -> Array:
+        return -(at.degree * self.log_scale() + (1 - at.degree) * jnp.log(at.unit))
 
 
 @jax.tree_util.register_dataclass

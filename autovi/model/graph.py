@@ -34,8 +34,7 @@ def trace(fn: Callable[..., dict[str, Any]], *args: Any) -> Graph:
     """
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
     jaxpr = closed.jaxpr
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(args)]
-    inputs = {_path_name(path): var for path, var in zip(paths, jaxpr.invars, strict=True)}
+    inputs = dict(zip(leaf_inputs(*args), jaxpr.invars, strict=True))
     eqns = []
     for eqn in jaxpr.eqns:
         if eqn.primitive is _placeholder_p:
@@ -48,6 +47,11 @@ def trace(fn: Callable[..., dict[str, Any]], *args: Any) -> Graph:
     constants = {v: own(v, c) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
     closed = ClosedJaxpr(jaxpr, list(constants.values()))
     return Graph(closed, eqns, constants, inputs, dict(zip(sorted(shapes), jaxpr.outvars, strict=True)))
+
+
+def leaf_inputs(*args: Any) -> dict[str, Any]:
+    """The leaves of the arguments of a traced function by the names of their inputs."""
+    return {_path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(args)}
 
 
 def _path_name(path: Any) -> str:
@@ -75,6 +79,11 @@ class Graph:
                 if not isinstance(var, Literal):
                     users.setdefault(var, []).append(i)
         return users
+
+    def maker(self, var: Any) -> Any:
+        """The equation that makes a variable; None of inputs and constants."""
+        i = self._made_by.get(var)
+        return None if i is None else self.eqns[i]
 
     def shape(self, output: str) -> tuple[int, ...]:
         """The shape of an output."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from autovi.model.inputs import Inputs
 from autovi.model.numpyro_model import NumPyroModel
+from autovi.model.recentring import recentred
 from autovi.model.sites import Sites
 from autovi.model.target import Target, unchecked
 from autovi.model.traced import Traced
@@ -26,20 +27,23 @@ def trace_program(
     relaxed: Collection[str] = (),
     check_guide: Callable[[Sites], Any] = unchecked,
     noncentred: Collection[str] = (),
+    imaged: Collection[str] = (),
 ) -> tuple[Traced, Inputs]:
     """Model and guide function as one graph, and the inputs as the program must take them.
 
     Both are run once on abstract values. Where they need their data's values (to count groups, say) the data become
     constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
     `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
-    `noncentred` sites, of a model without a guide function, are in the coordinates of `distributions/coordinates.py`.
+    `noncentred` sites, of a model without a guide function, are in the coordinates of `distributions/coordinates.py`,
+    and `imaged` ones in those of what the model makes of them.
 
     Raises:
         ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
     """
 
     def run(taken: Inputs) -> tuple[Traced, Inputs]:
-        return as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide, noncentred)
+        traced, taken = as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide, noncentred)
+        return recentred(traced, imaged, taken), taken
 
     if inputs.opened is None:
         return run(inputs)

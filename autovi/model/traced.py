@@ -64,6 +64,7 @@ class Traced:
     noncentred: frozenset[str] = frozenset()  # sites whose nodes are in partly non-centred coordinates
     # Site that could be in such -> its coordinates, the names of outputs in the place of arrays.
     coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
+    imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -109,11 +110,21 @@ class Traced:
         return jax.make_jaxpr(jax.grad(total if order == 1 else slope))([shapes[i] for i in moved], others)
 
     def centrings(self, given: Mapping[str, Any]) -> dict[Any, jax.Array]:
-        """The values of the inputs "centring:z" and "unit:z", from those `given` by these names, else 1: then nodes are
-        unconstrained values."""
-        inputs = {n: self.graph.inputs[n] for site in sorted(self.noncentred) for n in centring_inputs(site)}
+        """The values of the inputs "centring:z" and "unit:z", from those `given` by these names, else those at which
+        nodes are unconstrained values."""
+        inputs = self.graph.inputs
         shaped = lambda v, x: jnp.broadcast_to(jnp.asarray(x, v.aval.dtype), v.aval.shape)  # noqa: E731
-        return {v: shaped(v, given.get(name, 1.0)) for name, v in inputs.items()}
+        plain = {name: x for site in sorted(self.noncentred) for name, x in self.plain(site).items()}
+        return {inputs[name]: shaped(inputs[name], given.get(name, x)) for name, x in plain.items()}
+
+    @property
+    def direct(self) -> frozenset[str]:
+        """The non-centred sites whose coordinates are those of their own distributions."""
+        return self.noncentred - self.imaged
+
+    def plain(self, site: str) -> dict[str, float]:
+        """The same inputs of one site, at which its node is the unconstrained value."""
+        return dict(zip(centring_inputs(site), (self.coordinates[site].plain, 1.0), strict=True))
 
 
 KEY = "1"  # the second argument of the traced function

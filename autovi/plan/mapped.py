@@ -8,6 +8,7 @@ from dataclasses import replace
 from autovi.analysis.centring import Moves
 from autovi.estimators import Estimator
 from autovi.families import Family
+from autovi.plan.choices import Choice
 from autovi.plan.plan import Block, Plan
 
 
@@ -28,7 +29,7 @@ def with_family(
     changed_block = lambda b: replace(b, sites=sites, family=family, estimator=estimator)  # noqa: E731
     blocks = tuple(changed_block(b) if b.name == block else b for b in plan.blocks)
     changed = lambda c: replace(c, family=family.name, estimator=estimator.name, why=why)  # noqa: E731
-    choices = tuple(changed(c) if c.block == block else c for c in plan.choices)
+    choices = tuple(_with_sentence(changed(c), plan.noncentred) if c.block == block else c for c in plan.choices)
     return replace(plan, blocks=blocks, choices=choices, num_particles=max(num_particles, plan.num_particles))
 
 
@@ -40,7 +41,11 @@ def with_order(plan: Plan, sites: Mapping[str, Sequence[str]]) -> Plan:
 
 def with_coordinates(plan: Plan, moves: Mapping[str, Moves]) -> Plan:
     """The plan with these sites in partly non-centred coordinates."""
-    said = lambda c: replace(c, why=f"{c.why}; {moves[c.site].sentence}") if c.site in moves else c  # noqa: E731
     scales = tuple(dict.fromkeys(name for m in moves.values() for name in m.scale))
-    choices = tuple(said(c) for c in plan.choices)
-    return replace(plan, choices=choices, noncentred={n: m.what for n, m in moves.items()}, scales=scales)
+    choices = tuple(_with_sentence(c, moves) for c in plan.choices)
+    return replace(plan, choices=choices, noncentred=dict(moves), scales=scales)
+
+
+def _with_sentence(choice: Choice, moves: Mapping[str, Moves]) -> Choice:
+    """The row that says in which coordinates the site is."""
+    return replace(choice, why=f"{choice.why}; {moves[choice.site].sentence}") if choice.site in moves else choice

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from autovi.analysis.centring import Moves
 from autovi.estimators import Estimator
 from autovi.families import Family
 from autovi.plan.choices import Choice
@@ -52,8 +53,8 @@ class Plan:
     ancestral: tuple[str, ...] = ()
     # Discrete site -> those that it is independent of in q only.
     coupled: Mapping[str, list[str]] = field(default_factory=dict)
-    # Site in partly non-centred coordinates -> what of it moves with others: "location", "scale" or "both".
-    noncentred: Mapping[str, str] = field(default_factory=dict)
+    # Site in partly non-centred coordinates -> what of it moves with which others.
+    noncentred: Mapping[str, Moves] = field(default_factory=dict)
     # The sites on which the scale of such a site depends.
     scales: tuple[str, ...] = ()
     rungs: tuple[str, ...] = ()  # of a fit: the way to its q

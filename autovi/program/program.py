@@ -114,9 +114,9 @@ class Program(Wiring):
         found: dict[str, Any] = {b.name: self.blocks.identity(b) for b in self.plan.blocks if b.map}
         inputs = self.traced.graph.inputs
         return found | {
-            c: jnp.ones(self.sites.samples[n].full(inputs[c].aval.shape), inputs[c].aval.dtype)
+            c: jnp.full(self.sites.samples[n].full(inputs[c].aval.shape), x, inputs[c].aval.dtype)
             for n in sorted(self.traced.noncentred)
-            for c in centring_inputs(n)
+            for c, x in self.traced.plain(n).items()
         }
 
     def named(self, params: Mapping[str, Any]) -> dict[str, Any]:

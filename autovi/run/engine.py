@@ -85,7 +85,13 @@ class Engine:
         sizes = {p.name: p.size for p in sites.plates.values()}
         asked = self.program.traced
         traced, _ = trace_program(
-            self._model.function, self.guide, self.inputs, sizes, asked.relaxed, noncentred=asked.noncentred
+            self._model.function,
+            self.guide,
+            self.inputs,
+            sizes,
+            asked.relaxed,
+            noncentred=asked.direct,
+            imaged=asked.imaged,
         )
         return replace(self.program, traced=traced)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
-from autovi.model.traced import centring_inputs
+from autovi.model.traced import Traced
 from autovi.plan.plan import Block
 from autovi.program.blocks import after_map, family_of
 from autovi.program.program import Program
@@ -43,22 +43,23 @@ def moved_blocks(
     }
 
 
-def check_same_coordinates(
-    old: Collection[str], before: Mapping[str, Any], new: Collection[str], after: Mapping[str, Any]
-) -> None:
-    """Is each site as centred in the new plan as in the old one? A site that is in none is centred.
+def check_same_coordinates(old: Traced, before: Mapping[str, Any], new: Traced, after: Mapping[str, Any]) -> None:
+    """Is each site as centred in the new plan as in the old one, with these constants? A site that has no coordinates
+    of this kind is where its node is the value.
 
     Raises:
         ValueError: one is not; the message names it.
     """
-    for name in sorted({*old, *new}):
-        one, other = _centring(name, name in old, before), _centring(name, name in new, after)
+    for name in sorted(old.noncentred | new.noncentred):
+        plain = (old if name in old.noncentred else new).plain(name)
+        one = _centring(plain, before if name in old.noncentred else {})
+        other = _centring(plain, after if name in new.noncentred else {})
         if not all(np.all(a == b) for a, b in zip(one, other, strict=True)):
             raise ValueError(f"site {name!r}: it would be in other coordinates, in which its parameters are another q")
 
 
-def _centring(site: str, noncentred: bool, constants: Mapping[str, Any]) -> list[np.ndarray]:
-    return [np.asarray(constants.get(name, 1.0) if noncentred else 1.0) for name in centring_inputs(site)]
+def _centring(plain: Mapping[str, float], constants: Mapping[str, Any]) -> list[np.ndarray]:
+    return [np.asarray(constants.get(name, x)) for name, x in plain.items()]
 
 
 def _made(

@@ -91,7 +91,7 @@ class State(NamedTuple):
                 same parameters are another q; the message names the block or the site.
         """
         constants = {**self.constants, **(constants or {})}
-        check_same_coordinates(old.traced.noncentred, self.constants, new.traced.noncentred, constants)
+        check_same_coordinates(old.traced, self.constants, new.traced, constants)
         centrings = [c for n in new.traced.noncentred for c in centring_inputs(n) if c in constants]
         constants = {name: constants[name] for name in [*(b.name for b in new.plan.blocks if b.map), *centrings]}
         kept = same_blocks(old, new, self.constants, constants)

@@ -4,6 +4,7 @@ import doctest
 import os
 from html.parser import HTMLParser
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -44,11 +45,12 @@ def scalars(count):
 
 
 def eight_schools(y):
+    """Nothing linear is made of z, which would be said of it."""
     mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
     tau = numpyro.sample("tau", dist.HalfNormal(5.0))
     with numpyro.plate("school", 8):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        numpyro.sample("y", dist.Normal(mu + tau * z, 10.0), obs=y)
+        numpyro.sample("y", dist.Normal(mu + tau * jnp.sinh(z), 10.0), obs=y)
 
 
 EIGHT = """\
