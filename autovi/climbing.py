@@ -15,15 +15,15 @@ from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families.base import INIT_SCALE, MAX_DENSE
 from autovi.ladder.curvature import Curvature
 from autovi.ladder.diagonal import NUM_PROBES
+from autovi.ladder.informing import informed
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
 from autovi.ladder.programs import Held, Programs
 from autovi.ladder.richer import richer_family
 from autovi.ladder.rungs import STOP, Rung
-from autovi.ladder.scales import refined
-from autovi.ladder.start import Fixed, conditional_precision, reordered, state_at
+from autovi.ladder.start import Fixed, reordered, state_at
 from autovi.model.inputs import Inputs
-from autovi.model.traced import centring_inputs
+from autovi.model.traced import pseudo_inputs
 from autovi.numbers import how_many, number, with_error
 from autovi.plan.mapped import mappable, with_family, with_maps
 from autovi.program.program import Program
@@ -43,6 +43,8 @@ NUM_PARTICLES = 16
 # Of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it.
 SPREAD = 0.3
 MAX_MODES = 4  # whose mass is measured, the highest
+MOST_ROUNDS = 6  # in which unknown scales are moved
+STAYS = 0.2  # how far a scale is moved on the unconstrained scale that stays
 
 
 class Candidate(NamedTuple):
@@ -86,17 +88,33 @@ class Ladder:
 
     def curvature(self) -> Normal | None:
         """The normal at the mode with the most mass around it; None where no mode was found that has a curvature. Where
-        scales are unknown, once more with what the first says of them."""
+        scales are unknown, again with what the one before says of them, as long as they move."""
         starts, held = self._starts(), self._held()
-        found = self._believed(self._curvature(starts, held))
-        if found is None or not self.engine.program.plan.scales:
-            return found
-        slopes, scales = jax.tree.map(np.asarray, self.programs.log_scales(self.constants, found.loc))
-        precision = np.asarray(conditional_precision(found))
-        point, constants = refined(self.engine.program, np.asarray(found.loc), precision, slopes, scales)
-        like = lambda x, old: jnp.asarray(x, old.dtype)  # noqa: E731
-        self.constants = {**self.constants, **{n: like(c, self.constants[n]) for n, c in constants.items()}}
-        return self._believed(self._curvature(starts, held._replace(point=like(point, held.point))))
+        best = self._believed(self._curvature(starts, held))
+        for _ in range(MOST_ROUNDS if self.engine.program.plan.scales else 0):
+            if best is None:
+                break
+            constants, point = informed(self.programs, self.constants, best.loc)
+            moved = held._replace(point=point)
+            # The scales' most likely values by pseudo-data may be far off where these are far from normal.
+            found = self._better(best, constants, starts, moved) or self._better(best, constants, starts, held)
+            stays = found is None or found[1] is held or float(jnp.abs(point - best.loc).max()) <= STAYS
+            best, held = found or (best, held)
+            if stays:
+                break
+        return best
+
+    def _better(self, best: Normal, constants: Any, starts: jax.Array, held: Held) -> tuple[Normal, Held] | None:
+        """The normal in other coordinates with the scales at other values, where it is not certain to be worse."""
+        former = self.constants, self.progress.modes
+        reached, error = self._elbo(best)
+        self.constants = constants
+        found = self._curvature(starts, held)
+        now, its_error = (-np.inf, 0.0) if found is None else self._elbo(found)
+        if found is not None and now >= reached - 2 * np.hypot(error, its_error):
+            return found, held
+        self.constants, self.progress.modes = former
+        return None
 
     def _believed(self, found: Normal | None) -> Normal | None:
         """A normal that is nearer to the posterior than one around the best start. Where a scale goes to zero, and what
@@ -105,17 +123,19 @@ class Ladder:
             return None
         cold = Normal(self._best_start(), jnp.full_like(found.loc, INIT_SCALE))
         cold = cold if found.scale.ndim == 1 else cold._replace(scale=jnp.diag(cold.scale))
-
-        def elbo(normal: Normal, spread: float) -> float:
-            value = float(self.programs.elbo(self.constants, normal._replace(scale=spread * normal.scale)))
-            return value if np.isfinite(value) else -np.inf
-
-        # As wide as the curvature says it is the answer of a normal posterior, narrower of one with heavy costs.
-        near, far = max(elbo(found, 1.0), elbo(found, SPREAD)), elbo(cold, 1.0)
+        near, far = self._elbo(found)[0], self._elbo(cold, (1.0,))[0]
         if near > -np.inf and near >= far:
             return found
         self.progress.modes = None
         return None
+
+    def _elbo(self, normal: Normal, spreads: tuple[float, ...] = (1.0, SPREAD)) -> tuple[float, float]:
+        """Roughly the ELBO of a normal, the better of several as wide, and its standard error. As wide as the curvature
+        says it is the answer of a normal posterior, narrower of one with heavy costs."""
+        wide = [normal._replace(scale=s * normal.scale) for s in spreads]
+        found = [self.programs.elbo(self.constants, w) for w in wide]
+        known = [(float(value), float(se)) for value, se in found if np.isfinite(value) and np.isfinite(se)]
+        return max(known, default=(-np.inf, 0.0))
 
     def _curvature(self, starts: jax.Array, held: Held) -> Normal | None:
         self.programs.prepare(self.constants, starts, held)
@@ -218,13 +238,10 @@ class Ladder:
             return
         found = self.curvature()
         normal = Normal(self._best_start(), jnp.ones(self.tried.points.shape[1])) if found is None else found
-        # Where a scale is unknown no normal follows: it is left to the family that does.
-        if not self.engine.program.plan.scales:
-            if found is not None and self._is_enough("laplace", found):
-                return
-            if normal.loc.shape[0] > MAX_DENSE:
-                self.candidates.append(self.stochastic(normal))
-                return
+        # Where a scale is unknown the mode says where it was held.
+        if not self.engine.program.plan.scales and found is not None and self._is_enough("laplace", found):
+            return
+        if normal.loc.shape[0] <= MAX_DENSE:
             began = time.perf_counter()
             dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
             matched = self.programs.matched(self.constants, dense, jax.random.fold_in(self.rng_key, 11))
@@ -256,7 +273,11 @@ class Ladder:
         return jnp.asarray(self.tried.points[np.argmax(totals)])
 
     def _took(self, name: str, began: float, said: str, evaluations: int) -> None:
-        self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began))
+        """A rung that was taken; of one that is taken again, what came out last, and the cost of all."""
+        before = [r for r in self.rungs if r.name == name]
+        evaluations += sum(r.evaluations for r in before)
+        seconds = time.perf_counter() - began + sum(r.seconds for r in before)
+        self.rungs = [r for r in self.rungs if r.name != name] + [Rung(name, said, evaluations, seconds)]
 
     def _weighed(
         self,
@@ -289,9 +310,9 @@ class Ladder:
 
 def _noncentred(program: Program) -> dict[str, Any]:
     """Constants in which the sites that can be are non-centred."""
-    centrings = {centring_inputs(site)[0] for site in program.traced.noncentred}
+    pseudo_data = {pseudo_inputs(site)[0] for site in program.traced.noncentred}
     own = {n: c for n, c in program.constants().items() if not isinstance(c, dict)}
-    return {n: jnp.zeros_like(c) if n in centrings else c for n, c in own.items()}
+    return {n: jnp.zeros_like(c) if n in pseudo_data else c for n, c in own.items()}
 
 
 def _is_better(other: Candidate, best: Candidate) -> bool:
@@ -303,7 +324,9 @@ def _is_better(other: Candidate, best: Candidate) -> bool:
 def _good(name: str, candidate: Candidate) -> bool:
     khat, efficiency = STOP[name]
     alike = candidate.efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
-    return alike or (not candidate.khat > khat and candidate.efficiency >= efficiency)
+    good = alike or (not candidate.khat > khat and candidate.efficiency >= efficiency)
+    # Of what draws correct, far more are weighed for that, and they see more of the tails.
+    return good and not candidate.fit.verdict.warns
 
 
 def _is_mode(found: Curvature) -> bool:

@@ -9,7 +9,7 @@ from numpyro.infer.util import log_density
 
 from autovi.analysis.structure import analyse_structure
 from autovi.model.graph import like_traced
-from autovi.model.traced import KEY, centring_inputs
+from autovi.model.traced import KEY, pseudo_inputs
 from autovi.plan.plan import Plan
 from autovi.program.centring import values_at
 from autovi.program.program import Program
@@ -20,13 +20,13 @@ def alone(graph_of):
     return Program(graph_of, analyse_structure(graph_of), Plan((), ()))
 
 
-def centring(graph, seed=1):
-    """Degrees and units of every element."""
+def pseudo_data(graph, seed=1):
+    """Of every element of the non-centred sites."""
     rng = np.random.default_rng(seed)
     shapes = {n: graph.graph.inputs[f"node:{n}"].aval.shape for n in graph.noncentred}
-    names = {n: centring_inputs(n) for n in graph.noncentred}
-    degrees = {names[n][0]: rng.uniform(size=shape) for n, shape in sorted(shapes.items())}
-    return degrees | {names[n][1]: rng.uniform(0.5, 2.0, size=shape) for n, shape in sorted(shapes.items())}
+    names = {n: pseudo_inputs(n) for n in graph.noncentred}
+    precisions = {names[n][0]: rng.uniform(0.0, 3.0, size=shape) for n, shape in sorted(shapes.items())}
+    return precisions | {names[n][1]: rng.normal(size=shape) for n, shape in sorted(shapes.items())}
 
 
 def nodes_of(graph, seed=0):
@@ -48,7 +48,7 @@ def outputs(program, arrays, params, nodes):
 def check_densities(model, data, graph, inputs, executed=lambda values: values):
     """By NumPyro's own log density, and the derivatives of all values in all nodes. Returns the outputs."""
     program = alone(graph)
-    arrays, constants, nodes = inputs.traced(), centring(graph), nodes_of(graph)
+    arrays, constants, nodes = inputs.traced(), pseudo_data(graph), nodes_of(graph)
 
     def values(nodes):
         plain = values_at(program, {"param": {}, "constants": constants}, arrays, nodes)

@@ -1,16 +1,24 @@
 """Partly non-centred coordinates of a value whose distribution has a location and a scale.
 
-A number t, the *node*, stands for the value x = m + (s / s0)^(1 - l) (t - l m), in a fixed unit s0 of the scale. Where
-the *degree* l is 1, the node is the value itself (centred); where it is 0, the value is m + (s / s0) t (non-centred).
-The prior of t has the location l m and the scale s^l s0^(1 - l). Values are unconstrained here: of a positive site, the
-logarithm.
+Where a site's location m and scale s are unknown, what is known of its value x moves with them. Let what the data say
+of x be a normal observation of it, d with the precision w (*pseudo-data*). If m and s were known, x would be normal,
+with the mean m + k (d - m) and the standard deviation s / sqrt(1 + s^2 w), k = s^2 w / (1 + s^2 w). A number t, the
+*node*, stands for
 
-Gorinova, Moore and Hoffman (2020), "Automatic Reparameterisation of Probabilistic Programs", ICML, have s0 = 1, which
-makes what a degree means depend on the unit of x: m enters with the factor 1 - l s^(1 - l). With s0 a typical value of
-s it is 1 - l, the share of the prior in a normal posterior's mean, for any unit.
+    x = m + k (d - m) + s / sqrt(1 + s^2 w) t,
 
-Numerical traps: powers of s are exp of multiples of log s, and log s is kept finite where s has underflowed to zero.
-The standardized value (x - m) / s comes from t: from x it has lost all digits by which x and m agree.
+so that t is standard normal given m and s, *whatever they are*. Where w = 0 the data say nothing, and x = m + s t
+(non-centred); where s^2 w is large they say all, and x = d + t / sqrt(w) (centred, in the data's own unit). Where w is
+infinite the node is taken as it is, x = d + t, which with d = 0 is the value itself. Values are unconstrained here: of
+a positive site, the logarithm.
+
+The partly non-centred coordinates of Gorinova, Moore and Hoffman (2020), "Automatic Reparameterisation of Probabilistic
+Programs", ICML, have powers s^(1 - l) in the place of these functions of s, which fit one value of s. Pseudo-data are
+the site parameters of expectation propagation and of conjugate-computation variational inference (Khan and Lin, 2017).
+
+Numerical traps: functions of s are made of g = log s + log(w) / 2 and softplus(2 g) = log(1 + s^2 w), which overflow
+nowhere, and log s is kept finite where s has underflowed to zero. The standardized value (x - m) / s comes from t: from
+x it has lost all digits by which x and m agree.
 """
 
 from __future__ import annotations
@@ -21,15 +29,19 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+NEVER = -1e4  # in the place of log 0
 
-class Centring(NamedTuple):
-    """How centred the coordinates of a site are: `degree` in [0, 1] and `unit` > 0, of the node's shape."""
 
-    degree: Array
-    unit: Array
+class PseudoData(NamedTuple):
+    """What the data say of each element of a site, as a normal observation of it: `precision` w in [0, inf] and `value`
+    d, of the node's shape."""
+
+    precision: Array
+    value: Array
 
 
 class Coordinates(ABC):
@@ -41,42 +53,38 @@ class Coordinates(ABC):
 
     location: Any
     spread: Any
-    # The degree at which, with a unit of 1, a node is the value itself.
-    plain: ClassVar[float] = 1.0
+    # The precision at which, with pseudo-data of 0, a node is the unconstrained value itself.
+    plain: ClassVar[float] = np.inf
 
     @abstractmethod
     def log_scale(self) -> Array:
         """log s, which broadcasts with the node."""
 
     @abstractmethod
-    def value(self, node: Array, at: Centring) -> Array:
-        """The unconstrained value that a node stands for: the node itself, to the last bit, where the degree is 1."""
+    def value(self, node: Array, at: PseudoData) -> Array:
+        """The unconstrained value that a node stands for: the node itself, to the last bit, at the `plain` ones."""
 
     @abstractmethod
-    def node(self, value: Array, at: Centring) -> Array:
+    def node(self, value: Array, at: PseudoData) -> Array:
         """The node that stands for an unconstrained value."""
 
     @abstractmethod
-    def standardized(self, node: Array, at: Centring) -> Array:
+    def standardized(self, node: Array, at: PseudoData) -> Array:
         """The value less the location, in units of the scale."""
 
-    def log_det(self, at: Centring) -> Array:
+    @abstractmethod
+    def log_det(self, at: PseudoData) -> Array:
         """log |d value / d node|, of the node's shape: its sum over the event dimensions counts."""
-        return (1 - at.degree) * (self.log_scale() - jnp.log(at.unit))
 
-    def _factor(self, at: Centring) -> Array:
-        """(s / s0)^(1 - l): 1 to the last bit where the degree is 1."""
-        return jnp.exp(Coordinates.log_det(self, at))
-
-    def _precision(self, at: Centring) -> Array:
-        """1 / (s^l s0^(1 - l)), the inverse scale of the node's prior."""
-        return jnp.exp(-(at.degree * self.log_scale() + (1 - at.degree) * jnp.log(at.unit)))
+    def image(self, value: Array) -> Array:
+        """What the location and scale are of, at an unconstrained value: the value."""
+        return value
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Univariate(Coordinates):
-    """x = m + (s / s0)^(1 - l) (t - l m), element by element."""
+    """The formula above, element by element."""
 
     location: Any
     spread: Any
@@ -84,46 +92,78 @@ class Univariate(Coordinates):
     def log_scale(self) -> Array:
         return finite_log(self.spread)
 
-    def value(self, node: Array, at: Centring) -> Array:
-        factor = self._factor(at)
-        return factor * node + (1 - at.degree * factor) * self.location
+    def value(self, node: Array, at: PseudoData) -> Array:
+        told = _Told.of(self.log_scale(), at)
+        mixed = (1 - told.share) * self.location + told.share * at.value + jnp.exp(told.log_sd) * node
+        return jnp.where(told.free, at.value + node, mixed)
 
-    def node(self, value: Array, at: Centring) -> Array:
-        found = at.degree * self.location + (value - self.location) / self._factor(at)
-        return jnp.where(at.degree == 1, value, found)
+    def node(self, value: Array, at: PseudoData) -> Array:
+        told = _Told.of(self.log_scale(), at)
+        mean = (1 - told.share) * self.location + told.share * at.value
+        return jnp.where(told.free, value - at.value, (value - mean) * jnp.exp(-told.log_sd))
 
-    def standardized(self, node: Array, at: Centring) -> Array:
-        return self._precision(at) * (node - at.degree * self.location)
+    def standardized(self, node: Array, at: PseudoData) -> Array:
+        log_scale = self.log_scale()
+        told = _Told.of(log_scale, at)
+        found = told.slope * (at.value - self.location) + jnp.exp(told.log_sd - log_scale) * node
+        return jnp.where(told.free, (at.value + node - self.location) * jnp.exp(-log_scale), found)
+
+    def log_det(self, at: PseudoData) -> Array:
+        told = _Told.of(self.log_scale(), at)
+        return jnp.where(told.free, 0.0, told.log_sd)
+
+
+class _Told(NamedTuple):
+    """What pseudo-data and a scale make of each element: `free`, is the node taken as it is; `share` k; `slope` k / s;
+    `log_sd`, the logarithm of s / sqrt(1 + s^2 w)."""
+
+    free: Array
+    share: Array
+    slope: Array
+    log_sd: Array
+
+    @classmethod
+    def of(cls, log_scale: Array, at: PseudoData) -> _Told:
+        free = jnp.isinf(at.precision)
+        known = (at.precision > 0) & ~free
+        half = jnp.where(known, 0.5 * jnp.log(jnp.where(known, at.precision, 1.0)), NEVER)
+        log_odds = 2 * (log_scale + half)
+        total = jax.nn.softplus(log_odds)
+        slope = jnp.exp(half + 0.5 * log_odds - total)
+        return cls(free, jax.nn.sigmoid(log_odds), slope, log_scale - 0.5 * total)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OfImage(Univariate):
     """Of a value z, standard by its own distribution, that the model uses as the image x = m + s z: the node stands for
-    x as above, and for z = (x - m) / s = (t - l m) / (s^l s0^(1 - l)).
-
-    Where the degree is 0, the node is z in the unit 1 / s0; where it is 1, the node is the image (centred).
-    """
+    x as above, and so for z = (x - m) / s. The pseudo-data are of the image; without any the node is z."""
 
     location: Any
     spread: Any
     plain: ClassVar[float] = 0.0
 
-    def value(self, node: Array, at: Centring) -> Array:
+    def value(self, node: Array, at: PseudoData) -> Array:
         return self.standardized(node, at)
 
-    def node(self, value: Array, at: Centring) -> Array:
-        return at.degree * self.location + value / self._precision(at)
+    def node(self, value: Array, at: PseudoData) -> Array:
+        log_scale = self.log_scale()
+        told = _Told.of(log_scale, at)
+        found = (value - told.slope * (at.value - self.location)) * jnp.exp(log_scale - told.log_sd)
+        return jnp.where(told.free, self.image(value) - at.value, found)
 
-    def log_det(self, at: Centring) -> Array:
-        return -(at.degree * self.log_scale() + (1 - at.degree) * jnp.log(at.unit))
+    def log_det(self, at: PseudoData) -> Array:
+        return super().log_det(at) - self.log_scale()
+
+    def image(self, value: Array) -> Array:
+        return self.location + jnp.exp(self.log_scale()) * value
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Positive(Coordinates):
-    """log x = t + (1 - l) log(s / s0), for a scale that multiplies the positive value. `exponent` is -1 where `spread`
-    is a rate."""
+    """log x = t + (1 - k) log s + k d, k = w / (1 + w), for a scale that multiplies the positive value: the logarithm
+    has the location log s and a scale of about 1. `exponent` is -1 where `spread` is a rate."""
 
     spread: Any
     location: None = None
@@ -132,30 +172,31 @@ class Positive(Coordinates):
     def log_scale(self) -> Array:
         return self.exponent * finite_log(self.spread)
 
-    def value(self, node: Array, at: Centring) -> Array:
-        return node + super().log_det(at)
+    def _share(self, at: PseudoData) -> Array:
+        return 1 - 1 / (1 + at.precision)
 
-    def node(self, value: Array, at: Centring) -> Array:
-        return value - super().log_det(at)
+    def value(self, node: Array, at: PseudoData) -> Array:
+        share = self._share(at)
+        return node + ((1 - share) * self.log_scale() + share * at.value)
 
-    def standardized(self, node: Array, at: Centring) -> Array:
+    def node(self, value: Array, at: PseudoData) -> Array:
+        share = self._share(at)
+        return value - ((1 - share) * self.log_scale() + share * at.value)
+
+    def standardized(self, node: Array, at: PseudoData) -> Array:
         """The logarithm of the value in units of the scale."""
-        return node - (at.degree * self.log_scale() + (1 - at.degree) * jnp.log(at.unit))
+        return node + self._share(at) * (at.value - self.log_scale())
 
-    def log_det(self, at: Centring) -> Array:
-        return jnp.zeros_like(at.degree)
+    def log_det(self, at: PseudoData) -> Array:
+        return jnp.zeros_like(at.precision)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Triangular(Coordinates):
-    """x = m + M (t - l m) for a vector with a Cholesky factor L, M = L diag((1 - l) / (s^l s0^(1 - l))) +
-    diag(l (s / s0)^(1 - l)), s the diagonal of L.
-
-    M is lower triangular with the diagonal (s / s0)^(1 - l), so that the Jacobian is that of independent coordinates;
-    it is L / s0 where l = 0 and the identity where l = 1. Columns are mixed, not rows: the standardized value
-    L^-1 (x - m) then has a part that needs no solution, and one that vanishes with l.
-    """
+    """x = m + L u for a vector with a Cholesky factor L: u is normal with the precision A = 1 + L' W L, W = diag(w),
+    and the mean A^-1 L' W (d - m). With A = R R', R upper triangular, R' u = t + R^-1 L' W (d - m): x is a lower
+    triangular map of t. If any precision of a vector is infinite, all are taken to be."""
 
     location: Any
     spread: Any
@@ -163,31 +204,46 @@ class Triangular(Coordinates):
     def log_scale(self) -> Array:
         return finite_log(jnp.diagonal(self.spread, axis1=-2, axis2=-1))
 
-    def value(self, node: Array, at: Centring) -> Array:
-        kept = at.degree * self._factor(at)
-        own = kept * node + (1 - at.degree * kept) * self.location
-        return jnp.einsum("...ij,...j->...i", self.spread, self._free(node, at)) + own
+    def value(self, node: Array, at: PseudoData) -> Array:
+        x = self.location + jnp.einsum("...ij,...j->...i", self.spread, self._free(node, at))
+        return jnp.where(_any_free(at), at.value + node, x)
 
-    def node(self, value: Array, at: Centring) -> Array:
-        matrix = self.spread * ((1 - at.degree) * self._precision(at))[..., None, :]
-        kept = at.degree * self._factor(at)
-        matrix = matrix + kept[..., None] * jnp.eye(kept.shape[-1], dtype=matrix.dtype)
-        found = at.degree * self.location + _solve(matrix, value - self.location)
-        return jnp.where(jnp.all(at.degree == 1, axis=-1, keepdims=True), value, found)
+    def node(self, value: Array, at: PseudoData) -> Array:
+        factor, shift = self._told(at)
+        u = _solve(self.spread, value - self.location)
+        return jnp.where(_any_free(at), value - at.value, jnp.einsum("...ji,...j->...i", factor, u) - shift)
 
-    def standardized(self, node: Array, at: Centring) -> Array:
-        kept = at.degree * self._factor(at) * (node - at.degree * self.location)
-        return self._free(node, at) + _solve(self.spread, kept)
+    def standardized(self, node: Array, at: PseudoData) -> Array:
+        given = _solve(self.spread, at.value + node - self.location)
+        return jnp.where(_any_free(at), given, self._free(node, at))
 
-    def _free(self, node: Array, at: Centring) -> Array:
-        return (1 - at.degree) * self._precision(at) * (node - at.degree * self.location)
+    def log_det(self, at: PseudoData) -> Array:
+        factor, _ = self._told(at)
+        found = self.log_scale() - jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
+        return jnp.where(_any_free(at), 0.0, found)
+
+    def _free(self, node: Array, at: PseudoData) -> Array:
+        factor, shift = self._told(at)
+        return _solve(jnp.swapaxes(factor, -1, -2), node + shift)
+
+    def _told(self, at: PseudoData) -> tuple[Array, Array]:
+        """R, and R^-1 L' W (d - m)."""
+        precision = jnp.where(_any_free(at), 0.0, at.precision)
+        size = self.spread.shape[-1]
+        a = jnp.eye(size, dtype=self.spread.dtype) + jnp.einsum(
+            "...ki,...k,...kj->...ij", self.spread, precision, self.spread
+        )
+        factor = jnp.flip(jnp.linalg.cholesky(jnp.flip(a, (-2, -1))), (-2, -1))
+        linear = jnp.einsum("...ki,...k->...i", self.spread, precision * (at.value - self.location))
+        return factor, _solve(factor, linear, lower=False)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Walk(Coordinates):
-    """The same for a random walk from zero, whose L is s times a triangle of ones: sums and differences take the place
-    of products with L and its inverse."""
+    """The same for a random walk from zero, whose L is s times a triangle of ones. The precision of x / s, D' D + s^2 W
+    with D the matrix of differences, has three diagonals and its upper factor two, so that recursions over the steps
+    take the place of matrices."""
 
     spread: Any
     location: None = None
@@ -195,42 +251,81 @@ class Walk(Coordinates):
     def log_scale(self) -> Array:
         return finite_log(self._scale)
 
-    def value(self, node: Array, at: Centring) -> Array:
-        free = (1 - at.degree) * self._precision(at) * node
-        return self._scale * jnp.cumsum(free, axis=-1) + at.degree * self._factor(at) * node
+    def value(self, node: Array, at: PseudoData) -> Array:
+        return jnp.where(_any_free(at), at.value + node, self._scale * self._path(node, at))
 
-    def node(self, value: Array, at: Centring) -> Array:
-        free = (1 - at.degree) * self._precision(at)
+    def node(self, value: Array, at: PseudoData) -> Array:
+        diagonal, beside, shift = self._told(at)
+        path = value / self._scale
+        return jnp.where(_any_free(at), value - at.value, diagonal * path + _before(beside * path) - shift)
 
-        def step(total: Array, column: tuple[Array, ...]) -> tuple[Array, Array]:
-            x, s, factor, share = column
-            found = (x - s * total) / factor
-            return total + share * found, found
+    def standardized(self, node: Array, at: PseudoData) -> Array:
+        path = jnp.where(_any_free(at), (at.value + node) / self._scale, self._path(node, at))
+        return path - _before(path)
 
-        parts = (value, self._scale, self._factor(at), free)
-        columns = tuple(jnp.moveaxis(jnp.broadcast_to(x, value.shape), -1, 0) for x in parts)
-        _, found = jax.lax.scan(step, jnp.zeros(value.shape[:-1], value.dtype), columns)
-        return jnp.moveaxis(found, 0, -1)
+    def log_det(self, at: PseudoData) -> Array:
+        return jnp.where(_any_free(at), 0.0, self.log_scale() - jnp.log(self._told(at)[0]))
 
-    def standardized(self, node: Array, at: Centring) -> Array:
-        whole = self._precision(at) * node
-        kept = at.degree * whole
-        before = jnp.pad(kept[..., :-1], [(0, 0)] * (kept.ndim - 1) + [(1, 0)])
-        return (1 - at.degree) * whole + kept - before
+    def _path(self, node: Array, at: PseudoData) -> Array:
+        """x / s."""
+        diagonal, beside, shift = self._told(at)
+
+        def step(last: Array, row: tuple[Array, ...]) -> tuple[Array, Array]:
+            given, own, slope = row
+            path = (given - last) / own
+            return slope * path, path
+
+        return _along(step, jnp.zeros_like(node[..., 0]), (node + shift, diagonal, beside))
+
+    def _told(self, at: PseudoData) -> tuple[Array, Array, Array]:
+        """The diagonal of the upper factor U, what stands beside it in each row, and U^-1 s W d."""
+        precision = jnp.where(_any_free(at), 0.0, at.precision)
+        own = self._scale**2 * precision + 2.0
+        own = own.at[..., -1].add(-1.0)
+        linear = self._scale * precision * at.value
+        zero = jnp.zeros_like(linear[..., 0])
+
+        def step(later: tuple[Array, ...], row: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+            q, right = row
+            diagonal, shift, has_later = later
+            beside = -has_later / diagonal
+            found = jnp.sqrt(q - beside**2)
+            own_shift = (right - beside * shift) / found
+            return (found, own_shift, jnp.ones_like(q)), (found, beside, own_shift)
+
+        return _along(step, (jnp.ones_like(zero), zero, zero), (own, linear), reverse=True)
 
     @property
     def _scale(self) -> Array:
         return jnp.asarray(self.spread)[..., None]
 
 
+def _any_free(at: PseudoData) -> Array:
+    return jnp.any(jnp.isinf(at.precision), axis=-1, keepdims=True)
+
+
+def _before(x: Array) -> Array:
+    """The element before, of the first one 0."""
+    return jnp.pad(x[..., :-1], [(0, 0)] * (x.ndim - 1) + [(1, 0)])
+
+
+def _along(step: Any, carry: Any, columns: Any, reverse: bool = False) -> Any:
+    """A scan along the last axis."""
+    shape = jnp.broadcast_shapes(*(x.shape for x in columns))
+    moved = tuple(jnp.moveaxis(jnp.broadcast_to(x, shape), -1, 0) for x in columns)
+    carry = jax.tree.map(lambda x: jnp.broadcast_to(x, shape[:-1]), carry)
+    _, found = jax.lax.scan(step, carry, moved, reverse=reverse)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), found)
+
+
 def finite_log(scale: Any) -> Array:
-    """log s, finite where s has underflowed to zero: times 1 - l = 0 it has to vanish."""
+    """log s, finite where s has underflowed to zero: there what is multiplied with it has to vanish."""
     scale = jnp.asarray(scale, jnp.result_type(scale, float))
     return jnp.log(jnp.maximum(scale, jnp.finfo(scale.dtype).tiny))
 
 
-def _solve(matrix: Array, vector: Array) -> Array:
+def _solve(matrix: Array, vector: Array, lower: bool = True) -> Array:
     batch = jnp.broadcast_shapes(matrix.shape[:-2], vector.shape[:-1])
     matrix = jnp.broadcast_to(matrix, (*batch, *matrix.shape[-2:]))
     vector = jnp.broadcast_to(vector, (*batch, vector.shape[-1]))
-    return solve_triangular(matrix, vector[..., None], lower=True)[..., 0]
+    return solve_triangular(matrix, vector[..., None], lower=lower)[..., 0]

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions.transforms import ExpTransform, IdentityTransform, IndependentTransform
 
-from autovi.distributions.coordinates import Centring, Coordinates, Positive, Triangular, Univariate, Walk, finite_log
+from autovi.distributions.coordinates import Coordinates, Positive, PseudoData, Triangular, Univariate, Walk, finite_log
 from autovi.distributions.densities import log_density, read_through
 from autovi.distributions.registry import strip
 from autovi.distributions.supports import bijection_to
@@ -105,7 +105,7 @@ def coordinates_of(fn: dist.Distribution) -> Coordinates | None:
     return None if row is None else row.coordinates(strip(fn))
 
 
-def standardized_log_density(fn: dist.Distribution, node: Array, at: Centring) -> Array | None:
+def standardized_log_density(fn: dist.Distribution, node: Array, at: PseudoData) -> Array | None:
     """The log density of `fn` at the value of a node, from the standardized value: as `log_density` there, with the
     digits that (x - m) / s loses. None where the class has no such formula.
 

@@ -33,7 +33,7 @@ class Structured(NoiseFamily):
 
     Parameters: `loc`, `log_scale`, `skew`, `log_tail` (G,) and `lower` (G, G) of the common ones; for level k the first
     four with (elements, d), as `loc_k`; `slope_k` and `scale_slope_k` (elements, d, C), A and B times sqrt(C),
-    C numbers being given; `lower_k` L and `scale_lower_k` K (elements, d, d) for d > 1. The
+    C numbers being given; `lower_k` and `scale_lower_k` (elements, d, d), L and K times sqrt(d), for d > 1. The
     elements are independent at the start.
 
     Args:
@@ -162,11 +162,16 @@ class Elements(NamedTuple):
 
         return linear(self.params["slope"]), linear(self.params["scale_slope"])
 
+    def _inside(self, name: str) -> jax.Array:
+        """L or K. Their entries are over a square root for the same reason as slopes are."""
+        matrix = jnp.tril(self.params[name], -1)
+        return matrix / math.sqrt(matrix.shape[-1])
+
     def mixed(self, eps: jax.Array) -> tuple[jax.Array, jax.Array]:
         """L eps + exp(K eps) eps of every element, and K eps, the logarithm of its derivative."""
         if eps.shape[1] == 1:
             return eps, jnp.zeros_like(eps)
-        shift, log_scale = (jnp.einsum("eij,ej->ei", jnp.tril(self.params[name], -1), eps) for name in INSIDE)
+        shift, log_scale = (jnp.einsum("eij,ej->ei", self._inside(name), eps) for name in INSIDE)
         return shift + jnp.exp(log_scale) * eps, log_scale
 
     def unmixed(self, mixed: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -179,7 +184,7 @@ class Elements(NamedTuple):
             log_scale = jnp.sum(log_scale * eps, -1)
             return eps.at[:, place].set((at - jnp.sum(shift * eps, -1)) * jnp.exp(-log_scale)), log_scale
 
-        lower, scale_lower = (jnp.moveaxis(jnp.tril(self.params[name], -1), 1, 0) for name in INSIDE)
+        lower, scale_lower = (jnp.moveaxis(self._inside(name), 1, 0) for name in INSIDE)
         rows = (jnp.arange(mixed.shape[1]), lower, scale_lower, mixed.T)
         eps, log_scale = jax.lax.scan(one, jnp.zeros_like(mixed), rows)
         return eps, log_scale.T

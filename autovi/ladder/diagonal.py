@@ -10,18 +10,21 @@ from autovi.ladder.normal import LogDensity, Normal
 NUM_PROBES = 16
 
 
+def diagonal_of_hessian(log_density: LogDensity, point: jax.Array, exact: bool, lanes: int = 1) -> jax.Array:
+    """The diagonal of the Hessian H of a log density: `exact`, so many `lanes` of it side by side, or as the mean of
+    v * H v over vectors v of random signs (Hutchinson, 1990; Bekas, Kokiopoulou and Saad, 2007). That is exact too
+    where H is diagonal, as for the elements of plates given what is common; else its error has the size of what stands
+    beside the diagonal."""
+    product = lambda v: v * jax.jvp(jax.grad(log_density), (point,), (v,))[1]  # noqa: E731
+    if exact:
+        basis = jnp.eye(point.shape[0], dtype=point.dtype)
+        return jnp.sum(jax.lax.map(product, basis, batch_size=min(lanes, point.shape[0])), axis=0)
+    keys = jax.random.split(jax.random.key(0), NUM_PROBES)
+    return jnp.mean(jax.lax.map(lambda k: product(jax.random.rademacher(k, point.shape, point.dtype)), keys), axis=0)
+
+
 def diagonal_curvature(log_density: LogDensity, point: jax.Array) -> Normal:
-    r"""Independent normals at a point, with the curvature of each coordinate given all others.
-
-    The diagonal of minus the Hessian H is the mean of v * H v over vectors v of random signs (Hutchinson, 1990; Bekas,
-    Kokiopoulou and Saad, 2007): exact where H is diagonal, as for the elements of plates given what is common, else
-    with an error of the size of what stands beside the diagonal. Coordinates in which the density is not curved down
-    keep the unit.
-    """
-
-    def probe(key: jax.Array) -> jax.Array:
-        signs = jax.random.rademacher(key, point.shape, point.dtype)
-        return -signs * jax.jvp(jax.grad(log_density), (point,), (signs,))[1]
-
-    found = jnp.mean(jax.lax.map(probe, jax.random.split(jax.random.key(0), NUM_PROBES)), axis=0)
+    """Independent normals at a point, with the curvature of each coordinate given all others. Coordinates in which the
+    density is not curved down keep the unit."""
+    found = -diagonal_of_hessian(log_density, point, exact=False)
     return Normal(point, jnp.where(jnp.isfinite(found) & (found > 0), jax.lax.rsqrt(jnp.abs(found)), 1.0))

@@ -18,7 +18,7 @@ from autovi.ladder.diagonal import diagonal_curvature
 from autovi.ladder.matching import Matched, match
 from autovi.ladder.mode import Modes, distinct_modes, find_modes
 from autovi.ladder.normal import LogDensity, Normal
-from autovi.ladder.scales import mean_log_scales
+from autovi.ladder.pseudo_data import Place, Told, place_at, told_at
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
@@ -88,14 +88,21 @@ class Programs:
         """The normal whose scores match, from another one."""
         return self._run("matching", partial(match, lanes=self.lanes), constants, start, rng_key)
 
-    def elbo(self, constants: Any, normal: Normal) -> jax.Array:
-        """Roughly the ELBO of a normal, from a few draws; not finite where the density is not."""
+    def elbo(self, constants: Any, normal: Normal) -> tuple[jax.Array, jax.Array]:
+        """Roughly the ELBO of a normal, from a few draws, with its standard error; not finite where the density is
+        not."""
         return self._run("elbo", _elbo, constants, normal)
 
-    def log_scales(self, constants: Any, point: jax.Array) -> Any:
-        """The log scales of the non-centred sites at a point, and the slopes of their means."""
-        compute = lambda arrays, params, x: mean_log_scales(self.engine.program, params, arrays, x)  # noqa: E731
-        return self._run("scales", compute, constants, point, of_density=False)
+    def place(self, constants: Any, point: jax.Array) -> Place:
+        """The values at a point, and what the coordinates of its sites are made of."""
+        compute = lambda arrays, params, x: place_at(self.engine.program, params, arrays, x)  # noqa: E731
+        return self._run("place", compute, constants, point, of_density=False)
+
+    def told(self, constants: Any, values: jax.Array, asked: Any) -> Told:
+        """What all but their own priors say of the sites that are asked for, at a vector of values."""
+        lanes = min(LANES, self.lanes)
+        compute = lambda arrays, params, x, asked: told_at(self.engine.program, params, arrays, x, asked, lanes)  # noqa: E731
+        return self._run("told", compute, constants, values, asked, of_density=False)
 
     def meetings(self, constants: Any, point: jax.Array, halves: jax.Array) -> jax.Array:
         """Which coordinates the gradient changes in where others move."""
@@ -141,9 +148,10 @@ def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Mode
     return modes, distinct_modes(of_others, modes)
 
 
-def _elbo(log_density: LogDensity, normal: Normal) -> jax.Array:
+def _elbo(log_density: LogDensity, normal: Normal) -> tuple[jax.Array, jax.Array]:
     noise = jax.random.normal(jax.random.key(0), (NUM_TRIED, normal.loc.shape[0]), normal.loc.dtype)
-    return jnp.mean(jax.lax.map(log_density, normal.at(noise)) - normal.log_density_at_noise(noise))
+    log_weights = jax.lax.map(log_density, normal.at(noise)) - normal.log_density_at_noise(noise)
+    return jnp.mean(log_weights), jnp.std(log_weights, ddof=1) / NUM_TRIED**0.5
 
 
 def _diagonal(log_density: LogDensity, point: jax.Array, held: Held) -> Normal:

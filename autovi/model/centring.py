@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions.transforms import IdentityTransform, Transform
 
-from autovi.distributions.coordinates import Centring, Coordinates
+from autovi.distributions.coordinates import Coordinates, PseudoData
 from autovi.distributions.location_scale import LOCATION_SCALE, coordinates_of, standardized_log_density
 from autovi.distributions.registry import strip
 from autovi.model.execution import Record, SiteError
@@ -59,14 +59,14 @@ def _outputs(site: str, coordinates: Coordinates | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class NodeOf:
-    """A latent site that has a node: how its value is made of it. `centring` is None of a site in its own coordinates,
+    """A latent site that has a node: how its value is made of it. `at` is None of a site in its own coordinates,
     and `ndim` the number of the site's batch dimensions."""
 
     record: Record
     transform: Transform
     coordinates: Coordinates | None
     node: jax.Array
-    centring: Centring | None
+    at: PseudoData | None
     ndim: int
 
     def outputs(self, scale: float) -> dict[str, jax.Array]:
@@ -74,12 +74,12 @@ class NodeOf:
         what "p:z" is, from the node."""
         name, out = self.record.name, {}
         plain, log_dets = self.node, []
-        if self.coordinates is not None and self.centring is not None:
-            density = standardized_log_density(self.record.fn, self.node, self.centring)
+        if self.coordinates is not None and self.at is not None:
+            density = standardized_log_density(self.record.fn, self.node, self.at)
             if density is not None:
                 out[f"standard:{name}"] = density if self.record.scale is None else self.record.scale * density
-            log_dets.append(sum_rightmost(self.coordinates.log_det(self.centring), self.ndim))
-            plain = self.coordinates.value(self.node, self.centring)
+            log_dets.append(sum_rightmost(self.coordinates.log_det(self.at), self.ndim))
+            plain = self.coordinates.value(self.node, self.at)
         if not isinstance(self.transform, IdentityTransform):
             log_det = self.transform.log_abs_det_jacobian(plain, self.record.value)
             log_dets.append(sum_rightmost(log_det, self.ndim))

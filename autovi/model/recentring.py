@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from autovi.distributions.coordinates import Centring, OfImage
+from autovi.distributions.coordinates import OfImage, PseudoData
 from autovi.model.centring import PARTS, named, part_outputs
 from autovi.model.graph import Graph, Values, leaf_inputs, placeholder, trace
 from autovi.model.images import Image, images
 from autovi.model.inputs import Inputs
 from autovi.model.sites import sum_rightmost
-from autovi.model.traced import Traced, centring_inputs, weighted
+from autovi.model.traced import Traced, pseudo_inputs, weighted
 
 
 def recentred(traced: Traced, sites: Collection[str], inputs: Inputs) -> Traced:
@@ -42,8 +42,7 @@ def recentred(traced: Traced, sites: Collection[str], inputs: Inputs) -> Traced:
 
 
 class _Run:
-    """One evaluation of a traced program on the inputs of another: all of its own by their names, and how centred the
-    sites are."""
+    """One evaluation of a traced program on the inputs of another: all of its own by their names, and pseudo-data."""
 
     def __init__(self, traced: Traced, arrays: dict[str, Any], rng_key: jax.Array):
         self.traced, self.graph = traced, traced.graph
@@ -60,7 +59,7 @@ class _Run:
         for name in _in_order(self.graph, wanted, nodes):
             self._evaluate(wanted[name].operands)
             node = placed[name]
-            at = Centring(*(placeholder(i, node.shape, node.dtype) for i in centring_inputs(name)))
+            at = PseudoData(*(placeholder(i, node.shape, node.dtype) for i in pseudo_inputs(name)))
             coordinates = OfImage(*(x.astype(node.dtype) for x in wanted[name].coefficients(self.known.__getitem__)))
             self.known[nodes[name]] = coordinates.value(node, at)
             ndim = len(self.traced.sites.samples[name].batch_shape)

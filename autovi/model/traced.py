@@ -36,7 +36,7 @@ class Traced:
     """Sites of model and guide function, and their graph.
 
     Inputs of the graph: the data by path, `KEY`, "node:z" for the value of every node (unconstrained for continuous
-    sites of a model without a guide function), "centring:z" and "unit:z" for how centred a `noncentred` site is,
+    sites of a model without a guide function), "precision:z" and "datum:z" for the pseudo-data of a `noncentred` site,
     "plate:N" for the indices of subsampled plates, "param:w..." for the leaves of parameter sites.
 
     Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the
@@ -109,8 +109,8 @@ class Traced:
         others = {i: x for i, x in enumerate(shapes) if i not in moved}
         return jax.make_jaxpr(jax.grad(total if order == 1 else slope))([shapes[i] for i in moved], others)
 
-    def centrings(self, given: Mapping[str, Any]) -> dict[Any, jax.Array]:
-        """The values of the inputs "centring:z" and "unit:z", from those `given` by these names, else those at which
+    def pseudo_data(self, given: Mapping[str, Any]) -> dict[Any, jax.Array]:
+        """The values of the inputs "precision:z" and "datum:z", from those `given` by these names, else those at which
         nodes are unconstrained values."""
         inputs = self.graph.inputs
         shaped = lambda v, x: jnp.broadcast_to(jnp.asarray(x, v.aval.dtype), v.aval.shape)  # noqa: E731
@@ -124,16 +124,16 @@ class Traced:
 
     def plain(self, site: str) -> dict[str, float]:
         """The same inputs of one site, at which its node is the unconstrained value."""
-        return dict(zip(centring_inputs(site), (self.coordinates[site].plain, 1.0), strict=True))
+        return dict(zip(pseudo_inputs(site), (self.coordinates[site].plain, 0.0), strict=True))
 
 
 KEY = "1"  # the second argument of the traced function
 
 
-def centring_inputs(site: str) -> tuple[str, str]:
-    """The names of the inputs that say how centred a site is, in the order of `Centring`, of the shape of its node. The
+def pseudo_inputs(site: str) -> tuple[str, str]:
+    """The names of the inputs for a site's `PseudoData`, in their order, of the shape of its node. The
     constants of a state have them by the same names."""
-    return f"centring:{site}", f"unit:{site}"
+    return f"precision:{site}", f"datum:{site}"
 
 
 def data_input(path: str) -> str:

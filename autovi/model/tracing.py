@@ -14,7 +14,7 @@ from numpyro.distributions import Delta, Distribution, constraints
 from numpyro.distributions.transforms import Transform
 
 from autovi.distributions import registry
-from autovi.distributions.coordinates import Centring, Coordinates
+from autovi.distributions.coordinates import Coordinates, PseudoData
 from autovi.distributions.densities import log_density, relaxed_log_density, unvalidated
 from autovi.distributions.location_scale import coordinates_of
 from autovi.distributions.supports import bijection_to
@@ -30,7 +30,7 @@ from autovi.model.masked import masked_outputs
 from autovi.model.places import Place, with_places
 from autovi.model.sealed import is_sealed, log_prob_apart
 from autovi.model.sites import Site, Sites, describe, feasible
-from autovi.model.traced import Param, Traced, centring_inputs, weighted
+from autovi.model.traced import Param, Traced, pseudo_inputs, weighted
 
 
 def trace_numpyro(
@@ -139,7 +139,7 @@ class NumPyroRun:
         self.classes: list[Any] = []
         self.guide_sites: Sites | None = None
         self.places: dict[str, Place] = {}
-        self.centrings: dict[str, Centring] = {}
+        self.pseudo_data: dict[str, PseudoData] = {}
         self.coordinates: dict[str, Coordinates] = {}
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class NumPyroRun:
         for name, site in self.tracing.stacked.items():
             shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
             self._node(name, shape, site.discrete)
-            self._centring(name)
+            self._pseudo_data(name)
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
             self.tracing.running = "guide"
@@ -202,19 +202,19 @@ class NumPyroRun:
             self.nodes[name] = placeholder(f"node:{name}", shape, jnp.result_type(int if whole else float))
         return self.nodes[name]
 
-    def _centring(self, name: str) -> Centring | None:
+    def _pseudo_data(self, name: str) -> PseudoData | None:
         """How centred a site is, in the shape of its node; None of one that has the coordinates of its own."""
         if name not in self.tracing.noncentred:
             return None
-        if name not in self.centrings:
-            node, names = self.nodes[name], centring_inputs(name)
-            self.centrings[name] = Centring(*(placeholder(n, node.shape, node.dtype) for n in names))
-        return self.centrings[name]
+        if name not in self.pseudo_data:
+            node, names = self.nodes[name], pseudo_inputs(name)
+            self.pseudo_data[name] = PseudoData(*(placeholder(n, node.shape, node.dtype) for n in names))
+        return self.pseudo_data[name]
 
-    def _unconstrained(self, msg: dict[str, Any], node: jax.Array, centring: Centring | None) -> jax.Array:
+    def _unconstrained(self, msg: dict[str, Any], node: jax.Array, at: PseudoData | None) -> jax.Array:
         """The unconstrained value that a node stands for."""
-        coordinates = None if centring is None else coordinates_of(msg["fn"])
-        return node if coordinates is None or centring is None else coordinates.value(node, centring)
+        coordinates = None if at is None else coordinates_of(msg["fn"])
+        return node if coordinates is None or at is None else coordinates.value(node, at)
 
     def _guide_latent(self, msg: dict[str, Any]) -> Any:
         self.tracing.seen.append(msg["name"])
@@ -240,10 +240,10 @@ class NumPyroRun:
         if index is not None and name not in self.tracing.stacked:
             return feasible(msg)  # its whole shape is not known yet
         node = self._node(name, shape if transform is None else transform.inverse_shape(shape), discrete)
-        centring = None if transform is None else self._centring(name)
+        at = None if transform is None else self._pseudo_data(name)
         if index is not None:
-            node, centring = jax.tree.map(lambda whole: whole[index], (node, centring))
-        return node if transform is None else transform(self._unconstrained(msg, node, centring))
+            node, at = jax.tree.map(lambda whole: whole[index], (node, at))
+        return node if transform is None else transform(self._unconstrained(msg, node, at))
 
     def _indices(self, name: str, length: int, size: int) -> Any:
         asked = self.tracing.lengths.get(name)
@@ -341,7 +341,7 @@ class NumPyroRun:
             self.coordinates[name] = named(name, coordinates)
         if name in self.nodes:
             ndim = len(self.sites.samples[name].batch_shape)
-            made = NodeOf(r, transform, coordinates, self.nodes[name], self._centring(name), ndim)
+            made = NodeOf(r, transform, coordinates, self.nodes[name], self._pseudo_data(name), ndim)
             out |= made.outputs(self.scales[name])
         return out
 

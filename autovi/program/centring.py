@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from autovi.distributions.coordinates import Centring, Coordinates
+from autovi.distributions.coordinates import Coordinates, PseudoData
 from autovi.model.graph import like_traced
-from autovi.model.traced import KEY, centring_inputs
+from autovi.model.traced import KEY, pseudo_inputs
 from autovi.program.program import Program
 
 
@@ -29,9 +29,9 @@ def nodes_at(
         The same, those of non-centred sites in the coordinates of `params`.
     """
     # Where all sites are centred, the values are the nodes: one evaluation gives all locations and scales at them.
-    found = _coordinates(program, {**params, "constants": {}}, arrays, values)
-    centrings = _centrings(program, params)
-    moved = {n: found[n].node(jnp.asarray(values[n]), centrings[n]) for n in found if n in values}
+    found = coordinates_at(program, {**params, "constants": {}}, arrays, values)
+    pseudo_data = _pseudo_data(program, params)
+    moved = {n: found[n].node(jnp.asarray(values[n]), pseudo_data[n]) for n in found if n in values}
     return {**{n: jnp.asarray(v) for n, v in values.items()}, **moved}
 
 
@@ -39,29 +39,20 @@ def values_at(
     program: Program, params: Mapping[str, Any], arrays: Mapping[str, Any], nodes: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
     """The unconstrained values that the latent sites have at some nodes: the inverse of `nodes_at`."""
-    found, centrings = _coordinates(program, params, arrays, nodes), _centrings(program, params)
-    moved = {n: found[n].value(jnp.asarray(nodes[n]), centrings[n]) for n in found if n in nodes}
+    found, pseudo_data = coordinates_at(program, params, arrays, nodes), _pseudo_data(program, params)
+    moved = {n: found[n].value(jnp.asarray(nodes[n]), pseudo_data[n]) for n in found if n in nodes}
     return {**{n: jnp.asarray(v) for n, v in nodes.items()}, **moved}
 
 
-def scales_at(
-    program: Program, params: Mapping[str, Any], arrays: Mapping[str, Any], values: Mapping[str, Any]
-) -> dict[str, jax.Array]:
-    """The scales of the non-centred sites' distributions where the latent sites have some unconstrained values, in the
-    shapes of their nodes: units for the coordinates."""
-    found, shapes = _coordinates(program, {**params, "constants": {}}, arrays, values), program.traced.graph.inputs
-    return {n: jnp.broadcast_to(jnp.exp(c.log_scale()), shapes[f"node:{n}"].aval.shape) for n, c in found.items()}
+def _pseudo_data(program: Program, params: Mapping[str, Any]) -> dict[str, PseudoData]:
+    values, inputs = program.traced.pseudo_data(params.get("constants", {})), program.traced.graph.inputs
+    return {n: PseudoData(*(values[inputs[i]] for i in pseudo_inputs(n))) for n in program.traced.noncentred}
 
 
-def _centrings(program: Program, params: Mapping[str, Any]) -> dict[str, Centring]:
-    values, inputs = program.traced.centrings(params.get("constants", {})), program.traced.graph.inputs
-    return {n: Centring(*(values[inputs[i]] for i in centring_inputs(n))) for n in program.traced.noncentred}
-
-
-def _coordinates(
+def coordinates_at(
     program: Program, params: Mapping[str, Any], arrays: Mapping[str, Any], nodes: Mapping[str, Any]
 ) -> dict[str, Coordinates]:
-    """The coordinates of the non-centred sites at some nodes."""
+    """The coordinates of the non-centred sites at some nodes, which are values where `params` bring no pseudo-data."""
     traced, graph = program.traced, program.traced.graph
     known = program.known(params, arrays, {n: jnp.arange(p.length) for n, p in program.sites.plates.items()})
     known |= {graph.inputs[f"node:{n}"]: jnp.asarray(v) for n, v in nodes.items()}

@@ -20,7 +20,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.analysis.counted import counted, counts_of
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
-from autovi.model.traced import KEY, centring_inputs, data_input
+from autovi.model.traced import KEY, data_input, pseudo_inputs
 from autovi.plan.plan import Block
 from autovi.program.nodes import Node
 from autovi.program.rows import gather, gather_rows
@@ -89,8 +89,8 @@ class Program(Wiring):
 
     def seen_constants(self, constants: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
         """The constants as a step sees them: how centred the sites of its elements are."""
-        centrings = {c: n for n in self.traced.noncentred for c in centring_inputs(n) if c in constants}
-        rows = {c: gather(self.sites.samples[n], constants[c], indices) for c, n in centrings.items()}
+        pseudo_data = {c: n for n in self.traced.noncentred for c in pseudo_inputs(n) if c in constants}
+        rows = {c: gather(self.sites.samples[n], constants[c], indices) for c, n in pseudo_data.items()}
         return {**constants, **rows}
 
     def seen_estimators(self, params: Mapping[str, Any], indices: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Program(Wiring):
     def known(self, params: Mapping[str, Any], arrays: Mapping[str, Any], indices: Mapping[str, Any]) -> Values:
         """The values of the graph's inputs that are no draws."""
         graph = self.traced.graph
-        values = _data(graph, arrays) | self.traced.centrings(params.get("constants", {}))
+        values = _data(graph, arrays) | self.traced.pseudo_data(params.get("constants", {}))
         values |= {graph.inputs[f"plate:{n}"]: i for n, i in indices.items() if f"plate:{n}" in graph.inputs}
         for name, tree in self.constrained(params).items():
             variables = [graph.inputs[n] for n in self.traced.params[name].leaves]

@@ -80,7 +80,7 @@ def known_inputs(fit: Posterior, traced: Traced) -> dict[Any, Any]:
     for name, param in traced.params.items():
         known |= zip((graph.inputs[n] for n in param.leaves), jax.tree.leaves(params[name]), strict=True)
     known |= {v: jnp.arange(v.aval.size) for n, v in graph.inputs.items() if n.startswith("plate:")}
-    known |= traced.centrings(fit.raw_params.get("constants", {}))
+    known |= traced.pseudo_data(fit.raw_params.get("constants", {}))
     return known | {v: a for path, a in fit.arrays.items() if (v := graph.inputs.get(data_input(path))) is not None}
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from autovi.model.traced import centring_inputs
+from autovi.model.traced import pseudo_inputs
 from autovi.plan.plan import Block
 from autovi.program.program import Program
 from autovi.run.moving import check_same_coordinates, moved_blocks
@@ -92,8 +92,8 @@ class State(NamedTuple):
         """
         constants = {**self.constants, **(constants or {})}
         check_same_coordinates(old.traced, self.constants, new.traced, constants)
-        centrings = [c for n in new.traced.noncentred for c in centring_inputs(n) if c in constants]
-        constants = {name: constants[name] for name in [*(b.name for b in new.plan.blocks if b.map), *centrings]}
+        pseudo_data = [c for n in new.traced.noncentred for c in pseudo_inputs(n) if c in constants]
+        constants = {name: constants[name] for name in [*(b.name for b in new.plan.blocks if b.map), *pseudo_data]}
         kept = same_blocks(old, new, self.constants, constants)
         move = lambda guide: moved_blocks(old, guide, self.constants, new, constants, kept)  # noqa: E731
         before, means = self.all_params, self.all_averages

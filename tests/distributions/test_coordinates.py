@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.distributions import biject_to
 
-from autovi.distributions.coordinates import Centring, Positive
+from autovi.distributions.coordinates import Positive, PseudoData
 from autovi.distributions.location_scale import LOCATION_SCALE, coordinates_of, standardized_log_density
 
 ROWS = np.array([0.4, 1.0, 2.5])
@@ -47,7 +47,7 @@ WRAPPED = {
     "masked elements of vectors": lambda: dist.Normal(LOC, 2.0).mask(np.array([True, False, True])).to_event(1),
     "expanded vectors": lambda: dist.MultivariateNormal(LOC, scale_tril=TRIL).expand([2]),
 }
-DEGREES = [0.0, 0.3, 1.0]  # and, last, elements with a degree of their own
+PRECISIONS = [0.0, 0.7, np.inf]  # and, last, elements with a precision of their own
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +57,13 @@ def double_precision():
 
 
 def points(fn):
-    """Nodes and centrings, stacked in front; units that are not 1."""
+    """Nodes and pseudo-data, stacked in front; these are 0 where nodes are values."""
     rng = np.random.default_rng(0)
-    shape = (len(DEGREES) + 1, *fn.shape())
-    degrees = np.concatenate([np.full((1, *fn.shape()), c) for c in DEGREES] + [rng.uniform(size=(1, *fn.shape()))])
-    at = Centring(jnp.asarray(degrees), jnp.asarray(rng.uniform(0.5, 2.0, size=shape)))
-    return jnp.asarray(rng.normal(size=shape)), at
+    precisions = np.concatenate(
+        [np.full((1, *fn.shape()), c) for c in PRECISIONS] + [rng.uniform(0, 5, (1, *fn.shape()))]
+    )
+    data = np.where(np.isinf(precisions), 0.0, rng.normal(size=precisions.shape))
+    return jnp.asarray(rng.normal(size=precisions.shape)), PseudoData(jnp.asarray(precisions), jnp.asarray(data))
 
 
 def value_of(fn, node, centring):
@@ -77,14 +78,14 @@ def test_each_class_of_the_table_is_tried():
 def test_the_jacobian_is_that_of_the_map(name):
     """By the matrix of derivatives of each batch element, with that of the bijection."""
     fn = EXAMPLES[name]()
-    nodes, centrings = points(fn)
+    nodes, pseudo_data = points(fn)
     coordinates, transform = coordinates_of(fn), biject_to(fn.support)
-    claimed = coordinates.log_det(centrings)
+    claimed = coordinates.log_det(pseudo_data)
     if fn.support is dist.constraints.positive:
-        plain = coordinates.value(nodes, centrings)
+        plain = coordinates.value(nodes, pseudo_data)
         claimed = claimed + transform.log_abs_det_jacobian(plain, transform(plain))
     claimed = claimed.reshape(len(nodes), 3, -1).sum(-1)
-    matrices = np.asarray(jax.jit(jax.vmap(jax.jacobian(partial(value_of, fn))))(nodes, centrings))
+    matrices = np.asarray(jax.jit(jax.vmap(jax.jacobian(partial(value_of, fn))))(nodes, pseudo_data))
     size = nodes[0].size // 3
     blocks = matrices.reshape(len(nodes), 3, size, 3, size).transpose(0, 1, 3, 2, 4)
     own = np.eye(3, dtype=bool)
@@ -95,38 +96,56 @@ def test_the_jacobian_is_that_of_the_map(name):
 @pytest.mark.parametrize("name", {**EXAMPLES, **WRAPPED})
 def test_the_density_from_the_node_is_that_of_the_value(name):
     fn = {**EXAMPLES, **WRAPPED}[name]()
-    nodes, centrings = points(fn)
+    nodes, pseudo_data = points(fn)
     if isinstance(coordinates_of(fn), Positive):
-        assert standardized_log_density(fn, nodes, centrings) is None
+        assert standardized_log_density(fn, nodes, pseudo_data) is None
         return
     both = jax.jit(lambda n, c: (standardized_log_density(fn, n, c), fn.log_prob(value_of(fn, n, c))))
-    found, expected = both(nodes, centrings)
+    found, expected = both(nodes, pseudo_data)
     assert found.shape == (len(nodes), *fn.batch_shape)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_nodes_at_the_ends(name):
-    """At degree 0 standardized values in the unit, whatever location and scale; at 1 the values, to the last bit."""
+    """Without pseudo-data standardized values, whatever location and scale; at an infinite precision the values, to the
+    last bit."""
     fn = EXAMPLES[name]()
-    nodes, centrings = points(fn)
+    nodes, pseudo_data = points(fn)
     coordinates = coordinates_of(fn)
     methods = coordinates.standardized, coordinates.value, coordinates.node
-    standardized, value, node = jax.jit(lambda n, c: [method(n, c) for method in methods])(nodes, centrings)
-    free, centred = DEGREES.index(0.0), DEGREES.index(1.0)
-    unit = centrings.unit[free]
-    expected = nodes[free] - np.log(unit) if isinstance(coordinates, Positive) else nodes[free] / unit
-    np.testing.assert_allclose(standardized[free], expected, rtol=1e-12)
+    standardized, value, node = jax.jit(lambda n, c: [method(n, c) for method in methods])(nodes, pseudo_data)
+    free, centred = PRECISIONS.index(0.0), PRECISIONS.index(np.inf)
+    np.testing.assert_allclose(standardized[free], nodes[free], rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(value[centred], nodes[centred])
     np.testing.assert_array_equal(node[centred], nodes[centred])
+
+
+@pytest.mark.parametrize("name", ["Normal", "MultivariateNormal", "GaussianRandomWalk"])
+def test_nodes_are_independent_of_each_other_and_of_the_scale_under_a_normal_likelihood(name):
+    """The prior's density times that of the pseudo-data is standard normal in the node, but for what depends on
+    location and scale alone: the evidence."""
+    fn = EXAMPLES[name]()
+    nodes, pseudo_data = points(fn)
+    coordinates, last = coordinates_of(fn), nodes.shape[0] - 1
+    at = jax.tree.map(lambda x: x[last], pseudo_data)
+
+    def log_density(node):
+        x = coordinates.value(node, at)
+        likelihood = dist.Normal(x, at.precision**-0.5).log_prob(at.value)
+        return fn.log_prob(x).sum() + likelihood.sum() + coordinates.log_det(at).sum()
+
+    rng = np.random.default_rng(1)
+    left = [log_density(x) - dist.Normal(0.0, 1.0).log_prob(x).sum() for x in rng.normal(size=(3, *nodes[0].shape))]
+    np.testing.assert_allclose(left, left[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", {**EXAMPLES, **WRAPPED})
 def test_the_node_of_a_value_is_found_again(name):
     fn = {**EXAMPLES, **WRAPPED}[name]()
-    nodes, centrings = points(fn)
+    nodes, pseudo_data = points(fn)
     coordinates = coordinates_of(fn)
-    found = jax.jit(lambda n, c: coordinates.node(coordinates.value(n, c), c))(nodes, centrings)
+    found = jax.jit(lambda n, c: coordinates.node(coordinates.value(n, c), c))(nodes, pseudo_data)
     np.testing.assert_allclose(found, nodes, rtol=1e-9, atol=1e-9)
 
 
@@ -142,33 +161,32 @@ def test_the_node_of_a_value_is_found_again(name):
     ids=["a diagonal factor and independent elements", "a walk and its Cholesky factor"],
 )
 def test_what_is_the_same_has_the_same_coordinates(one, other):
-    nodes, centrings = points(one())
+    nodes, pseudo_data = points(one())
     methods = ("value", "node", "standardized")
     every = jax.jit(lambda n, c: [[getattr(coordinates_of(fn()), m)(n, c) for m in methods] for fn in (one, other)])
-    for found, expected in zip(*every(nodes, centrings), strict=True):
+    for found, expected in zip(*every(nodes, pseudo_data), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("degree", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("precision", [0.0, 1e-30, 1.0, 1e30, np.inf])
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
-def test_values_and_slopes_are_finite_in_single_precision(scale, degree):
-    """In all arguments, at scales where powers of s would have overflowed."""
+def test_values_and_slopes_are_finite_in_single_precision(scale, precision):
+    """In all that is not a constant, at scales where s^2 w would have overflowed."""
 
-    def both(node, loc, log_s, degree, unit):
-        fn, c = dist.Normal(loc, jnp.exp(log_s)), Centring(degree, unit)
+    def both(node, loc, log_s, precision, datum):
+        fn, c = dist.Normal(loc, jnp.exp(log_s)), PseudoData(precision, datum)
         coordinates = coordinates_of(fn)
         return standardized_log_density(fn, node, c) + coordinates.log_det(c), coordinates.value(node, c)
 
-    node = 0.3 * scale**degree  # 0.3 standard deviations from the location
-    at = [jnp.float32(x) for x in (node, 0.0 if degree else 5.0, np.log(scale), degree, 1.0)]
-    both_and_slopes = jax.jit(lambda *a: (both(*a), jax.jacrev(both, argnums=(0, 1, 2, 3, 4))(*a)))
+    node = 0.3 * (scale if precision == np.inf else 1.0)  # 0.3 standard deviations from the location
+    at = [jnp.float32(x) for x in (node, 0.0 if precision else 5.0, np.log(scale), precision, 0.0)]
+    both_and_slopes = jax.jit(lambda *a: (both(*a), jax.jacrev(both, argnums=(0, 1, 2))(*a)))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(both_and_slopes(*at)))
 
 
 @pytest.mark.parametrize("name", ["Normal", "MultivariateNormal", "LogNormal"])
-def test_degrees_mean_the_same_in_any_unit_and_from_any_origin(name):
-    """The node of 1000 x + 7 is 1000 times that of x, and shifted by a constant: whatever is normal stays so. Of a
-    logarithm the unit is that of the logarithm."""
+def test_nodes_are_the_same_in_any_unit_and_from_any_origin(name):
+    """That of 1000 x + 7 is that of x. Of a logarithm the unit is that of the logarithm."""
     made = {
         "Normal": dist.Normal,
         "LogNormal": dist.LogNormal,
@@ -176,26 +194,22 @@ def test_degrees_mean_the_same_in_any_unit_and_from_any_origin(name):
     }
     scale = TRIL if name == "MultivariateNormal" else ROWS
     rng = np.random.default_rng(0)
-    degree, unit = rng.uniform(size=3), rng.uniform(0.5, 2.0, size=3)
+    precision, datum, value, location = np.abs(rng.normal(size=3)), *rng.normal(size=(3, 3))
 
-    def node(values, locations, scale, unit):
-        at = Centring(jnp.asarray(degree), jnp.asarray(unit))
-        return np.stack(
-            [coordinates_of(made[name](m, scale)).node(x, at) for x, m in zip(values, locations, strict=True)]
-        )
+    def node(value, location, scale, precision, datum):
+        at = PseudoData(jnp.asarray(precision), jnp.asarray(datum))
+        return coordinates_of(made[name](location, scale)).node(value, at)
 
-    values, locations = rng.normal(size=(2, 4, 3))
-    before = node(values, locations, scale, unit)
-    after = node(1000 * values + 7, 1000 * locations + 7, 1000 * scale, 1000 * unit)
-    shift = after - 1000 * before
-    np.testing.assert_allclose(shift, np.broadcast_to(shift[0], shift.shape), rtol=1e-9)
+    before = node(value, location, scale, precision, datum)
+    after = node(1000 * value + 7, 1000 * location + 7, 1000 * scale, 1e-6 * precision, 1000 * datum + 7)
+    np.testing.assert_allclose(after, before, rtol=1e-9)
 
 
 def test_no_digits_are_lost_where_the_scale_is_far_below_the_location():
     """x = 1980 + 1e-4 t in single precision keeps one digit of t at best; from the node the density is exact."""
     with jax.enable_x64(False):
         loc, scale, node = jnp.float32(1980.0), jnp.float32(1e-4), jnp.linspace(-3, 3, 7, dtype=jnp.float32)
-        fn, none = dist.Normal(loc, scale), Centring(jnp.zeros(7, jnp.float32), jnp.ones(7, jnp.float32))
+        fn, none = dist.Normal(loc, scale), PseudoData(jnp.zeros(7, jnp.float32), jnp.zeros(7, jnp.float32))
         coordinates = coordinates_of(fn)
         found = standardized_log_density(fn, node, none) + coordinates.log_det(none)
         from_value = fn.log_prob(coordinates.value(node, none)) + coordinates.log_det(none)
@@ -203,14 +217,14 @@ def test_no_digits_are_lost_where_the_scale_is_far_below_the_location():
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.abs(from_value - expected).max() > 1.0
         slope = jax.vmap(
-            jax.grad(lambda t: standardized_log_density(fn, t, Centring(jnp.float32(0.0), jnp.float32(1.0))))
+            jax.grad(lambda t: standardized_log_density(fn, t, PseudoData(jnp.float32(0.0), jnp.float32(0.0))))
         )(node)
         np.testing.assert_allclose(slope, -node, atol=1e-5)
 
 
 def test_a_scale_that_has_underflowed_does_not_matter_where_nodes_are_free_of_it():
     fn = dist.Normal(0.5, 0.0, validate_args=False)
-    node, none = jnp.asarray(0.7), Centring(jnp.asarray(0.0), jnp.asarray(1.0))
+    node, none = jnp.asarray(0.7), PseudoData(jnp.asarray(0.0), jnp.asarray(0.0))
     coordinates = coordinates_of(fn)
     assert coordinates.value(node, none) == pytest.approx(0.5)
     total = standardized_log_density(fn, node, none) + coordinates.log_det(none)
@@ -230,4 +244,4 @@ def test_a_scale_that_has_underflowed_does_not_matter_where_nodes_are_free_of_it
 )
 def test_other_classes_have_none(fn):
     assert coordinates_of(fn) is None
-    assert standardized_log_density(fn, jnp.zeros(()), Centring(jnp.zeros(()), jnp.ones(()))) is None
+    assert standardized_log_density(fn, jnp.zeros(()), PseudoData(jnp.zeros(()), jnp.zeros(()))) is None

@@ -8,14 +8,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from coordinate_checks import alone, centring, check_densities, nodes_of, outputs
+from coordinate_checks import alone, check_densities, nodes_of, outputs, pseudo_data
 from gradient_checks import ONCE
 from numpyro.contrib.control_flow import cond, scan
 
 from autovi.model.inputs import bind
 from autovi.model.log_density import LogDensity
 from autovi.model.targets import trace_program
-from autovi.program.centring import nodes_at, scales_at, values_at
+from autovi.program.centring import coordinates_at, nodes_at, values_at
 
 Y = np.array([1.8, 0.8, -0.3, 0.7, -0.1, 0.1, 1.8, 1.2])
 
@@ -118,7 +118,7 @@ def test_the_nodes_of_values_are_found_again(model):
     """Whatever order the sites depend on one another in, steps of a scan on earlier ones too."""
     graph, inputs = traced(model, MODELS[model])
     program, nodes = alone(graph), nodes_of(graph)
-    params = {"param": {}, "constants": centring(graph)}
+    params = {"param": {}, "constants": pseudo_data(graph)}
     there_and_back = jax.jit(
         lambda n: nodes_at(program, params, inputs.traced(), values_at(program, params, inputs.traced(), n)),
         compiler_options=ONCE,
@@ -151,8 +151,8 @@ def test_where_nothing_is_given_sites_are_centred(model):
 def test_scales_are_those_of_the_distributions():
     graph, inputs = traced(schools, ["theta"])
     values = {"mu": jnp.zeros(()), "tau": jnp.log(3.0), "theta": jnp.zeros(8)}
-    scales = scales_at(alone(graph), {"param": {}, "constants": {}}, inputs.traced(), values)
-    np.testing.assert_allclose(scales["theta"], np.full(8, 3.0), rtol=1e-6)
+    found = coordinates_at(alone(graph), {"param": {}, "constants": {}}, inputs.traced(), values)
+    np.testing.assert_allclose(found["theta"].log_scale(), np.log(3.0), rtol=1e-6)
 
 
 def test_batches_have_the_coordinates_of_their_elements():
@@ -165,10 +165,10 @@ def test_batches_have_the_coordinates_of_their_elements():
     graph, inputs = traced(model, ["theta"])
     program, index = alone(graph), jnp.array([6, 0, 3])
     degrees = np.linspace(0.0, 1.0, 8)
-    params = program.seen({"guide": {}, "param": {}, "constants": {"centring:theta": degrees}}, {"n": index})
+    params = program.seen({"guide": {}, "param": {}, "constants": {"precision:theta": degrees}}, {"n": index})
     known = program.known(params, inputs.traced(), {"n": index})
-    np.testing.assert_allclose(known[graph.graph.inputs["centring:theta"]], degrees[[6, 0, 3]], rtol=1e-6)
-    np.testing.assert_array_equal(known[graph.graph.inputs["unit:theta"]], np.ones(3))
+    np.testing.assert_allclose(known[graph.graph.inputs["precision:theta"]], degrees[[6, 0, 3]], rtol=1e-6)
+    np.testing.assert_array_equal(known[graph.graph.inputs["datum:theta"]], np.zeros(3))
 
 
 def bounded(y):

@@ -64,19 +64,14 @@ def in_coordinates(model, data, sites, **options):
     return made, inputs
 
 
-# The node of degree l is l mu + (theta - mu) / r with r = (S / unit)^(1 - l), which is (theta - (1 - l r) mu) / r. In
-# the unit at which l r is the share of the data, mu and all nodes are independent normals under the posterior.
-DEGREE = np.linspace(0.8, 0.2, 10)
-UNIT = S * (DEGREE / (1 - SHARE)) ** (1 / (1 - DEGREE))
-CONSTANTS = {"centring:theta": DEGREE.astype(np.float32), "unit:theta": UNIT.astype(np.float32)}
+# The data are normal, so that as pseudo-data they make mu and all nodes independent normals under the posterior.
+CONSTANTS = {"precision:theta": (NOISE**-2).astype(np.float32), "datum:theta": Y.astype(np.float32)}
 
 
 def exact_params(engine):
     mean, covariance = posterior()
-    sd = np.sqrt(1 / (1 / S**2 + 1 / NOISE**2))
-    mu, scale = (mean[0], covariance[0, 0] ** 0.5)
-    loc = np.concatenate([[mu], DEGREE * Y])
-    log_scale = np.log(np.concatenate([[scale], sd * DEGREE / (1 - SHARE)]))
+    loc = np.concatenate([mean[:1], np.zeros(10)])
+    log_scale = np.concatenate([[0.5 * np.log(covariance[0, 0])], np.zeros(10)])
     blocks = {b.name: b for b in engine.program.plan.blocks}
     if "theta" not in blocks:
         return {"joint": {"loc": jnp.asarray(loc, jnp.float32), "log_scale": jnp.asarray(log_scale, jnp.float32)}}
@@ -137,7 +132,7 @@ def test_constants_go_with_a_state_to_the_next_plan():
     with pytest.raises(ValueError, match="site 'theta': it would be in other coordinates"):
         move(plain.program)
     with pytest.raises(ValueError, match="site 'theta': it would be in other coordinates"):
-        move(richer.program, constants={"centring:theta": np.zeros(10, np.float32)})
+        move(richer.program, constants={"precision:theta": np.zeros(10, np.float32)})
     centred = engine.initial_state(inputs.traced(), jax.random.key(0))
     centred.moved_to(plain.program, engine.program, engine.optimizer, jax.random.key(0))  # both are centred
 
@@ -174,16 +169,21 @@ def test_scalar_sites_are_not_taken_for_their_nodes(some):
         scalars, {"y": np.zeros(12, np.float32)}, sites, guide="mean_field", num_particles=2
     )
     program, arrays = engine.program, inputs.traced()
-    degrees = {f"centring:{n}": jnp.asarray(0.1 + 0.05 * i) for i, n in enumerate(sites)}
+    precisions = {f"precision:{n}": jnp.asarray(0.1 + 0.05 * i) for i, n in enumerate(sites)}
+    data = {f"datum:{n}": jnp.asarray(0.5 - 0.1 * i) for i, n in enumerate(sites)}
     guide = engine.initial_params(arrays)["guide"]
-    params = {"guide": guide, "param": {}, "constants": degrees}
+    params = {"guide": guide, "param": {}, "constants": {**precisions, **data}}
     run = jax.jit(program.run, **RUN_ONCE)(params, arrays, jax.random.key(3), {})
     vector = run.nodes["joint"].draw.value
     mu, tau = vector[0], jnp.exp(vector[1])
     for i in range(12):
         node, name = vector[2 + i], f"z{i}"
-        degree = float(degrees.get(f"centring:{name}", 1.0))
-        assert run.values[name] == pytest.approx(float(mu + tau ** (1 - degree) * (node - degree * mu)), rel=1e-5)
+        expected = node
+        if name in sites:
+            precision, datum = precisions[f"precision:{name}"], data[f"datum:{name}"]
+            share = tau**2 * precision / (1 + tau**2 * precision)
+            expected = mu + share * (datum - mu) + tau * (1 - share) ** 0.5 * node
+        assert run.values[name] == pytest.approx(float(expected), rel=1e-5)
         assert (program.place_of(f"value:{name}") is None) == (name in sites)
     assert len(sites) < 8 or any(set(sites) == {n[2:] for n in group.names} for group in program.alike)
 
@@ -229,7 +229,7 @@ def test_a_family_of_the_values_does_not_see_the_coordinates():
     weights = []
     for sites in ([], ["x"]):
         engine, inputs = in_coordinates(model, data, sites, **options)
-        params = {**engine.initial_params(inputs.traced()), "constants": {"centring:x": 0.0} if sites else {}}
+        params = {**engine.initial_params(inputs.traced()), "constants": {"precision:x": 0.0} if sites else {}}
         of_step = lambda p, e=engine, i=inputs: Step(e.program, p, i.traced(), {}, jax.random.key(0), 5).log_weights  # noqa: E731
         weights.append(jax.jit(of_step, **RUN_ONCE)(params))
     np.testing.assert_allclose(*weights, rtol=1e-6)
