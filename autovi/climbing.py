@@ -19,13 +19,14 @@ from autovi.ladder.informing import informed
 from autovi.ladder.mode import Status
 from autovi.ladder.normal import Normal
 from autovi.ladder.programs import Held, Programs
-from autovi.ladder.richer import richer_family
+from autovi.ladder.richer import Richer, richer_families
 from autovi.ladder.rungs import STOP, Rung
 from autovi.ladder.start import Fixed, reordered, state_at
 from autovi.model.inputs import Inputs
 from autovi.model.traced import pseudo_inputs
 from autovi.numbers import how_many, number, with_error
 from autovi.plan.mapped import mappable, with_family, with_maps
+from autovi.plan.plan import Block
 from autovi.program.program import Program
 from autovi.result.fit import Fit
 from autovi.run.engine import Engine, Start
@@ -33,7 +34,7 @@ from autovi.run.optimizer import Optimizer
 from autovi.run.running import Run, Watch, ran
 from autovi.run.starts import Mode, Modes
 from autovi.run.state import State
-from autovi.run.stopping import Progress
+from autovi.run.stopping import EXPECTED, Progress
 from autovi.run.thresholds import THRESHOLDS
 
 # Steps that a richer family takes with the gradient of the entropy, at a falling rate. Far from the optimum sticking
@@ -189,13 +190,19 @@ class Ladder:
             return self.engine, self.state
         return self.mapped, self._at(self.mapped, normal, SPREAD)
 
-    def stochastic(self, normal: Normal) -> Candidate:
-        """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
-        program = self.engine.program
+    def grow(self, normal: Normal) -> None:
+        """Richer families, until one follows the posterior."""
+        program, point = self.engine.program, self._best_start()
         (block,) = (b for b in program.plan.blocks if mappable(b))
-        point = self._best_start()
         halves = lambda masks: np.asarray(self.programs.meetings(self.constants, point, jnp.asarray(masks)))  # noqa: E731
-        family, why, sites = richer_family(program, block, halves)
+        for richer in richer_families(program, block, halves):
+            self.candidates.append(self.stochastic(normal, block, richer))
+            if self.candidates[-1].fit.progress.interrupted or _good("richer", self.candidates[-1]):
+                return
+
+    def stochastic(self, normal: Normal, block: Block, richer: Richer) -> Candidate:
+        """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
+        program, (family, why, sites) = self.engine.program, richer
         began, progress = time.perf_counter(), replace(self.progress, num_steps=FIRST_STEPS, losses=[])
 
         def engine_of(estimator: Estimator) -> Engine:
@@ -203,11 +210,13 @@ class Ladder:
             # In these coordinates a gradient longer than this is that of a draw far in a tail.
             return self.engine.under(with_maps(plan), Optimizer(longest=max(1.0, normal.loc.shape[0] ** 0.5)))
 
-        engine = engine_of(ESTIMATORS["explicit"]())
+        engine, last = engine_of(ESTIMATORS["explicit"]()), engine_of(ESTIMATORS["sticking"]())
         state = self._at(engine, reordered(normal, program, engine.program), SPREAD)
+        with self.watch.clock.spent("trace"):  # the steps that come last are compiled while the first ones run
+            last.chunk(state.started_at(last.program, last.optimizer, state.all_params), self.arrays, EXPECTED)
         state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
         if not progress.interrupted:
-            engine = engine_of(ESTIMATORS["sticking"]())
+            engine = last
             progress = replace(progress.next_leg(None, progress.max_steps), rates=progress.rates[1:])
             state = state.started_at(engine.program, engine.optimizer, state.all_averages)
             state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
@@ -247,7 +256,7 @@ class Ladder:
             matched = self.programs.matched(self.constants, dense, jax.random.fold_in(self.rng_key, 11))
             if self._is_enough("matching", matched.normal, began, int(matched.good_draws.sum())):
                 return
-        self.candidates.append(self.stochastic(normal))
+        self.grow(normal)
 
     def _is_enough(self, name: str, normal: Normal, began: float | None = None, evaluations: int = 0) -> bool:
         self.candidates.append(self.gaussian(name, normal, began, evaluations))

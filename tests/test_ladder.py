@@ -154,6 +154,29 @@ def test_a_hierarchy_goes_to_the_guide_by_structure():
     assert np.log(draws["tau"]).std() == pytest.approx(spread, rel=0.15)
 
 
+def funnel(p, y):
+    """The scale of what is seen of it is known by its prior alone; no site is named, so that no structure is found."""
+    scale, rest = jnp.exp(p["a"]), p["b"]
+    prior = -0.5 * p["a"] ** 2 - 0.5 * jnp.sum((rest / scale) ** 2) - 4 * p["a"]
+    return prior - 0.5 * jnp.sum((y - rest[:1]) ** 2)
+
+
+def test_where_no_structure_is_known_each_coordinate_is_given_the_earlier_ones():
+    data = np.array([1.5])
+    fit = autovi.fit(autovi.LogDensity(funnel, {"a": 0.0, "b": jnp.zeros(4)}), {"y": data}, **QUIET)
+    assert names(fit)[-2:] == ["sinh_arcsinh", "conditional_affine"]
+    copula, affine = fit.rungs[-2:]
+    assert affine.elbo > copula.elbo + 0.2 and "given the earlier ones" in fit.plan["b"].why
+    # With b integrated out: a of a normal prior, and y of variance 1 + exp(2 a).
+    log_joint = lambda a: -0.5 * a**2 + stats.norm.logpdf(data[0], 0.0, np.sqrt(1 + np.exp(2 * a)))  # noqa: E731
+    grid = np.linspace(-8, 8, 4001)
+    density = np.exp(log_joint(grid))
+    mean = np.sum(grid * density) / np.sum(density)
+    sd = np.sqrt(np.sum((grid - mean) ** 2 * density) / np.sum(density))
+    draws = fit.sample(8000)["a"]
+    assert abs(draws.mean() - mean) < 0.15 * sd and draws.std() == pytest.approx(sd, rel=0.15)
+
+
 # --- the rule of growth ---------------------------------------------------------------------------------------------
 
 

@@ -23,8 +23,8 @@ def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) ->
     place = jax.tree.map(np.asarray, programs.place(constants, point))
     sites = {}
     for names in from_the_last(program):
-        asked = {n: jnp.asarray(float(n in names), point.dtype) for n in program.traced.noncentred}
-        told = jax.tree.map(np.asarray, programs.told(found, jnp.asarray(place.values), asked))
+        told = programs.told(found, jnp.asarray(place.values), programs.asked(names, point))
+        told = jax.tree.map(np.asarray, told)
         for name in (n for n in names if n in told.gradient):
             at = (place.images[name], place.log_scales[name], told.gradient[name], told.curvature[name])
             data = pseudo_data_of(*at)

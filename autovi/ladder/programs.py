@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -86,7 +85,7 @@ class Programs:
 
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
-        return self._run("matching", partial(match, lanes=self.lanes), constants, start, rng_key)
+        return self._run("matching", self._matched, constants, start, rng_key)
 
     def elbo(self, constants: Any, normal: Normal) -> tuple[jax.Array, jax.Array]:
         """Roughly the ELBO of a normal, from a few draws, with its standard error; not finite where the density is
@@ -95,24 +94,42 @@ class Programs:
 
     def place(self, constants: Any, point: jax.Array) -> Place:
         """The values at a point, and what the coordinates of its sites are made of."""
-        compute = lambda arrays, params, x: place_at(self.engine.program, params, arrays, x)  # noqa: E731
-        return self._run("place", compute, constants, point, of_density=False)
+        return self._run("place", self._place, constants, point, of_density=False)
 
     def told(self, constants: Any, values: jax.Array, asked: Any) -> Told:
-        """What all but their own priors say of the sites that are asked for, at a vector of values."""
-        lanes = min(LANES, self.lanes)
-        compute = lambda arrays, params, x, asked: told_at(self.engine.program, params, arrays, x, asked, lanes)  # noqa: E731
-        return self._run("told", compute, constants, values, asked, of_density=False)
+        """What all but their own priors say of the sites that are `asked` for, at a vector of values."""
+        return self._run("told", self._told, constants, values, asked, of_density=False)
 
     def meetings(self, constants: Any, point: jax.Array, halves: jax.Array) -> jax.Array:
         """Which coordinates the gradient changes in where others move."""
         return self._run("meetings", lambda f, x, masks: meetings(f, x, masks), constants, point, halves)
 
     def prepare(self, constants: Any, starts: jax.Array, held: Held) -> None:
-        """Begins to compile what every ladder needs."""
+        """Begins to compile what every ladder needs, side by side."""
         self._compiling("modes", _modes, constants, starts, held)
-        name, compute = ("diagonal", _diagonal) if starts.shape[1] > MAX_DENSE else ("curvature", self._curvature)
-        self._compiling(name, compute, constants, starts[0], held)
+        point, dense = starts[0], starts.shape[1] <= MAX_DENSE
+        name, compute = ("curvature", self._curvature) if dense else ("diagonal", _diagonal)
+        self._compiling(name, compute, constants, point, held)
+        if self.engine.program.plan.scales:
+            self._compiling("place", self._place, constants, point, of_density=False)
+            self._compiling("told", self._told, constants, point, self.asked((), point), of_density=False)
+            normal = Normal(point, jnp.diag(jnp.ones_like(point)) if dense else jnp.ones_like(point))
+            self._compiling("elbo", _elbo, constants, normal)
+            if dense:
+                self._compiling("matching", self._matched, constants, normal, jax.random.key(0))
+
+    def asked(self, sites: Collection[str], point: jax.Array) -> dict[str, jax.Array]:
+        """For `told`: 1 of these sites, 0 of the other non-centred ones."""
+        return {n: jnp.asarray(float(n in sites), point.dtype) for n in sorted(self.engine.program.traced.noncentred)}
+
+    def _place(self, arrays: Any, params: Any, point: jax.Array) -> Place:
+        return place_at(self.engine.program, params, arrays, point)
+
+    def _told(self, arrays: Any, params: Any, values: jax.Array, asked: Any) -> Told:
+        return told_at(self.engine.program, params, arrays, values, asked, min(LANES, self.lanes))
+
+    def _matched(self, log_density: LogDensity, start: Normal, rng_key: jax.Array) -> Matched:
+        return match(log_density, start, rng_key, lanes=self.lanes)
 
     def _curvature(self, log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
         return curved(held.of(log_density), point, lanes=min(LANES, self.lanes))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autovi.families import Family, LowRank, SinhArcsinh, Structured
+from autovi.families import ConditionalAffine, Family, LowRank, SinhArcsinh, Structured
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import halves_of, levels_to_take, tied
 from autovi.plan.plan import Block
@@ -15,6 +15,7 @@ from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.program import Program
 
 MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
+MAX_IN_TURN = 100  # coordinates, each given those before it
 
 
 class Richer(NamedTuple):
@@ -26,8 +27,8 @@ class Richer(NamedTuple):
     sites: tuple[str, ...]
 
 
-def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> Richer:
-    """The richer family of a joint block.
+def richer_families(program: Program, block: Block, meetings: Callable[[np.ndarray], np.ndarray]) -> tuple[Richer, ...]:
+    """The richer families of a joint block, each to be tried where those before it do not follow the posterior.
 
     Where sites are in plates, or are vectors whose scale or location is unknown, their elements are drawn given all
     else, as far as the density does not tie them to each other (`meetings`: masks of moving coordinates -> coordinates
@@ -55,7 +56,8 @@ def richer_family(program: Program, block: Block, meetings: Callable[[np.ndarray
         return _unstructured(program, block)
     in_levels = [name for level in family.levels or () for name in level]
     why = f"by structure: {', '.join(repr(n) for k in taken for n in levels[k])} given the others"
-    return Richer(family, why, (*_positive_first(program, [n for n in block.sites if n not in in_levels]), *in_levels))
+    common = _positive_first(program, [n for n in block.sites if n not in in_levels])
+    return (Richer(family, why, (*common, *in_levels)),)
 
 
 def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -71,9 +73,12 @@ def _positive_first(program: Program, names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda n: program.sites.samples[n].support != "positive")
 
 
-def _unstructured(program: Program, block: Block) -> Richer:
+def _unstructured(program: Program, block: Block) -> tuple[Richer, ...]:
     size = program.blocks.start_size(block)
     if size > MAX_DENSE:
-        return Richer(LowRank(), f"over {MAX_DENSE} dimensions, so of low rank", block.sites)
-    why = "a Gaussian copula with skew and tails of each coordinate"
-    return Richer(SinhArcsinh(), why, tuple(_positive_first(program, block.sites)))
+        return (Richer(LowRank(), f"over {MAX_DENSE} dimensions, so of low rank", block.sites),)
+    sites = tuple(_positive_first(program, block.sites))
+    copula = Richer(SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate", sites)
+    if size > MAX_IN_TURN:
+        return (copula,)
+    return copula, Richer(ConditionalAffine(), "shift and scale of each coordinate given the earlier ones", sites)

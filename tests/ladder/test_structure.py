@@ -8,7 +8,7 @@ import pytest
 
 from autovi.ladder.couplings import halves_of, levels_to_take, meetings, tied
 from autovi.ladder.density import joint_density
-from autovi.ladder.richer import richer_family
+from autovi.ladder.richer import richer_families
 from autovi.preparation import Options, prepare
 from autovi.program.hierarchy import plate_levels, structure_of
 
@@ -118,7 +118,7 @@ def test_what_the_density_ties(model, within, across):
 )
 def test_the_family_by_structure(model, levels, together):
     program, block, meets = of(model)
-    richer = richer_family(program, block, meets)
+    (richer,) = richer_families(program, block, meets)
     assert (richer.family.levels, richer.family.together) == (levels, together)
     assert sorted(richer.sites) == sorted(block.sites)
     assert richer.sites[len(block.sites) - sum(map(len, levels)) :] == tuple(n for level in levels for n in level)
