@@ -9,8 +9,9 @@ import pytest
 from scipy import integrate, stats
 
 import autovi
-from autovi.climbing import Candidate, _highest_converged, _is_better
+from autovi.climbing import Candidate, _is_better
 from autovi.ladder.mode import Modes, Status
+from autovi.ladder.search import _highest_converged
 
 QUIET = {"progress_bar": False}
 
