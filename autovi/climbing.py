@@ -147,13 +147,14 @@ class Ladder:
             return
         found = self.search.normal()
         self.progress.modes = self.search.modes
-        normal = Normal(self.search.best_start, jnp.ones(self.tried.points.shape[1])) if found is None else found
+        start = self.search.best_start
+        normal = Normal(start, jnp.asarray(np.ones(start.shape, start.dtype))) if found is None else found
         # Where a scale is unknown the mode says where it was held.
         if not self.engine.program.plan.scales and found is not None and self._is_enough("laplace", found):
             return
         if normal.loc.shape[0] <= MAX_DENSE:
             began = time.perf_counter()
-            dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.diag(normal.scale))
+            dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.asarray(np.diag(normal.scale)))
             matched = self.programs.matched(self.search.constants, dense, jax.random.fold_in(self.rng_key, 11))
             if self._is_enough("matching", matched.normal, began, int(matched.good_draws.sum())):
                 return

@@ -14,7 +14,7 @@ from autovi.ladder.scales import as_site, rescaled
 from autovi.model.traced import pseudo_inputs
 
 
-def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) -> tuple[dict[str, Any], jax.Array]:
+def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) -> tuple[dict[str, Any], np.ndarray]:
     """Constants with pseudo-data in the place of what `constants` have, and the point with its scales moved.
 
     Pseudo-data are of the likelihood, and hold for other scales than those of the point too.
@@ -28,7 +28,8 @@ def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) ->
         for name in (n for n in names if n in told.gradient):
             at = (place.images[name], place.log_scales[name], told.gradient[name], told.curvature[name])
             data = pseudo_data_of(*at)
-            like = zip(pseudo_inputs(name), data, strict=True)
-            found |= {n: jnp.asarray(x.reshape(jnp.shape(found[n])), found[n].dtype) for n, x in like}
+            for constant, x in zip(pseudo_inputs(name), data, strict=True):
+                like = found[constant]
+                found[constant] = jnp.asarray(np.asarray(x, like.dtype).reshape(like.shape))
             sites[name] = as_site(place, name, *data)
-    return found, jnp.asarray(rescaled(program, np.asarray(point), sites), point.dtype)
+    return found, rescaled(program, np.asarray(point), sites).astype(point.dtype)

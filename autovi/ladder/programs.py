@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from autovi.compiling import compiler_options, numbers_of
 from autovi.families.base import MAX_DENSE
@@ -87,10 +88,10 @@ class Programs:
         """The normal whose scores match, from another one."""
         return self._run("matching", self._matched, constants, start, rng_key)
 
-    def elbo(self, constants: Any, normal: Normal) -> tuple[jax.Array, jax.Array]:
-        """Roughly the ELBO of a normal, from a few draws, with its standard error; not finite where the density is
-        not."""
-        return self._run("elbo", _elbo, constants, normal)
+    def elbo(self, constants: Any, normal: Normal, spread: float) -> tuple[jax.Array, jax.Array]:
+        """Roughly the ELBO of a normal that is `spread` times as wide, from a few draws, with its standard error; not
+        finite where the density is not."""
+        return self._run("elbo", _elbo, constants, normal, np.asarray(spread, normal.loc.dtype))
 
     def place(self, constants: Any, point: jax.Array) -> Place:
         """The values at a point, and what the coordinates of its sites are made of."""
@@ -113,14 +114,15 @@ class Programs:
         if self.engine.program.plan.scales:
             self._compiling("place", self._place, constants, point, of_density=False)
             self._compiling("told", self._told, constants, point, self.asked((), point), of_density=False)
-            normal = Normal(point, jnp.diag(jnp.ones_like(point)) if dense else jnp.ones_like(point))
-            self._compiling("elbo", _elbo, constants, normal)
+            scale: Any = jax.ShapeDtypeStruct(point.shape * (2 if dense else 1), point.dtype)
+            self._compiling("elbo", _elbo, constants, Normal(point, scale), jax.ShapeDtypeStruct((), point.dtype))
             if dense:
-                self._compiling("matching", self._matched, constants, normal, jax.random.key(0))
+                key = jax.eval_shape(jax.random.key, 0)
+                self._compiling("matching", self._matched, constants, Normal(point, scale), key)
 
-    def asked(self, sites: Collection[str], point: jax.Array) -> dict[str, jax.Array]:
+    def asked(self, sites: Collection[str], point: jax.Array) -> dict[str, np.ndarray]:
         """For `told`: 1 of these sites, 0 of the other non-centred ones."""
-        return {n: jnp.asarray(float(n in sites), point.dtype) for n in sorted(self.engine.program.traced.noncentred)}
+        return {n: np.asarray(n in sites, point.dtype) for n in sorted(self.engine.program.traced.noncentred)}
 
     def _place(self, arrays: Any, params: Any, point: jax.Array) -> Place:
         return place_at(self.engine.program, params, arrays, point)
@@ -165,7 +167,8 @@ def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Mode
     return modes, distinct_modes(of_others, modes)
 
 
-def _elbo(log_density: LogDensity, normal: Normal) -> tuple[jax.Array, jax.Array]:
+def _elbo(log_density: LogDensity, normal: Normal, spread: jax.Array) -> tuple[jax.Array, jax.Array]:
+    normal = normal._replace(scale=spread * normal.scale)
     noise = jax.random.normal(jax.random.key(0), (NUM_TRIED, normal.loc.shape[0]), normal.loc.dtype)
     log_weights = jax.lax.map(log_density, normal.at(noise)) - normal.log_density_at_noise(noise)
     return jnp.mean(log_weights), jnp.std(log_weights, ddof=1) / NUM_TRIED**0.5

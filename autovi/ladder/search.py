@@ -48,10 +48,10 @@ class Search:
             if best is None:
                 break
             constants, point = informed(self.programs, self.constants, best.loc)
-            moved = held._replace(point=point)
+            moved = held._replace(point=jnp.asarray(point))
             # The scales' most likely values by pseudo-data may be far off where these are far from normal.
             found = self._better(best, constants, starts, moved) or self._better(best, constants, starts, held)
-            stays = found is None or found[1] is held or float(jnp.abs(point - best.loc).max()) <= STAYS
+            stays = found is None or found[1] is held or np.abs(point - np.asarray(best.loc)).max() <= STAYS
             best, held = found or (best, held)
             if stays:
                 break
@@ -74,8 +74,8 @@ class Search:
         it is the scale of with it, a mode may be a spike without mass."""
         if found is None:
             return None
-        cold = Normal(self.best_start, jnp.full_like(found.loc, INIT_SCALE))
-        cold = cold if found.scale.ndim == 1 else cold._replace(scale=jnp.diag(cold.scale))
+        scale = np.full(found.loc.shape, INIT_SCALE, found.loc.dtype)
+        cold = Normal(self.best_start, jnp.asarray(scale if found.scale.ndim == 1 else np.diag(scale)))
         near, far = self._elbo(found)[0], self._elbo(cold, (1.0,))[0]
         if near > -np.inf and near >= far:
             return found
@@ -85,8 +85,7 @@ class Search:
     def _elbo(self, normal: Normal, spreads: tuple[float, ...] = (1.0, SPREAD)) -> tuple[float, float]:
         """Roughly the ELBO of a normal, the better of several as wide, and its standard error. As wide as the curvature
         says it is the answer of a normal posterior, narrower of one with heavy costs."""
-        wide = [normal._replace(scale=s * normal.scale) for s in spreads]
-        found = [self.programs.elbo(self.constants, w) for w in wide]
+        found = [self.programs.elbo(self.constants, normal, s) for s in spreads]
         known = [(float(value), float(se)) for value, se in found if np.isfinite(value) and np.isfinite(se)]
         return max(known, default=(-np.inf, 0.0))
 

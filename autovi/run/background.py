@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from autovi.run.clock import COMPILE_TIME
+
+# Programs are compiled in the order in which they are asked for, as many at once as there are cores: more would keep
+# the first one, which is waited for, from its core.
+_CORES = threading.Semaphore(os.cpu_count() or 1)
 
 
 class Compiling:
@@ -37,9 +42,10 @@ class Compiling:
 
     def _compile(self) -> None:
         assert self._compiled is not None
-        started = time.perf_counter()
         try:
-            self._program = self._compiled()
+            with _CORES:
+                started = time.perf_counter()
+                self._program = self._compiled()
             if self._jaxpr is not None:
                 COMPILE_TIME.seen(self._jaxpr, time.perf_counter() - started)
         except BaseException as error:
