@@ -80,6 +80,10 @@ class Coordinates(ABC):
         """What the location and scale are of, at an unconstrained value: the value."""
         return value
 
+    def prior(self) -> tuple[Any, Array]:
+        """Location and log scale of the image's own distribution."""
+        return 0.0 if self.location is None else self.location, self.log_scale()
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -189,6 +193,9 @@ class Positive(Coordinates):
 
     def log_det(self, at: PseudoData) -> Array:
         return jnp.zeros_like(at.precision)
+
+    def prior(self) -> tuple[Any, Array]:
+        return self.log_scale(), jnp.zeros_like(self.log_scale())
 
 
 @jax.tree_util.register_dataclass

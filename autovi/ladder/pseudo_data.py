@@ -25,8 +25,8 @@ FARTHEST = 3.0
 
 class Place(NamedTuple):
     """Where a point is, as values: `values`, the same vector with the unconstrained values of non-centred sites in the
-    place of their nodes; by such a site, each of the shape of its node, `images`, what its location and scale are of,
-    `locations` and `log_scales`; and `slopes`, those of its mean log scale in the point."""
+    place of their nodes; by such a site, each of the shape of its node, `images` with the `locations` and `log_scales`
+    of their distributions; and `slopes`, those of the mean log scale in the point."""
 
     values: jax.Array
     images: dict[str, jax.Array]
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 class Told(NamedTuple):
     """The first and minus the second derivatives, in each non-centred site's image, of the log density without the
-    site's own prior; and the spread of each vector site's distribution."""
+    site's own prior."""
 
     gradient: dict[str, jax.Array]
     curvature: dict[str, jax.Array]
@@ -64,9 +64,8 @@ def place_at(program: Program, params: Mapping[str, Any], arrays: Any, point: ja
         values = values_at(program, params, arrays, _by_site(program, x))
         coordinates = coordinates_at(program, {**params, "constants": {}}, arrays, values)
         shaped = lambda n, v: jnp.broadcast_to(v, jnp.shape(values[n])).astype(x.dtype)  # noqa: E731
-        log_scales = {n: shaped(n, c.log_scale()) for n, c in coordinates.items()}
-        known = {n: 0.0 if c.location is None else c.location for n, c in coordinates.items()}
-        locations = {n: shaped(n, v) for n, v in known.items()}
+        priors = {n: [shaped(n, x) for x in c.prior()] for n, c in coordinates.items()}
+        locations, log_scales = ({n: found[i] for n, found in priors.items()} for i in (0, 1))
         images = {n: c.image(values[n]) for n, c in coordinates.items()}
         means = {n: jnp.mean(v) for n, v in log_scales.items()}
         return means, Place(_vector(program, x, values), images, locations, log_scales, {})

@@ -39,6 +39,12 @@ def by_hand(y):
             numpyro.sample("y", dist.Normal(mu + tau * z, NOISE), obs=y.T)
 
 
+def positive(y):
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+    rate = numpyro.sample("rate", dist.HalfNormal(tau * jnp.ones(12)).to_event(1))
+    numpyro.sample("y", dist.LogNormal(jnp.log(rate)[:, None], NOISE).to_event(2), obs=jnp.exp(y))
+
+
 def process(y):
     length = numpyro.sample("length", dist.LogNormal(0.0, 1.0))
     gap = jnp.arange(12.0)[:, None] - jnp.arange(12.0)
@@ -104,6 +110,13 @@ def test_of_an_image():
     """Of a site that is written non-centred by hand, they are of what the model makes of it."""
     _, found = found_by(by_hand)
     check(found["z"], np.full(12, 5 / NOISE**2), Y.mean(1))
+
+
+def test_of_positive_values():
+    """They are of the logarithm, whose location a scale is: one that moves all is not found by how far they are apart."""
+    program, found = found_by(positive)
+    check(found["rate"], np.full(12, 5 / NOISE**2), Y.mean(1))
+    assert program.plan.scales == ("tau",)
 
 
 @pytest.mark.parametrize(("model", "site"), [(process, "f"), (walk, "x"), (steps, "x")])
