@@ -42,7 +42,7 @@ def by_hand(y):
 def positive(y):
     tau = numpyro.sample("tau", dist.HalfNormal(1.0))
     rate = numpyro.sample("rate", dist.HalfNormal(tau * jnp.ones(12)).to_event(1))
-    numpyro.sample("y", dist.LogNormal(jnp.log(rate)[:, None], NOISE).to_event(2), obs=jnp.exp(y))
+    numpyro.sample("y", dist.LogNormal(jnp.log(rate)[:, None] * jnp.ones(5), NOISE).to_event(2), obs=jnp.exp(y))
 
 
 def process(y):
@@ -113,7 +113,7 @@ def test_of_an_image():
 
 
 def test_of_positive_values():
-    """They are of the logarithm, whose location a scale is: one that moves all is not found by how far they are apart."""
+    """They are of the logarithm, which a scale shifts."""
     program, found = found_by(positive)
     check(found["rate"], np.full(12, 5 / NOISE**2), Y.mean(1))
     assert program.plan.scales == ("tau",)
