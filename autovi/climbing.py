@@ -168,10 +168,11 @@ class Ladder:
 
     def _took(self, name: str, began: float, said: str, evaluations: int) -> None:
         """A rung that was taken; of one that is taken again, what came out last, and the cost of all."""
-        before = [r for r in self.rungs if r.name == name]
-        evaluations += sum(r.evaluations for r in before)
-        seconds = time.perf_counter() - began + sum(r.seconds for r in before)
-        self.rungs = [r for r in self.rungs if r.name != name] + [Rung(name, said, evaluations, seconds)]
+        places = [i for i, rung in enumerate(self.rungs) if rung.name == name] or [len(self.rungs)]
+        before = self.rungs[places[0] : places[0] + 1]
+        evaluations += sum(rung.evaluations for rung in before)
+        seconds = time.perf_counter() - began + sum(rung.seconds for rung in before)
+        self.rungs[places[0] : places[0] + 1] = [Rung(name, said, evaluations, seconds)]
 
     def _weighed(
         self,

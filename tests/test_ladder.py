@@ -139,7 +139,7 @@ def log_joint(mu, log_tau):
 
 def test_a_hierarchy_goes_to_the_guide_by_structure():
     fit = autovi.fit(hierarchy, {"effect": EFFECT}, **QUIET)
-    assert names(fit) == ["mode", "curvature", "matching", "structured"]
+    assert names(fit) == ["mode", "curvature", "scales", "matching", "structured"]
     assert "'theta' given the others" in fit.plan["theta"].why
     grid = lambda f: integrate.dblquad(f, -15, 7, -25, 25, epsabs=1e-12, epsrel=1e-6)[0]  # noqa: E731
     shift = log_joint(0.0, 0.0)

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from autovi.ladder.programs import Programs
-from autovi.ladder.pseudo_data import from_the_last, pseudo_data_of
-from autovi.ladder.scales import as_site, rescaled
+from autovi.ladder.pseudo_data import from_the_last, num_products, pseudo_data_of
+from autovi.ladder.scales import Site, as_site, rescaled
 from autovi.model.traced import pseudo_inputs
 
 
-def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) -> tuple[dict[str, Any], np.ndarray]:
-    """Constants with pseudo-data in the place of what `constants` have, and the point with its scales moved.
+class Informed(NamedTuple):
+    """`constants` with pseudo-data in the place of what there was, and the `point` with its scales moved; how many
+    `values` have pseudo-data, and how many gradients they took."""
 
-    Pseudo-data are of the likelihood, and hold for other scales than those of the point too.
-    """
+    constants: dict[str, Any]
+    point: np.ndarray
+    values: int
+    evaluations: int
+
+
+def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) -> Informed:
+    """Pseudo-data, which are of the likelihood, and hold for other scales than those of the point too."""
     program, found = programs.engine.program, dict(constants)
     place = jax.tree.map(np.asarray, programs.place(constants, point))
-    sites = {}
+    sites: dict[str, Site] = {}
+    batches = 0
     for names in from_the_last(program):
+        batches += 1
         told = programs.told(found, jnp.asarray(place.values), programs.asked(names, point))
         told = jax.tree.map(np.asarray, told)
         for name in (n for n in names if n in told.gradient):
@@ -32,4 +41,6 @@ def informed(programs: Programs, constants: dict[str, Any], point: jax.Array) ->
                 like = found[constant]
                 found[constant] = jnp.asarray(np.asarray(x, like.dtype).reshape(like.shape))
             sites[name] = as_site(place, name, *data)
-    return found, rescaled(program, np.asarray(point), sites).astype(point.dtype)
+    moved = rescaled(program, np.asarray(point), sites).astype(point.dtype)
+    values = sum(int((site.precision > 0).sum()) for site in sites.values())
+    return Informed(found, moved, values, batches * (1 + num_products(point.shape[0])))

@@ -11,7 +11,7 @@ import numpy as np
 
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.density import joint_density
-from autovi.ladder.diagonal import diagonal_of_hessian
+from autovi.ladder.diagonal import NUM_PROBES, diagonal_of_hessian
 from autovi.model.traced import pseudo_inputs
 from autovi.program.centring import coordinates_at, nodes_at, values_at
 from autovi.program.program import Program
@@ -94,9 +94,19 @@ def told_at(
     nodes = _vector(program, values, nodes_at(program, params, arrays, _by_site(program, values)))
     density = joint_density(program, params, arrays, {n: 1 - asked[n] for n in sites})
     gradient = jax.grad(density)(nodes)
-    curvature = -diagonal_of_hessian(density, nodes, exact=nodes.shape[0] <= MAX_DENSE, lanes=lanes)
+    curvature = -diagonal_of_hessian(density, nodes, exact=is_exact(nodes.shape[0]), lanes=lanes)
     by_site = lambda x: {n: v for n, v in _by_site(program, x).items() if n in program.traced.noncentred}  # noqa: E731
     return Told(by_site(gradient), by_site(curvature))
+
+
+def is_exact(size: int) -> bool:
+    """Is each of so many second derivatives computed by itself?"""
+    return size <= MAX_DENSE
+
+
+def num_products(size: int) -> int:
+    """How many products with the Hessian, each about as costly as a gradient, the second derivatives take."""
+    return size if is_exact(size) else NUM_PROBES
 
 
 def from_the_last(program: Program) -> Iterator[list[str]]:

@@ -21,7 +21,7 @@ class Rung:
     """A rung that was taken.
 
     Attributes:
-        name: "mode", "curvature", "laplace", "matching", or the family of stochastic ADVI.
+        name: "mode", "curvature", "scales", "laplace", "matching", or the family of stochastic ADVI.
         said: what came out, in words.
         evaluations: gradients of the log density that it took.
         seconds: wall time, compilation included.

@@ -47,7 +47,9 @@ class Search:
         for _ in range(MOST_ROUNDS if self.program.plan.scales else 0):
             if best is None:
                 break
-            constants, point = informed(self.programs, self.constants, best.loc)
+            began = time.perf_counter()
+            constants, point, values, evaluations = informed(self.programs, self.constants, best.loc)
+            self.took("scales", began, f"pseudo-data of {how_many(values, 'value')}", evaluations)
             moved = held._replace(point=jnp.asarray(point))
             # The scales' most likely values by pseudo-data may be far off where these are far from normal.
             found = self._better(best, constants, starts, moved) or self._better(best, constants, starts, held)
