@@ -56,7 +56,7 @@ def pages_with_code() -> list:
 @pytest.mark.filterwarnings("ignore:The default .*:FutureWarning")
 @pytest.mark.parametrize("page", pages_with_code())
 def test_code_runs(page, in_folder, capsys):
-    run_page(page)
+    run_page.__wrapped__(page)  # again, if it was run for another test: what it prints is looked at
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     shown = [text for language, text, _ in blocks(page) if language == "" and "Plan:" in text]
     for text in shown:
