@@ -23,7 +23,9 @@ from autovi.model.inputs import Inputs
 from autovi.numbers import how_many, number, with_error
 from autovi.plan.mapped import mappable, with_family, with_maps
 from autovi.plan.plan import Block
+from autovi.result.findings import of_weights
 from autovi.result.fit import Fit
+from autovi.result.signs import signs_of
 from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
 from autovi.run.running import Run, Watch, ran
@@ -212,5 +214,6 @@ def _good(name: str, candidate: Candidate) -> bool:
     khat, efficiency = STOP[name]
     alike = candidate.efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
     good = alike or (not candidate.khat > khat and candidate.efficiency >= efficiency)
-    # Of what draws correct, far more are weighed for that, and they see more of the tails.
-    return good and not candidate.fit.verdict.warns
+    # Of what draws correct, far more are weighed for that, and they see more of the tails. What else a verdict warns
+    # of, as other modes, no richer family mends.
+    return good and of_weights(signs_of(candidate.fit)) is not None

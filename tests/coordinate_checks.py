@@ -11,7 +11,7 @@ from autovi.analysis.structure import analyse_structure
 from autovi.model.graph import like_traced
 from autovi.model.traced import KEY, pseudo_inputs
 from autovi.plan.plan import Plan
-from autovi.program.centring import values_at
+from autovi.program.centring import nodes_at, values_at
 from autovi.program.program import Program
 
 
@@ -67,3 +67,17 @@ def check_densities(model, data, graph, inputs, executed=lambda values: values):
     assert total("p:") == pytest.approx(float(density), rel=1e-9)
     assert total("jacobian:") == pytest.approx(np.linalg.slogdet(whole)[1], rel=1e-9)
     return found
+
+
+def check_nodes(graph, inputs):
+    """Nodes are found again from their values."""
+    program, nodes = alone(graph), nodes_of(graph)
+    params = {"param": {}, "constants": pseudo_data(graph)}
+    there_and_back = jax.jit(
+        lambda n: nodes_at(program, params, inputs.traced(), values_at(program, params, inputs.traced(), n)),
+        compiler_options=ONCE,
+    )
+    found = there_and_back(nodes)
+    assert set(found) == set(nodes)
+    for name, node in nodes.items():
+        np.testing.assert_allclose(found[name], node, rtol=1e-8, atol=1e-10, err_msg=name)

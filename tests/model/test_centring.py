@@ -8,14 +8,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from coordinate_checks import alone, check_densities, nodes_of, outputs, pseudo_data
+from coordinate_checks import alone, check_densities, check_nodes, nodes_of, outputs
 from gradient_checks import ONCE
 from numpyro.contrib.control_flow import cond, scan
 
 from autovi.model.inputs import bind
 from autovi.model.log_density import LogDensity
 from autovi.model.targets import trace_program
-from autovi.program.centring import coordinates_at, nodes_at, values_at
+from autovi.program.centring import coordinates_at
 
 Y = np.array([1.8, 0.8, -0.3, 0.7, -0.1, 0.1, 1.8, 1.2])
 
@@ -117,16 +117,7 @@ def test_densities_are_those_of_numpyro_at_the_values_with_the_jacobian(model):
 def test_the_nodes_of_values_are_found_again(model):
     """Whatever order the sites depend on one another in, steps of a scan on earlier ones too."""
     graph, inputs = traced(model, MODELS[model])
-    program, nodes = alone(graph), nodes_of(graph)
-    params = {"param": {}, "constants": pseudo_data(graph)}
-    there_and_back = jax.jit(
-        lambda n: nodes_at(program, params, inputs.traced(), values_at(program, params, inputs.traced(), n)),
-        compiler_options=ONCE,
-    )
-    found = there_and_back(nodes)
-    assert set(found) == set(nodes)
-    for name, node in nodes.items():
-        np.testing.assert_allclose(found[name], node, rtol=1e-8, atol=1e-10, err_msg=name)
+    check_nodes(graph, inputs)
 
 
 @pytest.mark.parametrize("model", MODELS)
