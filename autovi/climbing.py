@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.estimators import ESTIMATORS, Estimator
+from autovi.compiling import compiler_options
+from autovi.estimators import Estimator, Sticking
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.normal import Normal
-from autovi.ladder.programs import Programs
+from autovi.ladder.programs import NUM_TRIED, Few, Programs
 from autovi.ladder.richer import Richer, richer_families
 from autovi.ladder.rungs import STOP, Rung
 from autovi.ladder.search import SPREAD, Search
@@ -30,23 +31,40 @@ from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
 from autovi.run.running import Run, Watch, ran
 from autovi.run.state import State
-from autovi.run.stopping import EXPECTED, Progress
+from autovi.run.stopping import Progress
 from autovi.run.thresholds import THRESHOLDS
 
 # Steps that a richer family takes with the gradient of the entropy, at a falling rate. Far from the optimum sticking
 # the landing is unstable: where q is too wide, what it leaves out is what would hold it.
 FIRST_STEPS = 2_000
 NUM_PARTICLES = 16
+HOPELESS = 0.15  # an efficiency by a few draws, below which a normal is no answer whatever more draws say
+CERTAIN = 5.0  # standard errors of a few draws
 
 
-class Candidate(NamedTuple):
-    """A q that a rung left, as a fit, and what its draws say."""
+@dataclass
+class Candidate:
+    """A q that a rung left, as a fit. `few` are its ELBO, the standard error of it and the efficiency by a few draws,
+    where these say that it is no answer; its own draws are weighed only where they would decide something."""
 
     fit: Fit
-    elbo: float
-    elbo_se: float
-    khat: float
-    efficiency: float
+    few: Few | None = None
+
+    @property
+    def elbo(self) -> float:
+        return self.fit.elbo if self.few is None else self.few.elbo
+
+    @property
+    def elbo_se(self) -> float:
+        return self.fit.elbo_se if self.few is None else self.few.elbo_se
+
+    @property
+    def efficiency(self) -> float:
+        return float(self.fit.efficiency) if self.few is None else self.few.efficiency
+
+    @property
+    def khat(self) -> float:
+        return float("nan") if self.few is not None else float(self.fit.khat)
 
 
 @dataclass
@@ -82,7 +100,12 @@ class Ladder:
         """The fit whose q is a normal, which took so many evaluations since it `began`."""
         began = time.perf_counter() if began is None else began
         progress = replace(self.progress, status="converged", message=f"no stochastic steps: q is that of {name!r}")
-        return self._weighed(name, self.mapped, self._at(self.mapped, normal), progress, began, evaluations)
+        # Where blocks have q of their own, the normal is not all of it; and where no scale is unknown, most are good.
+        few = None
+        if self.engine.program.plan.scales and not self.exact:
+            few = self.programs.weighed(self.search.constants, normal)
+        few = few if few is not None and few.efficiency < HOPELESS else None
+        return self._weighed(name, self.mapped, self._at(self.mapped, normal), progress, began, evaluations, few=few)
 
     def warm(self) -> tuple[Engine, State]:
         """A start for stochastic steps: mode and curvature, where there is one and time to find it."""
@@ -112,24 +135,41 @@ class Ladder:
             # In these coordinates a gradient longer than this is that of a draw far in a tail.
             return self.engine.under(with_maps(plan), Optimizer(longest=max(1.0, normal.loc.shape[0] ** 0.5)))
 
-        engine, last = engine_of(ESTIMATORS["explicit"]()), engine_of(ESTIMATORS["sticking"]())
-        state = self._at(engine, reordered(normal, program, engine.program), SPREAD)
-        with self.watch.clock.spent("trace"):  # the steps that come last are compiled while the first ones run
-            last.chunk(state.started_at(last.program, last.optimizer, state.all_params), self.arrays, EXPECTED)
+        # One program for all steps: first with the score, then without.
+        engine, last = engine_of(Sticking(score=1.0)), engine_of(Sticking())
+        state = self._at(engine, normal, SPREAD)
+        without = {name: {"score": np.zeros_like(own["score"])} for name, own in state.estimators.items()}
+        with self.watch.clock.spent("trace"):
+            engine.chunk(state, self.arrays, progress.expected_steps)
+            self.as_fit(last, Run(_landed(state), progress, self.rng_key)).prepare()
         state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
         if not progress.interrupted:
-            engine = last
             progress = replace(progress.next_leg(None, progress.max_steps), rates=progress.rates[1:])
-            state = state.started_at(engine.program, engine.optimizer, state.all_averages)
+            state = self._again(engine, state)._replace(estimators=without)
             state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
+        engine, state = last, _landed(state)
         evaluations = progress.step * NUM_PARTICLES
         said = f"{how_many(progress.step, 'step')} of {NUM_PARTICLES} draws, "
         return self._weighed(family.name, engine, state, progress, began, evaluations, said)
 
     def _at(self, engine: Engine, normal: Normal, spread: float = 1.0) -> State:
-        like = engine.initial_state(self.arrays, self.state.rng_key)
+        """The state of a program whose q is a normal over the values in the order of the ladder's own program."""
+
+        own = self.engine.program  # what is kept holds no data
+
+        def at(arrays: Any, rng_key: jax.Array, normal: Normal, fixed: Fixed, spread: jax.Array) -> State:
+            like = engine.initial_state(arrays, rng_key)
+            normal = reordered(normal, own, engine.program)
+            return state_at(engine.program, engine.optimizer, like, normal, fixed, spread)
+
+        made = engine.kept(("at",), lambda: jax.jit(at, compiler_options=compiler_options(1)))
         fixed = Fixed(self.search.constants, self.exact)
-        return state_at(engine.program, engine.optimizer, like, normal, fixed, spread)
+        return made(self.arrays, self.state.rng_key, normal, fixed, np.asarray(spread, normal.loc.dtype))
+
+    def _again(self, engine: Engine, state: State) -> State:
+        """The state before the first step from where the last steps led."""
+        again = lambda state: state.started_at(engine.program, engine.optimizer, state.all_averages)  # noqa: E731
+        return engine.kept(("again",), lambda: jax.jit(again, compiler_options=compiler_options(1)))(state)
 
     def climb(self) -> Fit:
         """The fit of the first rung that is good enough, else the best of all, or, after Ctrl-C, of those so far."""
@@ -157,8 +197,8 @@ class Ladder:
         if normal.loc.shape[0] <= MAX_DENSE:
             began = time.perf_counter()
             dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.asarray(np.diag(normal.scale)))
-            matched = self.programs.matched(self.search.constants, dense, jax.random.fold_in(self.rng_key, 11))
-            if self._is_enough("matching", matched.normal, began, int(matched.good_draws.sum())):
+            matched = self.programs.matched(self.search.constants, dense, self.rng_key)
+            if self._is_enough("matching", matched.normal, began, int(np.sum(matched.good_draws))):
                 return
         self.grow(normal)
 
@@ -185,13 +225,14 @@ class Ladder:
         began: float,
         evaluations: int,
         said: str = "",
+        few: Few | None = None,
     ) -> Candidate:
-        fit = self.as_fit(engine, Run(state, progress, self.rng_key))
-        found = Candidate(fit, fit.elbo, fit.elbo_se, float(fit.khat), float(fit.efficiency))
-        value, se = with_error(fit.elbo, fit.elbo_se)
+        found = Candidate(self.as_fit(engine, Run(state, progress, self.rng_key)), few)
+        value, se = with_error(found.elbo, found.elbo_se)
         khat = f", k-hat {number(found.khat)}" if np.isfinite(found.khat) else ""
-        said += f"ELBO {value} ± {se} nats{khat}, efficiency {found.efficiency:.2f}"
-        self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began, fit.elbo))
+        by = "" if few is None else f", by {NUM_TRIED} draws"
+        said += f"ELBO {value} ± {se} nats{khat}, efficiency {found.efficiency:.2f}{by}"
+        self.rungs.append(Rung(name, said, evaluations, time.perf_counter() - began, found.elbo))
         return found
 
     def _best(self) -> Fit:
@@ -204,13 +245,24 @@ class Ladder:
         return best.fit
 
 
+def _landed(state: State) -> State:
+    """The state of the same steps without the score, whose estimator has no parameters."""
+    return state._replace(estimators={}, estimator_optimizers={})
+
+
 def _is_better(other: Candidate, best: Candidate) -> bool:
     if not np.isfinite(best.elbo):
         return bool(np.isfinite(other.elbo))
-    return bool(other.elbo - best.elbo > 2 * np.hypot(other.elbo_se, best.elbo_se))
+    gain, error = other.elbo - best.elbo, np.hypot(other.elbo_se, best.elbo_se)
+    if best.few is not None and not abs(gain) > CERTAIN * error:
+        best.few = None
+        return _is_better(other, best)
+    return bool(gain > 2 * error)
 
 
 def _good(name: str, candidate: Candidate) -> bool:
+    if candidate.few is not None:
+        return False
     khat, efficiency = STOP[name]
     alike = candidate.efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
     good = alike or (not candidate.khat > khat and candidate.efficiency >= efficiency)

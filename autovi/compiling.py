@@ -6,50 +6,68 @@ import math
 from typing import Any
 
 import jax
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Literal, jaxprs_in_params
 
-SMALL_WORK = 100_000_000  # numbers that a program running once may handle in badly optimized code
-
-# Compiles in about half the time. Not known to later releases: the way around the emitters of fused operations.
-QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0} | (
-    {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
-)
+# Numbers that all runs of a program compute together, up to which it is compiled in each way. Quick code is 3 to 16
+# times as slow, and compiles in a quarter of the time; light code is a fifth slower, and compiles in half of it.
+QUICK_WORK = 5e8
+LIGHT_WORK = 1e11
 
 
-SLOW_WORK = (
-    3_000_000_000  # numbers that all runs of a program may handle together in badly optimized code: some seconds
-)
+def _level(level: int) -> dict[str, Any]:
+    """A level of LLVM's optimization, and, where a release knows it, the way around the emitters of fused operations,
+    which are what compiling takes longest for."""
+    plain = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}
+    return {"xla_backend_optimization_level": level, **plain}
+
+
+QUICK, LIGHT = _level(0), _level(1)
 
 
 def numbers_of(jaxpr: Any) -> float:
     """Roughly how many numbers a program computes, what loops repeat included."""
-    return _numbers(jaxpr, set())
-
-
-def work_of(jaxpr: Any, runs: float = 1.0) -> float:
-    """The same of so many runs; infinite where badly optimized code would be wrong.
-
-    Such code may compute the argument of a maximum twice, with other rounding: no entry then equals the maximum, and
-    the gradient is 0 / 0.
-    """
-    names: set[str] = set()
-    total = _numbers(jaxpr, names)
-    return math.inf if names & {"reduce_max", "reduce_min"} and "eq" in names else runs * total
-
-
-def _numbers(jaxpr: Any, names: set[str]) -> float:
     total = 0.0
-    for eqn in jaxpr.eqns:
-        names.add(eqn.primitive.name)
-        inner = sum(_numbers(sub, names) for sub in jaxprs_in_params(eqn.params))
+    for eqn in _used(jaxpr):
+        inner = sum(numbers_of(sub) for sub in jaxprs_in_params(eqn.params))
         own = sum(float(math.prod(v.aval.shape)) for v in eqn.outvars)
         total += eqn.params.get("length", 1) * inner if inner else own
     return total
 
 
-def step_options(work: float) -> dict[str, Any]:
-    """`compiler_options` of a program that runs many times: compiled well unless all its runs are little work."""
-    return compiler_options(0 if work <= SLOW_WORK else math.inf)
+def work_of(jaxpr: Any, runs: float = 1.0) -> float:
+    """The same of so many runs; infinite where code that is not optimized well would be wrong.
+
+    Such code may compute the argument of a maximum twice, with other rounding: no entry then equals the maximum, and
+    the gradient is 0 / 0.
+    """
+    return math.inf if _looks_for_its_maximum(jaxpr) else runs * numbers_of(jaxpr)
+
+
+def _looks_for_its_maximum(jaxpr: Any) -> bool:
+    """Does it compare something with a maximum or minimum of it, as the gradient of one does?"""
+    extremes: set[Any] = set()
+    for eqn in _used(jaxpr):
+        name = eqn.primitive.name
+        found = any(v in extremes for v in eqn.invars if not isinstance(v, Literal))
+        if name == "eq" and found or any(_looks_for_its_maximum(sub) for sub in jaxprs_in_params(eqn.params)):
+            return True
+        if name in ("reduce_max", "reduce_min") or (found and name in _SAME_NUMBERS):
+            extremes.update(eqn.outvars)
+    return False
+
+
+def _used(jaxpr: Any) -> list[Any]:
+    """The equations on which its results depend: of a maximum that is held fixed, as in a log-sum-exp, the derivative
+    is written down, and used by nothing."""
+    wanted, used = {v for v in jaxpr.outvars if not isinstance(v, Literal)}, []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in wanted for v in eqn.outvars):
+            used.append(eqn)
+            wanted.update(v for v in eqn.invars if not isinstance(v, Literal))
+    return used[::-1]
+
+
+_SAME_NUMBERS = {"broadcast_in_dim", "reshape", "squeeze", "expand_dims", "convert_element_type", "stop_gradient"}
 
 
 def compiler_options(work: float = math.inf) -> dict[str, Any]:
@@ -61,10 +79,10 @@ def compiler_options(work: float = math.inf) -> dict[str, Any]:
     machine has cores, and none ever ends. With 1 or 10 particles this order is no slower (`benchmarks/steps.py`).
 
     Args:
-        work: for a program that runs once, roughly how many numbers it computes. Where that is little, compiling well
-            costs more than it saves.
+        work: roughly how many numbers all runs of the program compute. Where that is little, compiling well costs more
+            than it saves.
     """
     if jax.default_backend() != "cpu":
         return {}
     options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    return options | (QUICKLY if work <= SMALL_WORK else {})
+    return options | (QUICK if work <= QUICK_WORK else LIGHT if work <= LIGHT_WORK else {})

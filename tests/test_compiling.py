@@ -6,7 +6,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from autovi.compiling import numbers_of, work_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,3 +70,32 @@ def test_decompositions_side_by_side_do_not_hang(plain):
         timeout=240,
     )
     assert done.stdout.strip() == "ended", done.stderr[-2000:]
+
+
+ONES = jnp.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("fn", "exact"),
+    [
+        (jnp.max, False),
+        (lambda x: jnp.min(jnp.tanh(x)[None] * jnp.ones((2, 1)), axis=1, keepdims=True).sum(), False),
+        (lambda x: jax.lax.scan(lambda c, y: (c + jnp.max(y * x), None), 0.0, jnp.ones((2, 3)))[0], False),
+        (jax.nn.logsumexp, True),  # holds its maximum fixed
+        (lambda x: jax.lax.scan(lambda c, y: (c + jax.nn.logsumexp(y * x), None), 0.0, jnp.ones((2, 3)))[0], True),
+        (lambda x: jnp.sum(jnp.where(x == 1.0, x, jnp.max(jax.lax.stop_gradient(x)))), True),
+    ],
+)
+def test_the_gradient_of_a_maximum_is_compiled_with_care(fn, exact):
+    """Quickly compiled it may find no entry that equals the maximum."""
+    for gradient in (jax.grad(fn), jax.jit(jax.vmap(jax.grad(fn), in_axes=0))):
+        shape = ONES if gradient.__class__ is jax.grad(fn).__class__ else jnp.ones((2, 3))
+        assert np.isfinite(work_of(jax.make_jaxpr(gradient)(shape).jaxpr)) == exact
+
+
+def test_what_nothing_depends_on_is_no_work():
+    def fn(x):
+        jnp.ones((1000, 1000)) @ jnp.outer(jnp.resize(x, 1000), jnp.resize(x, 1000))
+        return jnp.sin(x)
+
+    assert numbers_of(jax.make_jaxpr(fn)(ONES).jaxpr) == 3

@@ -1,5 +1,7 @@
 """A fit without settings: which rung it ends at, and that it is right there."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -11,6 +13,7 @@ from scipy import integrate, stats
 import autovi
 from autovi.climbing import Candidate, _is_better
 from autovi.ladder.mode import Modes, Status
+from autovi.ladder.programs import Few, few_of
 from autovi.ladder.search import _highest_converged
 
 QUIET = {"progress_bar": False}
@@ -181,8 +184,8 @@ def test_where_no_structure_is_known_each_coordinate_is_given_the_earlier_ones()
 # --- the rule of growth ---------------------------------------------------------------------------------------------
 
 
-def candidate(elbo, se):
-    return Candidate(None, elbo, se, 0.0, 1.0)
+def candidate(elbo, se, few=None):
+    return Candidate(SimpleNamespace(elbo=elbo, elbo_se=se, khat=0.0, efficiency=1.0), few)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +200,28 @@ def candidate(elbo, se):
 )
 def test_a_richer_family_is_kept_only_if_it_is_better_for_certain(other, best, better):
     assert _is_better(other, best) is better
+
+
+@pytest.mark.parametrize(
+    ("few", "better", "weighed"),
+    [
+        (Few(-9.0, 0.5, 0.05), True, False),  # certain, by a few draws
+        (Few(-2.5, 0.5, 0.05), False, True),  # in doubt its own draws decide
+        (Few(-np.inf, 0.0, 0.0), True, False),
+    ],
+)
+def test_where_a_few_draws_leave_doubt_all_are_weighed(few, better, weighed):
+    best = candidate(-0.9, 0.1, few)
+    assert _is_better(candidate(-1.0, 0.1), best) is better
+    assert (best.few is None) is weighed
+
+
+def test_what_a_few_log_weights_say():
+    found = few_of(np.array([0.0, 0.0, -np.inf, -np.inf]))
+    assert found.elbo == -np.inf and found.efficiency == pytest.approx(0.5)
+    assert few_of(np.array([np.nan, 0.0])).efficiency == 0.0
+    found = few_of(np.array([1.0, 3.0], np.float32))
+    assert (found.elbo, found.elbo_se) == (2.0, pytest.approx(1.0))
 
 
 def test_of_each_mode_the_highest_start_that_converged_there():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.compiling import compiler_options, numbers_of
+from autovi.compiling import compiler_options, numbers_of, work_of
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import LANES, Curvature, curved
@@ -22,13 +22,16 @@ from autovi.ladder.pseudo_data import Place, Told, place_at, told_at
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.running import Watch
+from autovi.run.weights import effective_size
 
 NUMBERS_AT_ONCE = 20_000_000
 SEARCH_NUMBERS = 20_000_000_000  # that a search for modes may compute: about half a minute
 SEARCH_EVALUATIONS = 200  # that one takes, gradients counted as three
 MOST_STARTS = 10
 NUM_TRIED = 32  # draws by which a start is compared with another
-EVALUATIONS = 2_000  # of the density, that a rung takes; at a few times its numbers each
+# Of the density, that a program takes, roughly, gradients counted as three.
+EVALUATIONS = {"modes": 20_000, "weights": 500}
+USUALLY = 5_000
 
 
 class Held(NamedTuple):
@@ -45,6 +48,14 @@ class Held(NamedTuple):
         )
 
 
+class Few(NamedTuple):
+    """What a few draws of q say: roughly the ELBO in nats, its standard error, and the efficiency."""
+
+    elbo: float
+    elbo_se: float
+    efficiency: float
+
+
 class Programs:
     """What the ladder computes of one program and its data. `constants` are those of the coordinates."""
 
@@ -57,10 +68,10 @@ class Programs:
         return float(self.engine.kept(("ladder", "work"), self._counted))
 
     def _counted(self) -> float:
-        density = lambda arrays, point: joint_density(  # noqa: E731
-            self.engine.program, self.engine.initial_params(arrays), arrays
-        )(point)
-        return max(1.0, numbers_of(jax.make_jaxpr(density)(self.arrays, jnp.zeros(self.engine.program.start_size))))
+        program = self.engine.program
+        density = lambda params, arrays, point: joint_density(program, params, arrays)(point)  # noqa: E731
+        params, point = jax.eval_shape(self.engine.initial_params, self.arrays), jnp.zeros(program.start_size)
+        return max(1.0, numbers_of(jax.make_jaxpr(density)(params, self.arrays, point)))
 
     @property
     def lanes(self) -> int:
@@ -76,8 +87,8 @@ class Programs:
         """Modes from every start `(S, D)`, and which starts ended in one and the same."""
         return self._run("modes", _modes, constants, starts, held)
 
-    def curvature(self, constants: Any, point: jax.Array, held: Held) -> Curvature:
-        """The normal with the curvature at a mode."""
+    def curvature(self, constants: Any, point: jax.Array, held: Held) -> tuple[Curvature, jax.Array]:
+        """The normal with the curvature at a mode, and Laplace's approximation of the log evidence there."""
         return self._run("curvature", self._curvature, constants, point, held)
 
     def diagonal(self, constants: Any, point: jax.Array, held: Held) -> Normal:
@@ -88,10 +99,10 @@ class Programs:
         """The normal whose scores match, from another one."""
         return self._run("matching", self._matched, constants, start, rng_key)
 
-    def elbo(self, constants: Any, normal: Normal, spread: float) -> tuple[jax.Array, jax.Array]:
-        """Roughly the ELBO of a normal that is `spread` times as wide, from a few draws, with its standard error; not
-        finite where the density is not."""
-        return self._run("elbo", _elbo, constants, normal, np.asarray(spread, normal.loc.dtype))
+    def weighed(self, constants: Any, normal: Normal, spread: float = 1.0) -> Few:
+        """What a few draws say of a normal that is `spread` times as wide."""
+        log_weights = self._run("weights", _log_weights, constants, normal, np.asarray(spread, normal.loc.dtype))
+        return few_of(np.asarray(log_weights))
 
     def place(self, constants: Any, point: jax.Array) -> Place:
         """The values at a point, and what the coordinates of its sites are made of."""
@@ -114,8 +125,9 @@ class Programs:
         if self.engine.program.plan.scales:
             self._compiling("place", self._place, constants, point, of_density=False)
             self._compiling("told", self._told, constants, point, self.asked((), point), of_density=False)
+            number: Any = jax.ShapeDtypeStruct((), point.dtype)
             scale: Any = jax.ShapeDtypeStruct(point.shape * (2 if dense else 1), point.dtype)
-            self._compiling("elbo", _elbo, constants, Normal(point, scale), jax.ShapeDtypeStruct((), point.dtype))
+            self._compiling("weights", _log_weights, constants, Normal(point, scale), number)
             if dense:
                 key = jax.eval_shape(jax.random.key, 0)
                 self._compiling("matching", self._matched, constants, Normal(point, scale), key)
@@ -131,10 +143,16 @@ class Programs:
         return told_at(self.engine.program, params, arrays, values, asked, min(LANES, self.lanes))
 
     def _matched(self, log_density: LogDensity, start: Normal, rng_key: jax.Array) -> Matched:
-        return match(log_density, start, rng_key, lanes=self.lanes)
+        return match(log_density, start, jax.random.fold_in(rng_key, 11), lanes=self.lanes)
 
-    def _curvature(self, log_density: LogDensity, point: jax.Array, held: Held) -> Curvature:
-        return curved(held.of(log_density), point, lanes=min(LANES, self.lanes))
+    def _curvature(self, log_density: LogDensity, point: jax.Array, held: Held) -> tuple[Curvature, jax.Array]:
+        found = curved(held.of(log_density), point, lanes=min(LANES, self.lanes))
+        return found, found.log_evidence
+
+    def at_once(self, name: str, compute: Callable[..., Any], *args: Any) -> Any:
+        """What a function of the program alone gives: one small program in place of many, one for each operation."""
+        run = self.engine.kept(("ladder", name), lambda: jax.jit(compute, compiler_options=compiler_options(1)))
+        return run(*args)
 
     def _run(self, name: str, compute: Callable[..., Any], constants: Any, *args: Any, of_density: bool = True) -> Any:
         with self.watch.clock.spent("trace"):
@@ -155,8 +173,11 @@ class Programs:
                     return compute(arrays, params, *args)
                 return compute(joint_density(self.engine.program, params, arrays), *args)
 
-            lowered = jax.jit(program).lower(self.arrays, constants, *args)
-            return Compiling(lambda: lowered.compile(compiler_options(EVALUATIONS * self.work)))
+            traced = jax.jit(program).trace(self.arrays, constants, *args)
+            is_exact = np.isfinite(work_of(traced.jaxpr))  # loops that end by themselves are not counted by it
+            options = compiler_options(EVALUATIONS.get(name, USUALLY) * self.work if is_exact else np.inf)
+            lowered = traced.lower()
+            return Compiling(lambda: lowered.compile(options))
 
         return self.engine.kept(("ladder", name, shapes), traced)
 
@@ -167,11 +188,20 @@ def _modes(log_density: LogDensity, starts: jax.Array, held: Held) -> tuple[Mode
     return modes, distinct_modes(of_others, modes)
 
 
-def _elbo(log_density: LogDensity, normal: Normal, spread: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _log_weights(log_density: LogDensity, normal: Normal, spread: jax.Array) -> jax.Array:
     normal = normal._replace(scale=spread * normal.scale)
     noise = jax.random.normal(jax.random.key(0), (NUM_TRIED, normal.loc.shape[0]), normal.loc.dtype)
-    log_weights = jax.lax.map(log_density, normal.at(noise)) - normal.log_density_at_noise(noise)
-    return jnp.mean(log_weights), jnp.std(log_weights, ddof=1) / NUM_TRIED**0.5
+    return jax.lax.map(log_density, normal.at(noise)) - normal.log_density_at_noise(noise)
+
+
+def few_of(log_weights: np.ndarray) -> Few:
+    """What a few log weights say. Where one of them is no number, the ELBO is none."""
+    logs = log_weights.astype(np.float64)
+    known = np.isfinite(logs.max())  # weights of zero are weights too
+    efficiency = effective_size(logs) / logs.size if known else 0.0
+    if not np.isfinite(logs).all():
+        return Few(float("-inf"), 0.0, efficiency)
+    return Few(float(logs.mean()), float(logs.std(ddof=1) / logs.size**0.5), efficiency)
 
 
 def _diagonal(log_density: LogDensity, point: jax.Array, held: Held) -> Normal:

@@ -36,7 +36,8 @@ class Search:
 
     def __init__(self, programs: Programs, tried: Start, took: Callable[[str, float, str, int], None]):
         self.programs, self.program, self.tried, self.took = programs, programs.engine.program, tried, took
-        self.constants = _noncentred(self.program)
+        program = self.program  # what is kept holds no data
+        self.constants = programs.at_once("constants", lambda: _noncentred(program))
         self.modes: Modes | None = None
 
     def normal(self) -> Normal | None:
@@ -87,9 +88,9 @@ class Search:
     def _elbo(self, normal: Normal, spreads: tuple[float, ...] = (1.0, SPREAD)) -> tuple[float, float]:
         """Roughly the ELBO of a normal, the better of several as wide, and its standard error. As wide as the curvature
         says it is the answer of a normal posterior, narrower of one with heavy costs."""
-        found = [self.programs.elbo(self.constants, normal, s) for s in spreads]
-        known = [(float(value), float(se)) for value, se in found if np.isfinite(value) and np.isfinite(se)]
-        return max(known, default=(-np.inf, 0.0))
+        found = [self.programs.weighed(self.constants, normal, spread) for spread in spreads]
+        best = max(found, key=lambda few: few.elbo)
+        return best.elbo, best.elbo_se
 
     def _curvature(self, starts: jax.Array, held: Held) -> Normal | None:
         self.programs.prepare(self.constants, starts, held)
@@ -101,14 +102,15 @@ class Search:
         began = time.perf_counter()
         places = _highest_converged(modes, same)[:MAX_MODES]
         found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p]), held) for p in places]
-        known = [(c, int((same == same[p]).sum())) for c, p in zip(found, places, strict=True) if _is_mode(c)]
-        known.sort(key=lambda pair: -float(pair[0].log_evidence))
+        starting = [int((same == same[p]).sum()) for p in places]
+        known = [(c, float(e), n) for (c, e), n in zip(found, starting, strict=True) if _is_mode(c)]
+        known.sort(key=lambda pair: -pair[1])
         self.modes = Modes(
-            tuple(Mode(float(c.value), float(c.log_evidence), starts) for c, starts in known),
+            tuple(Mode(float(c.value), log_evidence, starts) for c, log_evidence, starts in known),
             failed=int((modes.status != Status.CONVERGED).sum()),
             unbounded=int((modes.status == Status.UNBOUNDED).sum()),
         )
-        evaluations = sum(int(c.trials) + int(c.rounds) * starts.shape[1] for c in found)
+        evaluations = sum(int(c.trials) + int(c.rounds) * starts.shape[1] for c, _ in found)
         if not known:
             self.took("curvature", began, "no mode has one", evaluations)
             return None
@@ -135,7 +137,7 @@ class Search:
         large, or run to where a density grows without bound."""
         program, point = self.program, self.best_start
         held = {n: float(n in program.plan.scales) for n in program.sites.latents}
-        return Held(program.blocks.start_of(held) > 0, point)
+        return Held(self.programs.at_once("held", lambda: program.blocks.start_of(held) > 0), point)
 
     def _starts(self) -> jax.Array:
         """The best of those that were tried, as many as there is time for."""

@@ -28,7 +28,7 @@ class Fixed(NamedTuple):
 
 
 def state_at(
-    program: Program, optimizer: Optimizer, state: State, normal: Normal, fixed: Fixed, spread: float = 1.0
+    program: Program, optimizer: Optimizer, state: State, normal: Normal, fixed: Fixed, spread: float | jax.Array = 1.0
 ) -> State:
     """The state before the first step with q at a normal over the values of all continuous blocks, in their order.
 
@@ -73,7 +73,9 @@ def reordered(normal: Normal, old: Program, new: Program) -> Normal:
     return Normal(loc, _triangle(scale))
 
 
-def _placed(program: Program, block: Block, part: Normal, spread: float) -> tuple[Any, dict[str, jax.Array] | None]:
+def _placed(
+    program: Program, block: Block, part: Normal, spread: float | jax.Array
+) -> tuple[Any, dict[str, jax.Array] | None]:
     family, layout = family_of(block), program.blocks.layout(block)
     if not block.map:
         loc, scale = (x.reshape(layout.batch_shape + layout.event_shape) for x in part)

@@ -31,6 +31,7 @@ from autovi.run.drawing import (
     Draws,
     Keys,
     batch_log_weights,
+    compiling_draws,
     draws_of,
     gradients,
     kept_per_draw,
@@ -47,6 +48,13 @@ class Posterior(Fitted):
     def _drawn(self, keys: Keys, *kinds: str) -> Draws:
         """The draws of q that belong to the keys. That the model is unchanged is for the caller to see to."""
         return draws_of(self.engine, self.raw_params, self.arrays, keys, kinds)
+
+    def prepare(self) -> None:
+        """Begins to compile what weighs the draws of q, of which only the shapes matter yet."""
+        if self.evidence.num_weighed:
+            kinds = EVERY if self.is_light else (DENSITIES,)
+            keys = keys_of(self._own_key, 1)
+            compiling_draws(self.engine, self.state.fitted, self.arrays, self.evidence.num_weighed, kinds, keys)
 
     def _drawing(self, num_draws: int) -> AbstractContextManager[None]:
         return self._diagnosing(f"{how_many(num_draws)} posterior draws")

@@ -19,12 +19,14 @@ from autovi.process import computing
 from autovi.program.branches import branches_of
 from autovi.program.surrogate import Step
 from autovi.program.world import World
+from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
 EVERY = (DENSITIES, VALUES, LIKELIHOODS)
 PART = 1000  # draws made at once
+USUAL_PARTS = 10  # that are made with one program
 QUICK_NUMBERS = 10 * DRAWS_BUDGET  # computed in less time than a program is compiled
 
 
@@ -85,10 +87,8 @@ def draws(
 def draws_of(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: Keys, kinds: tuple[str, ...]) -> Draws:
     """The draw of each key, as in `draws`. They are made in parts, so that no more is held than is kept."""
     num_draws = len(keys.data)
-    made = _made_at_once(engine, num_draws, kinds)
-    part = _part(engine, num_draws, made)
-    how = keys.implementation
-    run = engine.kept(("draws", part, made, how), lambda: _compiled_draws(engine, part, made, how))
+    compiling, part = compiling_draws(engine, params, arrays, num_draws, kinds, keys)
+    run = compiling.result()
     parts = (_only(kinds, *run(params, arrays, keys.data[place])) for place in places(num_draws, part))
     kept, vectors = joined(parts, part, num_draws)
     # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
@@ -96,6 +96,21 @@ def draws_of(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: Keys,
     sites = engine.full.sites
     order = [n for n in (*sites.latents, *sites.deterministics) if n in values]
     return kept._replace(values={n: values[n] for n in order})
+
+
+@computing()
+def compiling_draws(
+    engine: Engine, params: Any, arrays: Mapping[str, Any], num_draws: int, kinds: tuple[str, ...], keys: Keys
+) -> tuple[Compiling, int]:
+    """The program that makes so many draws, on its way to be compiled, and how many it makes at once. Of the
+    parameters and the keys only the shapes matter."""
+    made = _made_at_once(engine, num_draws, kinds)
+    part = _part(engine, num_draws, made)
+    data = jax.ShapeDtypeStruct((part, *keys.data.shape[1:]), keys.data.dtype)
+    args = (params, arrays, data)
+    shapes = str(jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), args))
+    key = ("draws", part, made, keys.implementation, shapes)
+    return engine.kept(key, lambda: _compiling(engine, part, made, keys.implementation, args)), part
 
 
 def _made_at_once(engine: Engine, num_draws: int, kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -144,14 +159,16 @@ def joined(parts: Iterable[Any], part: int, count: int) -> Any:
     return whole
 
 
-def _compiled_draws(engine: Engine, part: int, kinds: tuple[str, ...], implementation: str) -> Any:
+def _compiling(engine: Engine, part: int, kinds: tuple[str, ...], implementation: str, args: Any) -> Compiling:
     batch = int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part))
 
     def all_draws(params: Any, arrays: Any, data: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
         keys = jax.random.wrap_key_data(data, impl=implementation)
         return jax.lax.map(partial(_draw, engine, params, arrays, batch, kinds), keys, batch_size=batch)
 
-    return jax.jit(all_draws, compiler_options=compiler_options(part * engine.numbers_per_draw))
+    lowered = jax.jit(all_draws).lower(*args)
+    options = compiler_options(USUAL_PARTS * part * engine.numbers_per_draw)
+    return Compiling(lambda: lowered.compile(options))
 
 
 def _draw(

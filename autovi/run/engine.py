@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.analysis.structure import Structure
-from autovi.compiling import compiler_options, step_options, work_of
+from autovi.compiling import compiler_options, work_of
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.repeatable import check_same_again
@@ -32,7 +32,7 @@ from autovi.run.sources import Resident, Source
 from autovi.run.state import State, init_state
 from autovi.run.stopping import CHUNK, Progress
 
-FEW_STEPS = 5_000  # up to which steps of little work are not compiled well
+FEW_STEPS = 5_000  # up to which it is asked how much work they are before they are compiled well
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
 
 
@@ -241,7 +241,7 @@ class Engine:
     def _traced_chunk(self, state: State, arrays: Any, num_steps: float) -> Compiling:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
         traced = make_chunk(self.program, self.source, self.optimizer).trace(state, arrays, schedule)
-        options = step_options(work_of(traced.jaxpr, num_steps / CHUNK))
+        options = compiler_options(work_of(traced.jaxpr, num_steps / CHUNK))
         lowered = traced.lower()
         return Compiling(lambda: lowered.compile(options), traced.jaxpr)
 

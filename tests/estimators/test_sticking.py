@@ -80,6 +80,29 @@ def test_unbiased(family):
     assert_unbiased(batched(plain), (params,), exact)
 
 
+@pytest.mark.parametrize("family", ["full_rank", "structured"])
+def test_with_the_whole_score_it_is_the_whole_derivative_and_with_a_part_of_it_unbiased(family):
+    share = 0.6
+    engine, _, gradient = prepared(family, Sticking(score=1.0), num_particles=3)
+    params = moved(engine.program.init(jax.random.key(0), {}, jnp.array([0.3, -0.4]))["guide"])
+    (block,) = engine.program.plan.blocks
+    layout, mean, covariance = engine.program.blocks.layout(block), *posterior()
+    target = dist.MultivariateNormal(jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32))
+    key = jax.random.key(4)
+    noise = engine.program.noise(key, 3)[block.name]
+
+    def whole(guide):
+        value, log_q = jax.vmap(lambda eps: from_noise(block.family.member(guide[block.name], layout), eps))(noise)
+        return jnp.mean(log_q - target.log_prob(value))
+
+    np.testing.assert_allclose(flat(gradient(params, key)), flat(jax.grad(whole)(params)), rtol=1e-3, atol=2e-3)
+    _, _, without = prepared(family, "sticking", num_particles=3)
+    _, _, partly = prepared(family, Sticking(score=share), num_particles=3)
+    between = (1 - share) * flat(without(params, key)) + share * flat(gradient(params, key))
+    np.testing.assert_allclose(flat(partly(params, key)), between, rtol=1e-3, atol=2e-3)
+    assert np.abs(flat(without(params, key)) - flat(gradient(params, key))).max() > 0.05
+
+
 @pytest.mark.parametrize("family", ["full_rank", "sinh_arcsinh", "structured"])
 def test_no_noise_at_the_exact_posterior(family):
     """Every gradient is zero there but for rounding, where those of `explicit` are of the size of one and more."""
