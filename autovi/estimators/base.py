@@ -181,6 +181,11 @@ class Estimator(ABC):
         return self.corrected or not (self.pathwise or self.integrates)
 
     @property
+    def alone(self) -> bool:
+        """Must a site have a block of its own under it? The cost of a block is that of all its sites."""
+        return self.has_surrogate
+
+    @property
     def local_costs(self) -> bool:
         """Does its surrogate need a cost of the site's own, which not every objective has?"""
         return True

@@ -56,6 +56,10 @@ class Sticking(Estimator):
     def has_surrogate(self) -> bool:
         return self.score is not None
 
+    @property
+    def alone(self) -> bool:
+        return False  # its surrogate needs no cost
+
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         value, log_q = from_noise(q, noise, held=True)
         return Draw(value, () if self.score is None else from_noise(q, noise)[1], log_q=log_q)

@@ -31,7 +31,7 @@ def blocks_of(rows: list[Row], nodes: Mapping[str, Site]) -> tuple[Block, ...]:
     alone, flat, by_element = [], defaultdict(list), defaultdict(list)
     for row in rows:
         family, site = row.family, nodes[row.site]
-        own = (row.site,) if row.estimator.has_surrogate else ()
+        own = (row.site,) if row.estimator.alone else ()
         if family is not None and family.joint and (family.conditional or site.subsampled):
             by_element[(family, row.estimator, site.batch_shape, site.plates, own)].append(row)
         elif family is not None and (family.joint or (family.name == "normal" and not row.alone)):

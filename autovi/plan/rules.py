@@ -267,7 +267,7 @@ def _choose_estimators(
         gradients = site.gradients if family is None else TABLE[distribution]
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, jumps.get(n), aperiodic.get(n))
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, objective)
-        alone = site.masked or site.subsampled or estimator.has_surrogate
+        alone = site.masked or site.subsampled or estimator.alone
         rows.append(Row(n, family, estimator, f"{family_why}; {why}", alone))
     return rows
 
