@@ -14,6 +14,7 @@ import numpy as np
 from autovi.compiling import compiler_options
 from autovi.estimators import Estimator, Sticking
 from autovi.families.base import MAX_DENSE
+from autovi.ladder.directions import Directions
 from autovi.ladder.normal import Normal
 from autovi.ladder.programs import NUM_TRIED, Few, Programs
 from autovi.ladder.richer import Richer, richer_families
@@ -23,7 +24,7 @@ from autovi.ladder.start import Fixed, reordered, state_at
 from autovi.model.inputs import Inputs
 from autovi.numbers import how_many, number, with_error
 from autovi.plan.mapped import mappable, with_family, with_maps
-from autovi.plan.plan import Block
+from autovi.plan.plan import Block, Plan
 from autovi.result.findings import of_weights
 from autovi.result.fit import Fit
 from autovi.result.signs import signs_of
@@ -83,6 +84,7 @@ class Ladder:
     exact: Mapping[str, Any]  # block -> its parameters, where its posterior is known
     rungs: list[Rung] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    directed: tuple[Normal, Directions] | None = None  # where there are too many dimensions for a matrix
 
     def __post_init__(self) -> None:
         self.programs = Programs(self.engine, self.arrays, self.watch)
@@ -96,16 +98,30 @@ class Ladder:
 
     # --- rungs --------------------------------------------------------------------------------------------------------
 
-    def gaussian(self, name: str, normal: Normal, began: float | None = None, evaluations: int = 0) -> Candidate:
-        """The fit whose q is a normal, which took so many evaluations since it `began`."""
+    def laplace(self, normal: Normal) -> Candidate:
+        """The fit whose q has the curvature at the mode. Where there are too many dimensions for a matrix, that is the
+        one of each coordinate, and along a few directions."""
+        began, plan = time.perf_counter(), self.engine.program.plan
+        blocks, size = [b for b in plan.blocks if mappable(b)], normal.loc.shape[0]
+        if size <= MAX_DENSE or len(blocks) > 1 or not self.programs.has_exact_diagonal(size):
+            return self.gaussian("laplace", normal)
+        curved, along, products = self.programs.directions(self.search.constants, normal)
+        self.directed = curved, along
+        return self.gaussian("laplace", curved, began, int(products), self._along(plan))
+
+    def gaussian(
+        self, name: str, normal: Normal, began: float | None = None, evaluations: int = 0, plan: Plan | None = None
+    ) -> Candidate:
+        """The fit whose q is a normal, which took so many evaluations since it `began`, under its own plan."""
         began = time.perf_counter() if began is None else began
+        engine = self.mapped if plan is None else self.engine.under(plan)
         progress = replace(self.progress, status="converged", message=f"no stochastic steps: q is that of {name!r}")
         # Where blocks have q of their own, the normal is not all of it; and where no scale is unknown, most are good.
         few = None
         if self.engine.program.plan.scales and not self.exact:
             few = self.programs.weighed(self.search.constants, normal)
         few = few if few is not None and few.efficiency < HOPELESS else None
-        return self._weighed(name, self.mapped, self._at(self.mapped, normal), progress, began, evaluations, few=few)
+        return self._weighed(name, engine, self._at(engine, normal), progress, began, evaluations, few=few)
 
     def warm(self) -> tuple[Engine, State]:
         """A start for stochastic steps: mode and curvature, where there is one and time to find it."""
@@ -129,11 +145,14 @@ class Ladder:
         """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
         program, (family, why, sites) = self.engine.program, richer
         began, progress = time.perf_counter(), replace(self.progress, num_steps=FIRST_STEPS, losses=[])
+        if self.directed is not None and not family.rotates:
+            normal = self.directed[0]
 
         def engine_of(estimator: Estimator) -> Engine:
             plan = with_family(program.plan, block.name, sites, family, estimator, why, NUM_PARTICLES)
+            plan = with_maps(plan) if family.rotates else self._along(plan)
             # In these coordinates a gradient longer than this is that of a draw far in a tail.
-            return self.engine.under(with_maps(plan), Optimizer(longest=max(1.0, normal.loc.shape[0] ** 0.5)))
+            return self.engine.under(plan, Optimizer(longest=max(1.0, normal.loc.shape[0] ** 0.5)))
 
         # One program for all steps: first with the score, then without.
         engine, last = engine_of(Sticking(score=1.0)), engine_of(Sticking())
@@ -152,10 +171,16 @@ class Ladder:
         said = f"{how_many(progress.step, 'step')} of {NUM_PARTICLES} draws, "
         return self._weighed(family.name, engine, state, progress, began, evaluations, said)
 
+    def _along(self, plan: Plan) -> Plan:
+        """The plan with maps that have the directions in them, where there are some."""
+        if self.directed is None:
+            return with_maps(plan)
+        return with_maps(plan, {b.name: self.directed[1].lengths.shape[0] for b in plan.blocks if mappable(b)})
+
     def _at(self, engine: Engine, normal: Normal, spread: float = 1.0) -> State:
         """The state of a program whose q is a normal over the values in the order of the ladder's own program."""
 
-        own = self.engine.program  # what is kept holds no data
+        own, blocks = self.engine.program, engine.program.plan.blocks  # what is kept holds no data
 
         def at(arrays: Any, rng_key: jax.Array, normal: Normal, fixed: Fixed, spread: jax.Array) -> State:
             like = engine.initial_state(arrays, rng_key)
@@ -163,7 +188,8 @@ class Ladder:
             return state_at(engine.program, engine.optimizer, like, normal, fixed, spread)
 
         made = engine.kept(("at",), lambda: jax.jit(at, compiler_options=compiler_options(1)))
-        fixed = Fixed(self.search.constants, self.exact)
+        along = self.directed[1] if self.directed is not None and any(b.directions for b in blocks) else None
+        fixed = Fixed(self.search.constants, self.exact, along)
         return made(self.arrays, self.state.rng_key, normal, fixed, np.asarray(spread, normal.loc.dtype))
 
     def _again(self, engine: Engine, state: State) -> State:
@@ -192,19 +218,24 @@ class Ladder:
         start = self.search.best_start
         normal = Normal(start, jnp.asarray(np.ones(start.shape, start.dtype))) if found is None else found
         # Where a scale is unknown the mode says where it was held.
-        if not self.engine.program.plan.scales and found is not None and self._is_enough("laplace", found):
+        if (
+            not self.engine.program.plan.scales
+            and found is not None
+            and self._is_enough("laplace", self.laplace(found))
+        ):
             return
         if normal.loc.shape[0] <= MAX_DENSE:
             began = time.perf_counter()
             dense = normal if normal.scale.ndim == 2 else normal._replace(scale=jnp.asarray(np.diag(normal.scale)))
             matched = self.programs.matched(self.search.constants, dense, self.rng_key)
-            if self._is_enough("matching", matched.normal, began, int(np.sum(matched.good_draws))):
+            evaluations = int(np.sum(matched.good_draws))
+            if self._is_enough("matching", self.gaussian("matching", matched.normal, began, evaluations)):
                 return
         self.grow(normal)
 
-    def _is_enough(self, name: str, normal: Normal, began: float | None = None, evaluations: int = 0) -> bool:
-        self.candidates.append(self.gaussian(name, normal, began, evaluations))
-        return _good(name, self.candidates[-1])
+    def _is_enough(self, name: str, candidate: Candidate) -> bool:
+        self.candidates.append(candidate)
+        return _good(name, candidate)
 
     # --- what they share ----------------------------------------------------------------------------------------------
 

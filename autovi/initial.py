@@ -217,9 +217,13 @@ def _shared_sites(fit: Fit, engine: Engine, shared: Mapping[str, Any]) -> dict[s
 
 def _same_block(old: Program, new: Program, name: str) -> bool:
     theirs = {b.name: b for b in old.plan.blocks}.get(name)
-    if theirs is None or replace(theirs, map=False).distribution != new.plan.block(name).distribution:
+    if theirs is None or replace(theirs, map=False, directions=0).distribution != new.plan.block(name).distribution:
         return False
-    if theirs.map and family_of(theirs).as_normal(old.blocks.init(jnp.zeros(old.start_size))[name]) is None:
+    if (
+        theirs.directions
+        or theirs.map
+        and family_of(theirs).as_normal(old.blocks.init(jnp.zeros(old.start_size))[name]) is None
+    ):
         return False  # what is behind a map is the same without it for normals alone
     if any(s in old.traced.noncentred | new.traced.noncentred for s in theirs.sites):
         return False

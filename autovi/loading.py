@@ -112,7 +112,7 @@ def restored_fit(
     ladder = meta.get("ladder", {})
     if ladder.get("maps"):
         engine = engine.under(
-            with_maps(with_order(engine.program.plan, ladder["sites"])),
+            with_maps(with_order(engine.program.plan, ladder["sites"]), ladder.get("directions", {})),
             replace(engine.optimizer, longest=ladder["longest"]),
         )
     saved = _saved_plan(engine.program.plan, meta["plan"])

@@ -112,29 +112,41 @@ class LowRankNormalOfNoise(dist.LowRankMultivariateNormal):
 class Mapped(dist.Distribution):
     """u = loc + scale v for v of another distribution over vectors; scale a lower triangle, or its diagonal alone.
 
-    log q(u) = log q(v) - sum log diag(scale): of a draw from v itself, never from a solve at u.
+    log q(u) = log q(v) - sum log diag(scale): of a draw from v itself, never from a solve at u. With `vectors` V and
+    `lengths` l it is scale (v + V (l - 1) V' v), and log q(v) less the sum of log l too.
 
     Args:
         base: the distribution of v, event shape (D,).
         loc: the shift (D,).
         scale_tril: (D, D), lower triangular, or (D,).
+        vectors: None, or (D, k), orthonormal.
+        lengths: None, or (k,), positive.
     """
 
     arg_constraints: dict[str, Any] = {}
     support = dist.constraints.real_vector
-    pytree_data_fields = ("base", "loc", "scale_tril")
+    pytree_data_fields = ("base", "loc", "scale_tril", "vectors", "lengths")
 
-    def __init__(self, base: dist.Distribution, loc: jax.Array, scale_tril: jax.Array):
+    def __init__(
+        self,
+        base: dist.Distribution,
+        loc: jax.Array,
+        scale_tril: jax.Array,
+        vectors: jax.Array | None = None,
+        lengths: jax.Array | None = None,
+    ):
         self.base, self.loc, self.scale_tril = base, loc, scale_tril
+        self.vectors, self.lengths = vectors, lengths
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
     def _log_det(self) -> jax.Array:
         diagonal = self.scale_tril if self.scale_tril.ndim == 1 else jnp.diagonal(self.scale_tril)
-        return jnp.sum(jnp.log(diagonal))
+        along = 0.0 if self.lengths is None else jnp.sum(jnp.log(self.lengths))
+        return jnp.sum(jnp.log(diagonal)) + along
 
     def _mapped(self, v: jax.Array) -> jax.Array:
-        factor = self.scale_tril
+        factor, v = self.scale_tril, stretched(self.vectors, self.lengths, v)
         return self.loc + (factor * v if factor.ndim == 1 else jnp.einsum("de,...e->...d", factor, v))
 
     def from_noise(self, noise: jax.Array, held: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -154,7 +166,15 @@ class Mapped(dist.Distribution):
             return intermediates[0]
         far = jnp.asarray(value) - self.loc
         if self.scale_tril.ndim == 1:
-            return log_density(self.base, far / self.scale_tril) - self._log_det
+            lengths = None if self.lengths is None else 1 / self.lengths
+            return log_density(self.base, stretched(self.vectors, lengths, far / self.scale_tril)) - self._log_det
         columns = far.reshape(-1, far.shape[-1]).T
         v = solve_triangular(self.scale_tril, columns, lower=True).T.reshape(far.shape)
         return log_density(self.base, v) - self._log_det
+
+
+def stretched(vectors: jax.Array | None, lengths: jax.Array | None, v: jax.Array) -> jax.Array:
+    """Vectors v (..., D), `lengths` (k,) times as long along orthonormal `vectors` (D, k)."""
+    if vectors is None or lengths is None:
+        return v
+    return v + ((v @ vectors) * (lengths - 1)) @ vectors.T

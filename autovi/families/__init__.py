@@ -15,6 +15,7 @@ from autovi.families.low_rank import LowRank
 from autovi.families.normal import Normal
 from autovi.families.poisson import Poisson
 from autovi.families.sinh_arcsinh import SinhArcsinh
+from autovi.families.stretched import Stretched
 from autovi.families.structured import Structured
 from autovi.families.von_mises import VonMises
 
@@ -22,6 +23,7 @@ FAMILIES: dict[str, type[Family]] = {
     "normal": Normal,
     "full_rank": FullRank,
     "low_rank": LowRank,
+    "stretched": Stretched,
     "conditional_normal": ConditionalNormal,
     "sinh_arcsinh": SinhArcsinh,
     "structured": Structured,
@@ -54,6 +56,7 @@ __all__ = [
     "Normal",
     "Poisson",
     "SinhArcsinh",
+    "Stretched",
     "Structured",
     "VonMises",
 ]

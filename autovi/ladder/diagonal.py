@@ -23,8 +23,8 @@ def diagonal_of_hessian(log_density: LogDensity, point: jax.Array, exact: bool, 
     return jnp.mean(jax.lax.map(lambda k: product(jax.random.rademacher(k, point.shape, point.dtype)), keys), axis=0)
 
 
-def diagonal_curvature(log_density: LogDensity, point: jax.Array) -> Normal:
+def diagonal_curvature(log_density: LogDensity, point: jax.Array, exact: bool, lanes: int = 1) -> Normal:
     """Independent normals at a point, with the curvature of each coordinate given all others. Coordinates in which the
     density is not curved down keep the unit."""
-    found = -diagonal_of_hessian(log_density, point, exact=False)
+    found = -diagonal_of_hessian(log_density, point, exact, lanes)
     return Normal(point, jnp.where(jnp.isfinite(found) & (found > 0), jax.lax.rsqrt(jnp.abs(found)), 1.0))

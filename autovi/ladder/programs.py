@@ -15,6 +15,7 @@ from autovi.ladder.couplings import meetings
 from autovi.ladder.curvature import LANES, Curvature, curved
 from autovi.ladder.density import joint_density
 from autovi.ladder.diagonal import diagonal_curvature
+from autovi.ladder.directions import Directions, directions, how_many_directions
 from autovi.ladder.matching import Matched, match
 from autovi.ladder.mode import Modes, distinct_modes, find_modes
 from autovi.ladder.normal import LogDensity, Normal
@@ -28,6 +29,7 @@ NUMBERS_AT_ONCE = 20_000_000
 SEARCH_NUMBERS = 20_000_000_000  # that a search for modes may compute: about half a minute
 SEARCH_EVALUATIONS = 200  # that one takes, gradients counted as three
 MOST_STARTS = 10
+PRODUCT = 6  # evaluations that a product with the Hessian is worth
 NUM_TRIED = 32  # draws by which a start is compared with another
 # Of the density, that a program takes, roughly, gradients counted as three.
 EVALUATIONS = {"modes": 20_000, "weights": 500}
@@ -78,6 +80,10 @@ class Programs:
         """How many evaluations are held side by side."""
         return int(max(1, NUMBERS_AT_ONCE // self.work))
 
+    def has_exact_diagonal(self, size: int) -> bool:
+        """Is there time for a product with the Hessian for each of so many coordinates?"""
+        return PRODUCT * size * self.work <= SEARCH_NUMBERS
+
     @property
     def num_starts(self) -> int:
         """From how many starts a mode can be looked for in about half a minute: from none, if it would take longer."""
@@ -93,7 +99,11 @@ class Programs:
 
     def diagonal(self, constants: Any, point: jax.Array, held: Held) -> Normal:
         """Independent normals with the curvature of each coordinate at a mode."""
-        return self._run("diagonal", _diagonal, constants, point, held)
+        return self._run("diagonal", self._diagonal, constants, point, held)
+
+    def directions(self, constants: Any, normal: Normal) -> tuple[Normal, Directions, jax.Array]:
+        """The curvature at a mode, of low rank beside that of each coordinate, and how many products it took."""
+        return self._run("directions", self._directions, constants, normal)
 
     def matched(self, constants: Any, start: Normal, rng_key: jax.Array) -> Matched:
         """The normal whose scores match, from another one."""
@@ -120,7 +130,7 @@ class Programs:
         """Begins to compile what every ladder needs, side by side."""
         self._compiling("modes", _modes, constants, starts, held)
         point, dense = starts[0], starts.shape[1] <= MAX_DENSE
-        name, compute = ("curvature", self._curvature) if dense else ("diagonal", _diagonal)
+        name, compute = ("curvature", self._curvature) if dense else ("diagonal", self._diagonal)
         self._compiling(name, compute, constants, point, held)
         if self.engine.program.plan.scales:
             self._compiling("place", self._place, constants, point, of_density=False)
@@ -148,6 +158,13 @@ class Programs:
     def _curvature(self, log_density: LogDensity, point: jax.Array, held: Held) -> tuple[Curvature, jax.Array]:
         found = curved(held.of(log_density), point, lanes=min(LANES, self.lanes))
         return found, found.log_evidence
+
+    def _diagonal(self, log_density: LogDensity, point: jax.Array, held: Held) -> Normal:
+        exact = self.has_exact_diagonal(point.shape[0])
+        return diagonal_curvature(held.of(log_density), point, exact, min(LANES, self.lanes))
+
+    def _directions(self, log_density: LogDensity, normal: Normal) -> tuple[Normal, Directions, jax.Array]:
+        return directions(log_density, normal, how_many_directions(normal.loc.shape[0]))
 
     def at_once(self, name: str, compute: Callable[..., Any], *args: Any) -> Any:
         """What a function of the program alone gives: one small program in place of many, one for each operation."""
@@ -202,7 +219,3 @@ def few_of(log_weights: np.ndarray) -> Few:
     if not np.isfinite(logs).all():
         return Few(float("-inf"), 0.0, efficiency)
     return Few(float(logs.mean()), float(logs.std(ddof=1) / logs.size**0.5), efficiency)
-
-
-def _diagonal(log_density: LogDensity, point: jax.Array, held: Held) -> Normal:
-    return diagonal_curvature(held.of(log_density), point)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autovi.families import ConditionalAffine, Family, LowRank, SinhArcsinh, Structured
+from autovi.families import ConditionalAffine, Family, SinhArcsinh, Stretched, Structured
 from autovi.families.base import MAX_DENSE
 from autovi.ladder.couplings import halves_of, levels_to_take, tied
 from autovi.plan.plan import Block
@@ -15,6 +15,7 @@ from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.program import Program
 
 MAX_SLOPES = 4_000_000  # numbers that say how elements depend on what is common
+MORE_DIRECTIONS = 16  # that a family finds, beside those of the map before it
 MAX_IN_TURN = 100  # coordinates, each given those before it
 
 
@@ -76,7 +77,8 @@ def _positive_first(program: Program, names: Sequence[str]) -> list[str]:
 def _unstructured(program: Program, block: Block) -> tuple[Richer, ...]:
     size = program.blocks.start_size(block)
     if size > MAX_DENSE:
-        return (Richer(LowRank(), f"over {MAX_DENSE} dimensions, so of low rank", block.sites),)
+        why = f"over {MAX_DENSE} dimensions: independent normals, stretched along a few directions"
+        return (Richer(Stretched(MORE_DIRECTIONS), why, block.sites),)
     sites = tuple(_positive_first(program, block.sites))
     copula = Richer(SinhArcsinh(), "a Gaussian copula with skew and tails of each coordinate", sites)
     if size > MAX_IN_TURN:

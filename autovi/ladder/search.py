@@ -128,8 +128,10 @@ class Search:
         values = np.where(np.isfinite(modes.values) & ended, modes.values, -np.inf)
         if not np.isfinite(values.max()):
             return None
+        size = modes.points.shape[1]
+        evaluations = size if self.programs.has_exact_diagonal(size) else NUM_PROBES
         normal = self.programs.diagonal(self.constants, jnp.asarray(modes.points[np.argmax(values)]), held)
-        self.took("curvature", began, f"of each of {normal.loc.shape[0]:,} dimensions alone", NUM_PROBES)
+        self.took("curvature", began, f"of each of {normal.loc.shape[0]:,} dimensions alone", evaluations)
         return normal
 
     def _held(self) -> Held:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from autovi.families.base import MAX_DENSE
+from autovi.ladder.directions import Directions
 from autovi.ladder.normal import Normal
 from autovi.plan.plan import Block
 from autovi.program.blocks import family_of
@@ -20,11 +21,12 @@ from autovi.run.state import State
 
 
 class Fixed(NamedTuple):
-    """What a normal does not say: the constants of the coordinates, and the parameters of blocks whose posterior is
-    known."""
+    """What a normal does not say: the constants of the coordinates, the parameters of blocks whose posterior is known,
+    and the directions in which independent normals are too wide or too narrow."""
 
     constants: Mapping[str, Any]
     exact: Mapping[str, Any]
+    directions: Directions | None = None
 
 
 def state_at(
@@ -46,7 +48,8 @@ def state_at(
         part = _marginal(normal, offset - size, offset, block.map and family_of(block).rotates)
         params[block.name], moved = _placed(program, block, part, spread)
         if moved is not None:
-            maps[block.name] = moved
+            along = fixed.directions._asdict() if fixed.directions is not None and block.directions else {}
+            maps[block.name] = {**moved, **along}
     whole = {**state.all_params, "guide": {**state.all_params["guide"], **params}}
     made = state.started_at(program, optimizer, whole)._replace(constants={**fixed.constants, **maps})
     return jax.tree.map(jnp.copy, made)  # the steps use a state up: it must hold no array twice, and none of another's

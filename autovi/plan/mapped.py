@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from autovi.analysis.centring import Moves
 from autovi.estimators import Estimator
@@ -17,9 +18,10 @@ def mappable(block: Block) -> bool:
     return block.flat and block.family is not None and block.family.unconstrained
 
 
-def with_maps(plan: Plan) -> Plan:
-    """The plan with a map before every block that can have one."""
-    return replace(plan, blocks=tuple(replace(b, map=True) if mappable(b) else b for b in plan.blocks))
+def with_maps(plan: Plan, directions: Mapping[str, int] = MappingProxyType({})) -> Plan:
+    """The plan with a map before every block that can have one; `directions` of the blocks in whose map are some."""
+    mapped = lambda b: replace(b, map=True, directions=directions.get(b.name, 0))  # noqa: E731
+    return replace(plan, blocks=tuple(mapped(b) if mappable(b) else b for b in plan.blocks))
 
 
 def with_family(

@@ -21,7 +21,8 @@ class Block:
     A `flat` block is a distribution over the concatenated unconstrained values of its sites, one `by_element` a
     distribution over those of each element of the plates that its sites share. It is drawn given the values of
     `parents`, flat blocks that stand before it. Behind a `map`, the family is that of v in u = loc + scale_tril v, and
-    u are those values; loc and scale_tril are not trained.
+    u are those values; loc and scale_tril are not trained. Where scale_tril is a diagonal, v may be stretched before
+    along so many `directions`, which are not trained either.
     """
 
     name: str
@@ -32,11 +33,13 @@ class Block:
     by_element: bool = False
     parents: tuple[str, ...] = ()
     map: bool = False
+    directions: int = 0
 
     @property
     def distribution(self) -> tuple[Any, ...]:
         """What q is, however its gradient is taken: all but the estimator."""
-        return self.name, self.sites, self.family, self.flat, self.by_element, self.parents, self.map
+        own = self.name, self.sites, self.family, self.flat, self.by_element, self.parents
+        return *own, self.map, self.directions
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import biject_to
 
 from autovi.distributions.layouts import Structure
+from autovi.distributions.noise import stretched
 from autovi.families.base import MAX_DENSE, Family, Layout, Params
 from autovi.model.sites import Sites
 from autovi.plan.plan import Block, Plan
@@ -80,14 +81,15 @@ class BlockGuide:
         """The map before a block that changes nothing."""
         size = self.start_size(block)
         one = jnp.eye(size) if family_of(block).rotates and size <= MAX_DENSE else jnp.ones(size)
-        return {"loc": jnp.zeros(size), "scale_tril": one}
+        along = {"vectors": jnp.eye(size, block.directions), "lengths": jnp.ones(block.directions)}
+        return {"loc": jnp.zeros(size), "scale_tril": one, **(along if block.directions else {})}
 
     def shown(self, block: Block, params: Params, constants: Mapping[str, jax.Array] | None) -> dict[str, Any]:
         """A block's parameters for a user: those of a normal with its map in them, of others with the map beside."""
         if not block.map or constants is None:
             return params
         family = family_of(block)
-        normal = family.as_normal(params)
+        normal = None if block.directions else family.as_normal(params)
         whole = None if normal is None else family.from_normal(*after_map(*normal, constants), self.layout(block))
         return {**params, **{f"map.{n}": x for n, x in constants.items()}} if whole is None else whole
 
@@ -167,8 +169,12 @@ class BlockGuide:
 
 def after_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
     """The normal N(loc, scale scale') behind a block's fixed map, which is a lower triangle, or a vector where it
-    scales each coordinate alone."""
+    scales each coordinate alone, after it stretched some directions."""
     shift, factor = constants["loc"], constants["scale_tril"]
+    if "vectors" in constants:
+        matrix = factor[:, None] * stretched(constants["vectors"], constants["lengths"], jnp.eye(len(shift)))
+        rows = matrix * scale if scale.ndim == 1 else matrix @ scale
+        return shift + matrix @ loc, jnp.linalg.cholesky(rows @ rows.T)
     if factor.ndim == 1:
         return shift + factor * loc, factor * scale if scale.ndim == 1 else factor[:, None] * scale
     return shift + factor @ loc, factor @ (jnp.diag(scale) if scale.ndim == 1 else scale)

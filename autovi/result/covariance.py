@@ -63,7 +63,7 @@ def _refusal(fit: Posterior) -> str:
     plan, sites = fit.engine.program.plan, fit.engine.full.sites
     if fit.guide is not None:
         return "the guide is a function"
-    if others := [b.name for b in plan.blocks if family_of(b).name != "normal" or _is_mixed(b)]:
+    if others := [b.name for b in plan.blocks if family_of(b).name != "normal" or b.directions or _is_mixed(b)]:
         return f"block {others[0]!r} is not mean field"
     if without := [n for n, s in sites.latents.items() if n not in {m for b in plan.blocks for m in b.sites}]:
         return f"site {without[0]!r} is not in the guide"

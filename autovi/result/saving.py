@@ -141,6 +141,7 @@ def ladder_of(engine: Engine) -> dict[str, Any]:
     program = engine.program
     return {
         "maps": any(b.map for b in program.plan.blocks),
+        "directions": {b.name: b.directions for b in program.plan.blocks if b.directions},
         "noncentred": sorted(program.traced.noncentred),
         "longest": engine.optimizer.longest,
         "sites": {b.name: list(b.sites) for b in program.plan.blocks},

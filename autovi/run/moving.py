@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
+from autovi.distributions.noise import stretched
 from autovi.model.traced import Traced
 from autovi.plan.plan import Block
 from autovi.program.blocks import after_map, family_of
@@ -104,6 +105,10 @@ def _parts(block: Block, program: Program, params: Any, constants: Any, wanted: 
 def _before_map(loc: jax.Array, scale: jax.Array, constants: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
     """The normal that is N(loc, scale scale') behind the map."""
     shift, factor = constants["loc"], constants["scale_tril"]
+    if "vectors" in constants:
+        back = lambda x: stretched(constants["vectors"], 1 / constants["lengths"], x / factor)  # noqa: E731
+        rows = back((jnp.diag(scale) if scale.ndim == 1 else scale).T).T
+        return back(loc - shift), jnp.linalg.cholesky(rows @ rows.T)
     if factor.ndim == 1:
         return (loc - shift) / factor, scale / factor if scale.ndim == 1 else scale / factor[:, None]
     dense = jnp.diag(scale) if scale.ndim == 1 else scale
