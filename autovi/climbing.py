@@ -159,8 +159,9 @@ class Ladder:
         state = self._at(engine, normal, SPREAD)
         without = {name: {"score": np.zeros_like(own["score"])} for name, own in state.estimators.items()}
         with self.watch.clock.spent("trace"):
-            engine.chunk(state, self.arrays, progress.expected_steps)
-            self.as_fit(last, Run(_landed(state), progress, self.rng_key)).prepare()
+            steps = engine.chunk(state, self.arrays, progress.expected_steps)
+            # What weighs the draws is compiled while the steps run.
+            self.as_fit(last, Run(_landed(state), progress, self.rng_key)).prepare(after=steps)
         state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
         if not progress.interrupted:
             progress = replace(progress.next_leg(None, progress.max_steps), rates=progress.rates[1:])

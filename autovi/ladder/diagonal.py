@@ -15,12 +15,18 @@ def diagonal_of_hessian(log_density: LogDensity, point: jax.Array, exact: bool, 
     v * H v over vectors v of random signs (Hutchinson, 1990; Bekas, Kokiopoulou and Saad, 2007). That is exact too
     where H is diagonal, as for the elements of plates given what is common; else its error has the size of what stands
     beside the diagonal."""
-    product = lambda v: v * jax.jvp(jax.grad(log_density), (point,), (v,))[1]  # noqa: E731
+    _, along = jax.linearize(jax.grad(log_density), point)
+    products = jax.vmap(lambda v: v * along(v))
+    size = point.shape[0]
     if exact:
-        basis = jnp.eye(point.shape[0], dtype=point.dtype)
-        return jnp.sum(jax.lax.map(product, basis, batch_size=min(lanes, point.shape[0])), axis=0)
+        lanes = min(lanes, size)
+        parts = -(-size // lanes)
+        # Padded with zeros to whole parts: a remainder would be compiled for itself.
+        basis = jnp.eye(parts * lanes, size, dtype=point.dtype).reshape(parts, lanes, size)
+        return jnp.sum(jax.lax.map(lambda part: jnp.sum(products(part), 0), basis), 0)
     keys = jax.random.split(jax.random.key(0), NUM_PROBES)
-    return jnp.mean(jax.lax.map(lambda k: product(jax.random.rademacher(k, point.shape, point.dtype)), keys), axis=0)
+    probes = jax.vmap(lambda key: jax.random.rademacher(key, point.shape, point.dtype))(keys)
+    return jnp.mean(jax.lax.map(lambda v: v * along(v), probes), axis=0)
 
 
 def diagonal_curvature(log_density: LogDensity, point: jax.Array, exact: bool, lanes: int = 1) -> Normal:

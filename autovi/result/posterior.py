@@ -21,6 +21,7 @@ from autovi.result.fitted import Fitted
 from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, doubt, proposals_limit
 from autovi.result.signs import signs_of
 from autovi.result.verdict import Verdict, verdict_of
+from autovi.run.background import Compiling
 from autovi.run.checks import check_count
 from autovi.run.drawing import (
     DENSITIES,
@@ -49,12 +50,12 @@ class Posterior(Fitted):
         """The draws of q that belong to the keys. That the model is unchanged is for the caller to see to."""
         return draws_of(self.engine, self.raw_params, self.arrays, keys, kinds)
 
-    def prepare(self) -> None:
-        """Begins to compile what weighs the draws of q, of which only the shapes matter yet."""
+    def prepare(self, after: Compiling) -> None:
+        """Begins to compile what weighs the draws of q, of which only the shapes matter yet, `after` something else."""
         if self.evidence.num_weighed:
             kinds = EVERY if self.is_light else (DENSITIES,)
             keys = keys_of(self._own_key, 1)
-            compiling_draws(self.engine, self.state.fitted, self.arrays, self.evidence.num_weighed, kinds, keys)
+            compiling_draws(self.engine, self.state.fitted, self.arrays, self.evidence.num_weighed, kinds, keys, after)
 
     def _drawing(self, num_draws: int) -> AbstractContextManager[None]:
         return self._diagnosing(f"{how_many(num_draws)} posterior draws")

@@ -22,9 +22,17 @@ class Compiling:
         compiled: compiles it, and returns it.
         jaxpr: the program, for an estimate of the time, if it is compiled with care.
         returns: shapes of what it returns.
+        after: a program that is waited for before: it has the cores for itself until then.
     """
 
-    def __init__(self, compiled: Callable[[], Callable], jaxpr: Any = None, returns: Any = None):
+    def __init__(
+        self,
+        compiled: Callable[[], Callable],
+        jaxpr: Any = None,
+        returns: Any = None,
+        after: Compiling | None = None,
+    ):
+        self._after = after
         self._compiled: Callable[[], Callable] | None = compiled
         self._jaxpr, self.returns = jaxpr, returns
         self._program: Callable | None = None
@@ -43,6 +51,9 @@ class Compiling:
     def _compile(self) -> None:
         assert self._compiled is not None
         try:
+            if self._after is not None:
+                self._after._finished.wait()
+                self._after = None
             with _CORES:
                 started = time.perf_counter()
                 self._program = self._compiled()

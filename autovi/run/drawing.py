@@ -100,17 +100,23 @@ def draws_of(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: Keys,
 
 @computing()
 def compiling_draws(
-    engine: Engine, params: Any, arrays: Mapping[str, Any], num_draws: int, kinds: tuple[str, ...], keys: Keys
+    engine: Engine,
+    params: Any,
+    arrays: Mapping[str, Any],
+    num_draws: int,
+    kinds: tuple[str, ...],
+    keys: Keys,
+    after: Compiling | None = None,
 ) -> tuple[Compiling, int]:
-    """The program that makes so many draws, on its way to be compiled, and how many it makes at once. Of the
-    parameters and the keys only the shapes matter."""
+    """The program that makes so many draws, on its way to be compiled `after` another, and how many it makes at once.
+    Of the parameters and the keys only the shapes matter."""
     made = _made_at_once(engine, num_draws, kinds)
     part = _part(engine, num_draws, made)
     data = jax.ShapeDtypeStruct((part, *keys.data.shape[1:]), keys.data.dtype)
     args = (params, arrays, data)
     shapes = str(jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), args))
     key = ("draws", part, made, keys.implementation, shapes)
-    return engine.kept(key, lambda: _compiling(engine, part, made, keys.implementation, args)), part
+    return engine.kept(key, lambda: _compiling(engine, part, made, keys.implementation, args, after)), part
 
 
 def _made_at_once(engine: Engine, num_draws: int, kinds: tuple[str, ...]) -> tuple[str, ...]:
@@ -159,7 +165,9 @@ def joined(parts: Iterable[Any], part: int, count: int) -> Any:
     return whole
 
 
-def _compiling(engine: Engine, part: int, kinds: tuple[str, ...], implementation: str, args: Any) -> Compiling:
+def _compiling(
+    engine: Engine, part: int, kinds: tuple[str, ...], implementation: str, args: Any, after: Compiling | None
+) -> Compiling:
     batch = int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part))
 
     def all_draws(params: Any, arrays: Any, data: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
@@ -168,7 +176,7 @@ def _compiling(engine: Engine, part: int, kinds: tuple[str, ...], implementation
 
     lowered = jax.jit(all_draws).lower(*args)
     options = compiler_options(USUAL_PARTS * part * engine.numbers_per_draw)
-    return Compiling(lambda: lowered.compile(options))
+    return Compiling(lambda: lowered.compile(options), after=after)
 
 
 def _draw(
