@@ -26,8 +26,8 @@ DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posteri
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
 EVERY = (DENSITIES, VALUES, LIKELIHOODS)
 PART = 1000  # draws made at once
-USUAL_PARTS = 10  # that are made with one program
-QUICK_NUMBERS = 10 * DRAWS_BUDGET  # computed in less time than a program is compiled
+USUAL_PARTS = 100  # that are made with one program, where draws are weighed for corrected ones
+QUICK_NUMBERS = 50 * DRAWS_BUDGET  # computed in less time than a program is compiled
 
 
 class Keys(NamedTuple):
@@ -168,7 +168,7 @@ def joined(parts: Iterable[Any], part: int, count: int) -> Any:
 def _compiling(
     engine: Engine, part: int, kinds: tuple[str, ...], implementation: str, args: Any, after: Compiling | None
 ) -> Compiling:
-    batch = int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part))
+    batch = _batch(part, int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part)))
 
     def all_draws(params: Any, arrays: Any, data: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
         keys = jax.random.wrap_key_data(data, impl=implementation)
@@ -177,6 +177,13 @@ def _compiling(
     lowered = jax.jit(all_draws).lower(*args)
     options = compiler_options(USUAL_PARTS * part * engine.numbers_per_draw)
     return Compiling(lambda: lowered.compile(options), after=after)
+
+
+def _batch(part: int, most: int) -> int:
+    """How many of `part` draws are evaluated side by side, at most so many: if it can be without a remainder, which
+    would be compiled for itself."""
+    whole = next(n for n in range(most, 0, -1) if part % n == 0)
+    return whole if 2 * whole >= most else most
 
 
 def _draw(
