@@ -106,7 +106,11 @@ class Ladder:
         if size <= MAX_DENSE or len(blocks) > 1 or not self.programs.has_exact_diagonal(size):
             return self.gaussian("laplace", normal)
         curved, along, products = self.programs.directions(self.search.constants, normal)
-        self.directed = curved, along
+        self.directed, number = (curved, along), along.lengths.shape[0]
+        (block,) = blocks
+        assert block.family is not None
+        why = f"over {MAX_DENSE} dimensions: independent normals, stretched along {number} directions of the curvature"
+        plan = with_family(plan, block.name, block.sites, block.family, block.estimator, why, plan.num_particles)
         return self.gaussian("laplace", curved, began, int(products), self._along(plan))
 
     def gaussian(

@@ -109,6 +109,36 @@ def test_a_normal_posterior_of_many_dimensions_is_exact(d):
 
 
 @pytest.mark.slow
+def test_a_regression_of_more_dimensions_than_a_matrix_affords_is_exact(tmp_path):
+    """700 coefficients in units over four orders, 25 rows: the posterior is the prior but in 25 directions."""
+    rng = np.random.default_rng(5)
+    units, rows = 10.0 ** rng.uniform(-2.0, 2.0, 700), 25
+    X = rng.normal(size=(rows, 700)) / units
+    y = (X @ (rng.normal(size=700) * units) * 0.3 + rng.normal(size=rows)).astype(np.float32)
+
+    def model(X, y):
+        b = numpyro.sample("b", dist.Normal(0.0, jnp.asarray(units, jnp.float32)).to_event(1))
+        numpyro.sample("y", dist.Normal(X @ b, 1.0).to_event(1), obs=y)
+
+    data = {"X": X.astype(np.float32), "y": y}
+    fit = autovi.fit(model, data, progress_bar=False)
+    marginal = np.eye(rows) + (X * units**2) @ X.T
+    cov = np.diag(units**2) - (units[:, None] ** 2 * X.T) @ np.linalg.solve(marginal, X * units**2)
+    mean, sd = cov @ X.T @ y, np.sqrt(np.diag(cov))
+    evidence = -0.5 * (y @ np.linalg.solve(marginal, y) + np.linalg.slogdet(2 * np.pi * marginal)[1])
+    assert [r.name for r in fit.rungs] == ["mode", "curvature", "laplace"]
+    assert abs(fit.elbo - evidence) < 0.05 and fit.verdict.word == "good"
+    draws = np.asarray(fit.sample(DRAWS)["b"], float)
+    assert np.abs((draws.mean(0) - mean) / sd).max() < 6 / DRAWS**0.5
+    assert np.abs(np.log(draws.std(0) / sd)).max() < 6 / (2 * DRAWS) ** 0.5
+    # What the file holds is the same q.
+    fit.save(tmp_path / "fit")
+    loaded = autovi.load(tmp_path / "fit", model)
+    np.testing.assert_allclose(loaded.sample(10)["b"], fit.sample(10)["b"], rtol=1e-5)
+    assert any(name.endswith("map.vectors") for name in fit.params)
+
+
+@pytest.mark.slow
 def test_a_normal_posterior_of_many_sites_is_exact():
     mean, cov = covariance(6, 1000.0, 4.0, seed=3)
     model, evidence = by_sites(mean, cov)

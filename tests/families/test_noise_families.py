@@ -180,6 +180,23 @@ def test_behind_a_fixed_map(name, diagonal):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), held, plain)
 
 
+@pytest.mark.parametrize("name", ["normal", "structured", "stretched"])
+def test_behind_a_map_with_directions(name):
+    """u = loc + scale (v + V (l - 1) V' v): its density is that of v less the log determinant, by the draw and back."""
+    family, params = moved(name, 0.2)
+    rng = np.random.default_rng(5)
+    vectors = np.linalg.qr(rng.normal(size=(SIZE, 3)))[0].astype("f")
+    scale, lengths = rng.uniform(0.5, 2.0, SIZE).astype("f"), np.array([0.1, 3.0, 20.0], "f")
+    matrix = scale[:, None] * (np.eye(SIZE) + (vectors * (lengths - 1)) @ vectors.T)
+    base = family.member(params, LAYOUT)
+    q = Mapped(base, jnp.ones(SIZE), jnp.asarray(scale), jnp.asarray(vectors), jnp.asarray(lengths))
+    u, log_q, again = once(lambda key: _drawn(q, key))(jax.random.key(0))
+    v, log_q_v, _ = once(lambda key: _drawn(base, key))(jax.random.key(0))
+    np.testing.assert_allclose(u, 1 + v @ matrix.T, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(log_q, log_q_v - np.linalg.slogdet(matrix)[1], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(again, log_q, rtol=1e-3, atol=2e-3)
+
+
 def _drawn(q, key):
     """Draws, their log q from the noise, and from their values."""
     value, intermediates = q.sample_with_intermediates(key, (6,))
