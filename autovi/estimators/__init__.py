@@ -1,11 +1,19 @@
 """Gradient estimators, one per file. A new estimator is one file and one row of `ESTIMATORS`."""
 
+from autovi.estimators.arm import Arm
+from autovi.estimators.arms import Arms
 from autovi.estimators.base import Estimator
+from autovi.estimators.disarm import Disarm
+from autovi.estimators.double_cv import DoubleCV
 from autovi.estimators.enumerate import Enumerate
 from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
 from autovi.estimators.implicit import Implicit
 from autovi.estimators.marginalize import Marginalize
+from autovi.estimators.measure_valued import MeasureValued
+from autovi.estimators.muprop import MuProp
+from autovi.estimators.rebar import Rebar
+from autovi.estimators.relax import Relax
 from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 from autovi.estimators.sticking import Sticking
@@ -15,6 +23,14 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "implicit": Implicit,
     "sticking": Sticking,
     "score": Score,
+    "arm": Arm,
+    "disarm": Disarm,
+    "arms": Arms,
+    "muprop": MuProp,
+    "double_cv": DoubleCV,
+    "rebar": Rebar,
+    "relax": Relax,
+    "measure_valued": MeasureValued,
     "rsvi": RSVI,
     "g_rep": GRep,
     "enumerate": Enumerate,
@@ -23,13 +39,21 @@ ESTIMATORS: dict[str, type[Estimator]] = {
 
 __all__ = [
     "ESTIMATORS",
+    "Arm",
+    "Arms",
+    "Disarm",
+    "DoubleCV",
     "Enumerate",
     "Estimator",
     "Explicit",
     "GRep",
     "Implicit",
     "Marginalize",
+    "MeasureValued",
+    "MuProp",
     "RSVI",
+    "Rebar",
+    "Relax",
     "Score",
     "Sticking",
 ]

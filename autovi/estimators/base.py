@@ -75,10 +75,13 @@ class Cost(NamedTuple):
     `at(value)` is the same with the site forced to `value` (leading particle axis), every other site drawing with the
     same noise; its gradient flows through `value` only, and all of it: through the model, through what pathwise
     estimators draw below the site, and through the site's own log q.
+    A term that several elements share is in the cost of each. `total(value)` `[particles]` has every term once: its
+    gradient in an element is that of the element's own cost.
     """
 
     value: PerElement
     at: Callable[[Any], PerElement]
+    total: Callable[[Any], Float[Array, " particles"]]
 
 
 class Branches(NamedTuple):
@@ -133,6 +136,7 @@ class Estimator(ABC):
     corrected: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
+    on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for
     own_sampler: ClassVar[bool] = False  # draws as the distribution itself does, gradient and all
     num_particles: ClassVar[int] = 4  # where the user does not say
 
@@ -214,9 +218,11 @@ class Baselined(Estimator):
 
     baseline: str = "leave_one_out"
 
+    baselines: ClassVar[tuple[str, ...]] = tuple(BASELINES)
+
     def __post_init__(self) -> None:
-        if self.baseline not in BASELINES:
-            raise ValueError(f"baseline: unknown name {self.baseline!r}; expected one of {sorted(BASELINES)}")
+        if self.baseline not in self.baselines:
+            raise ValueError(f"baseline: unknown name {self.baseline!r}; expected one of {sorted(self.baselines)}")
 
     @property
     def baseline_name(self) -> str | None:

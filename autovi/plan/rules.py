@@ -291,7 +291,8 @@ def _estimator(
     valid = {n: ESTIMATORS[n]() for n in candidates if refusal(ESTIMATORS[n]()) is None}
     if wanted is not None:
         reason = refusal(wanted)
-        if reason is None and type(wanted) in ESTIMATORS.values() and wanted.name not in candidates:
+        known = type(wanted) in ESTIMATORS.values() and not wanted.on_request
+        if reason is None and known and wanted.name not in candidates:
             reason = f"its distribution admits {list(candidates)} only"
         if reason is not None:
             raise ValueError(

@@ -138,18 +138,21 @@ class Step:
         if not program.objective.local_costs:
             signal = stop(program.objective.signal(self.log_weights))
             value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))
-            return block.estimator.surrogate(density, node.draw, Cost(value, _no_counterfactual), own)
+            cost = Cost(value, _no_counterfactual, _no_counterfactual)
+            return block.estimator.surrogate(density, node.draw, cost, own)
         value = stop(downstream_cost(program, block.name, self.raw, self.terms, lead=1))
-        return block.estimator.surrogate(density, node.draw, Cost(value, lambda v: self.at(block.name, v)), own)
+        total = lambda v: self.at(block.name, v, whole=True)  # noqa: E731
+        cost = Cost(value, lambda v: self.at(block.name, v), total)
+        return block.estimator.surrogate(density, node.draw, cost, own)
 
-    def at(self, name: str, forced: Any) -> jax.Array:
-        """The cost of each element with a node forced to another value in every particle."""
+    def at(self, name: str, forced: Any, whole: bool = False) -> jax.Array:
+        """The cost of each element with a node forced to another value in every particle; `whole`: of all of them."""
 
         def one(evaluated: list[Any], noise: Any, nodes: Any, value: Any) -> jax.Array:
             values = {**self.shared.values, **dict(zip(self._variables, evaluated, strict=True))}
             world = World(self.program, values, self.shared.distributions, noise)
             world.nodes = dict(nodes)
-            return counterfactual_cost(self.program, world, name, value, self.lanes)
+            return counterfactual_cost(self.program, world, name, value, self.lanes, whole)
 
         return self.over_particles(one, self.evaluated, self.noise, self.nodes, forced)
 
@@ -180,8 +183,11 @@ def integrated(
     return terms, surrogate
 
 
-def counterfactual_cost(program: Program, world: World, node: str, value: Any, lanes: int) -> jax.Array:
-    """The cost of each element of a node of one particle, with the node forced to `value`."""
+def counterfactual_cost(
+    program: Program, world: World, node: str, value: Any, lanes: int, whole: bool = False
+) -> jax.Array:
+    """The cost of each element of a node of one particle, with the node forced to `value`; `whole`: that of all of them
+    together, in which each term is once."""
     there = world.forced({node: value}, frozen=True)
     wanted = program.downstream(node)
     nodes = [
@@ -192,25 +198,31 @@ def counterfactual_cost(program: Program, world: World, node: str, value: Any, l
     replaced = {t for n in nodes for t in program.owned(n)[0]}
     raw = there.terms([t for t in wanted if t not in replaced])
     terms, _ = integrated(program, there, raw, nodes, lanes)
-    return downstream_cost(program, node, raw, terms, lead=0)
+    return downstream_cost(program, node, raw, terms, lead=0, whole=whole)
 
 
 def downstream_cost(
-    program: Program, node: str, raw: Mapping[str, jax.Array], terms: Mapping[str, Term], lead: int
+    program: Program,
+    node: str,
+    raw: Mapping[str, jax.Array],
+    terms: Mapping[str, Term],
+    lead: int,
+    whole: bool = False,
 ) -> jax.Array:
-    """The cost of each element of a node, with `lead` axes in front. A term that an integrated site above the node
-    replaced is taken as sampled: its branches drew the node again."""
+    """The cost of each element of a node, with `lead` axes in front; `whole`: of all elements together. A term that an
+    integrated site above the node replaced is taken as sampled: its branches drew the node again."""
     aligned = program.downstream(node)
+    placed = to_site if not whole else lambda term, _, lead: jnp.sum(term, tuple(range(lead, jnp.ndim(term))))
     total = jnp.zeros(())
     for term in terms.values():
         mine = [t for t in term.sources if t in aligned]
         if not mine:
             continue
         if term.by is not None and program.is_below(node, term.by):
-            total = total + sum(to_site(raw[t], aligned[t], lead) for t in mine)
+            total = total + sum(placed(raw[t], aligned[t], lead) for t in mine)
         else:
             onto = aligned[mine[0]] if term.owned is None else _through(program, aligned, term, mine)
-            total = total + to_site(term.value, onto, lead)
+            total = total + placed(term.value, onto, lead)
     return total
 
 

@@ -18,6 +18,13 @@ Params = dict[str, np.ndarray]
 ExactElbo = Callable[[dict], jax.Array]
 
 
+# Estimators of Bernoulli sites: those that evaluate the cost at 0 and 1 only, those that need no cost of an element's
+# own, all of them.
+WHOLE = ("arm", "disarm", "arms", "measure_valued")
+TOGETHER = ("arm", "disarm", "arms", "muprop", "double_cv", "rebar", "relax")
+BINARY = (*TOGETHER, "measure_valued")
+
+
 @dataclass(frozen=True, eq=False)
 class Oracle:
     """A model, a guide and their exact ELBO.

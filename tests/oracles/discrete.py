@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
-from .base import Oracle, bernoulli_log_pmf, declare, expected_normal, logit
+from .base import BINARY, Oracle, bernoulli_log_pmf, declare, expected_normal, logit
 
 
 def _dependent_pair() -> Oracle:
@@ -42,7 +42,7 @@ def _dependent_pair() -> Oracle:
     def exact_marginal(p):
         return outer(p, jax.nn.logsumexp(joint(), axis=-1))
 
-    sites = {"z1": ("score", "enumerate"), "z2": ("score", "enumerate", "marginalize")}
+    sites = {"z1": ("score", "enumerate"), "z2": ("score", "enumerate", "marginalize", *BINARY)}
     return Oracle("dependent_pair", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -70,7 +70,7 @@ def _poisson() -> Oracle:
         log_lik = expected_normal(data[:, None], support[None, :], 1.5).sum(0)
         return (jnp.exp(log_q) * (prior_ratio + log_lik)).sum()
 
-    return Oracle("poisson", model, guide, {"x": data}, params, exact_elbo, {"z": ("score",)})
+    return Oracle("poisson", model, guide, {"x": data}, params, exact_elbo, {"z": ("score", "measure_valued")})
 
 
 ORACLES: tuple[Oracle, ...] = (_dependent_pair(), _poisson())

@@ -10,6 +10,9 @@ import numpyro.distributions as dist
 from numpyro import handlers
 
 from .base import (
+    BINARY,
+    TOGETHER,
+    WHOLE,
     Oracle,
     bernoulli_log_pmf,
     declare,
@@ -42,6 +45,7 @@ def _bernoullis(
     scale: float | None = None,
     latent_scale: float | None = None,
     mask: np.ndarray | None = None,
+    others: tuple[str, ...] = (),
 ) -> Oracle:
     """The four Bernoullis with a shared or per-element logit, under a scale or a mask.
 
@@ -73,7 +77,7 @@ def _bernoullis(
         weight = np.ones(len(X)) if mask is None else mask.astype(float)
         return (scale or 1.0) * ((latent_scale or 1.0) * (weight * prior_terms).sum() + likelihood.sum())
 
-    return Oracle(name, model, guide, {"x": X}, params, exact_elbo, {"z": ("score", "enumerate")})
+    return Oracle(name, model, guide, {"x": X}, params, exact_elbo, {"z": ("score", "enumerate", *others)})
 
 
 def _mixture(name: str, subsample_size: int | None) -> Oracle:
@@ -119,7 +123,7 @@ def _mixture(name: str, subsample_size: int | None) -> Oracle:
         log_p = bernoulli_log_pmf(log_prior)[None, None, :]
         return global_terms(p) + weights @ jax.nn.logsumexp(log_p + log_lik, axis=-1).sum(-1)
 
-    sites = {"mu": ("explicit", "score"), "z": ("score", "enumerate", "marginalize")}
+    sites = {"mu": ("explicit", "score"), "z": ("score", "enumerate", "marginalize", *BINARY)}
     return Oracle(name, model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -148,7 +152,7 @@ def _cross_element() -> Oracle:
         log_lik = expected_normal(data[None, :], configs.sum(-1, keepdims=True).astype(float), 1.0).sum(-1)
         return (jnp.exp(log_q) * (log_p - log_q + log_lik)).sum()
 
-    return Oracle("cross_element_sum", model, guide, {"x": data}, params, exact_elbo, {"z": ("score",)})
+    return Oracle("cross_element_sum", model, guide, {"x": data}, params, exact_elbo, {"z": ("score", *TOGETHER)})
 
 
 def _nested() -> Oracle:
@@ -196,7 +200,7 @@ def _nested() -> Oracle:
     def exact_marginal(p):
         return outer(p, jax.nn.logsumexp(inner_joint(), axis=-1))
 
-    sites = {"z": ("score", "enumerate"), "w": ("score", "enumerate", "marginalize")}
+    sites = {"z": ("score", "enumerate"), "w": ("score", "enumerate", "marginalize", *WHOLE)}
     return Oracle("nested_plates", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -233,7 +237,7 @@ def _two_in_plate() -> Oracle:
     def exact_marginal(p):
         return outer(p, jax.nn.logsumexp(joint(), axis=-1))
 
-    sites = {"a": ("score", "enumerate"), "b": ("score", "enumerate", "marginalize")}
+    sites = {"a": ("score", "enumerate", *BINARY), "b": ("score", "enumerate", "marginalize")}
     return Oracle("two_sites_in_plate", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -242,13 +246,13 @@ ORACLES: tuple[Oracle, ...] = (
     _bernoullis("bernoulli_plate_subsample2", SHARED, subsample_size=2),
     _bernoullis("bernoulli_plate_subsample1", SHARED, subsample_size=1),
     _bernoullis("bernoulli_plate_local", LOCAL),
-    _bernoullis("bernoulli_plate_local_subsample2", LOCAL, subsample_size=2),
+    _bernoullis("bernoulli_plate_local_subsample2", LOCAL, subsample_size=2, others=BINARY),
     _bernoullis("bernoulli_plate_local_subsample1", LOCAL, subsample_size=1),
     _bernoullis("scale_0.1", SHARED, scale=0.1),
     _bernoullis("scale_10", SHARED, scale=10.0),
-    _bernoullis("scale_10_subsample2", LOCAL, subsample_size=2, scale=10.0),
+    _bernoullis("scale_10_subsample2", LOCAL, subsample_size=2, scale=10.0, others=BINARY),
     _bernoullis("scale_0.1_latent_only", LOCAL, latent_scale=0.1),
-    _bernoullis("masked_latent", LOCAL, mask=np.array([True, False, False, True])),
+    _bernoullis("masked_latent", LOCAL, mask=np.array([True, False, False, True]), others=BINARY),
     _mixture("mixture_plate", None),
     _mixture("mixture_plate_subsample2", 2),
     _cross_element(),

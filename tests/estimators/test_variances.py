@@ -1,0 +1,178 @@
+"""Variances of the estimators of Bernoulli sites against the closed forms and the figures of their papers: a control
+variate that lost its coupling, or a pair that does, is unbiased all the same."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from autovi.estimators import Arm, Arms, Disarm, DoubleCV, Estimator, MuProp, Rebar, Relax, Score
+from autovi.preparation import Options, prepare
+
+THREE = jnp.array([0.3, 0.5, 0.8])
+TARGET = jnp.linspace(0.2, 0.9, 3)
+
+
+def engine_of(logit, cost, estimator: Estimator, particles: int):
+    """cost(b) under b ~ Bernoulli(logit): prior and guide agree, so that nothing else is in the gradient."""
+
+    def model():
+        b = numpyro.sample("b", dist.Bernoulli(logits=logit).to_event(1))
+        numpyro.factor("cost", cost(b))
+
+    def guide():
+        own = numpyro.param("logit", logit)
+        numpyro.sample("b", dist.Bernoulli(logits=own).to_event(1))
+
+    options = Options(guide=guide, estimators={"b": estimator}, num_particles=particles)
+    return prepare(model, None, options)
+
+
+def gradients(logit, cost, estimator, particles=1, repeats=100_000, own=None):
+    engine, inputs = engine_of(logit, cost, estimator, particles)
+    own = engine.estimator_params() if own is None else own
+    grad = jax.grad(lambda p, key: engine.estimate(p, own, inputs.traced(), key)[0])
+    one = lambda key: -grad({"guide": {}, "param": {"logit": logit}}, key)["param"]["logit"]  # noqa: E731
+    keys = jax.random.split(jax.random.key(3), repeats)
+    return np.asarray(jax.jit(lambda ks: jax.lax.map(one, ks, batch_size=1000))(keys), float)
+
+
+def total_variance(*args, **kwargs):
+    return float(gradients(*args, **kwargs).var(0).sum())
+
+
+def squared(target):
+    return lambda b: jnp.sum((b - target) ** 2)
+
+
+ONE = jnp.zeros(1)  # p = 1/2
+
+
+@pytest.mark.parametrize(
+    ("estimator", "particles", "expected"),
+    [
+        # f(1) = .251001 and f(0) = .249001, the score is 1/2 or -1/2: the variance is that of a product of two values.
+        (Score("none"), 1, 0.0156250),
+        (Score(), 2, 2.5e-7),
+        (Arm(), 1, 8.35e-8),
+        (Arms(3), 1, None),
+    ],
+)
+def test_the_toy_of_the_literature(estimator, particles, expected):
+    """E (t - b)^2, t = .499, theta = 1/2: the published variances, exact 5e-4."""
+    found = gradients(ONE, squared(0.499), estimator, particles)
+    assert found.mean() == pytest.approx(5e-4, abs=5 * found.std() / len(found) ** 0.5 + 1e-9)
+    if expected is not None:
+        assert found.var() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("estimator", [Disarm(), Arms(2)])
+def test_without_noise_where_the_pair_always_differs(estimator):
+    found = gradients(ONE, squared(0.499), estimator, repeats=2_000)
+    np.testing.assert_allclose(found, 5e-4, rtol=1e-3)
+
+
+EXACT = np.array([0.126, -0.025, -0.128])
+
+
+@pytest.mark.parametrize(
+    ("estimator", "particles", "expected", "within"),
+    [
+        (Score("none"), 1, 0.546, 0.02),
+        (Score(), 2, 0.136, 0.03),
+        (Arm(), 1, 0.1175, 0.03),
+        (Disarm(), 1, 0.0983, 0.03),
+        (Rebar(temperature=0.1), 1, 0.50, 0.05),
+        (Rebar(temperature=0.5), 1, 0.23, 0.05),
+        (Rebar(temperature=1.0), 1, 0.27, 0.05),
+    ],
+    ids=lambda v: getattr(v, "name", None),
+)
+def test_three_bernoullis(estimator, particles, expected, within):
+    """sum (b - linspace(.2, .9, 3))^2 at p = (.3, .5, .8): the table of the RELAX authors' tests."""
+    logit = jnp.log(THREE) - jnp.log1p(-THREE)
+    found = gradients(logit, squared(TARGET), estimator, particles)
+    np.testing.assert_allclose(found.mean(0), EXACT, atol=5e-4 + 5 * found.std(0).max() / len(found) ** 0.5)
+    assert found.var(0).sum() == pytest.approx(expected, rel=within)
+
+
+def test_more_evaluations_that_avoid_each_other_are_better_than_as_many_pairs():
+    logit = jnp.log(THREE) - jnp.log1p(-THREE)
+    variance = functools.partial(total_variance, logit, squared(TARGET), repeats=20_000)
+    assert variance(Arms(2)) == pytest.approx(variance(Disarm()), rel=0.05)
+    assert variance(Arms(4)) < 0.85 * variance(Score(), 4)
+    assert variance(Arms(4)) < variance(Disarm(), 2) * 1.02
+
+
+def test_a_linear_cost_leaves_muprop_without_noise():
+    found = gradients(jnp.array([0.3, -0.5]), lambda b: b @ jnp.array([2.0, -1.0]), MuProp(), repeats=100)
+    p = 1 / (1 + np.exp(-np.array([0.3, -0.5])))
+    np.testing.assert_allclose(found, np.broadcast_to(np.array([2.0, -1.0]) * p * (1 - p), found.shape), atol=1e-6)
+
+
+def test_a_linear_cost_leaves_double_cv_without_noise_at_one():
+    own = {"b": {"a": jnp.ones(())}}
+    found = gradients(jnp.array([0.3, -0.5]), lambda b: b @ jnp.array([2.0, -1.0]), DoubleCV(), 2, 100, own)
+    p = 1 / (1 + np.exp(-np.array([0.3, -0.5])))
+    np.testing.assert_allclose(found, np.broadcast_to(np.array([2.0, -1.0]) * p * (1 - p), found.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "target", "part"),
+    [
+        # In the toy f is the same at 0 and 1 but for 0.002, and far lower between: no eta of the cost helps there.
+        (Rebar(temperature=0.1), -3.0, 0.1),
+        (Relax(), 0.499, 0.01),
+        (Relax(through_model=False), 0.499, 0.01),
+        (DoubleCV(), -3.0, 0.2),  # f is nearly linear
+    ],
+)
+def test_training_the_control_variate_lowers_the_variance(estimator, target, part):
+    """By the estimator's own optimizer on its own loss, against what it is without one."""
+    particles = estimator.min_particles
+    engine, inputs = engine_of(ONE, squared(target), estimator, particles)
+    raw = {"guide": {}, "param": {"logit": ONE}}
+    loss = jax.grad(lambda own, key: engine.estimate(raw, own, inputs.traced(), key)[0])
+
+    def step(carry, key):
+        own, memory = carry
+        updates, memory = estimator.optimizer.update(loss({"b": own}, key)["b"], memory, own)
+        return (jax.tree.map(jnp.add, own, updates), memory), None
+
+    start = engine.estimator_params()["b"]
+    begin = (start, estimator.optimizer.init(start))
+    (own, _), _ = jax.jit(lambda c, ks: jax.lax.scan(step, c, ks))(begin, jax.random.split(jax.random.key(0), 5_000))
+    without = Score("none") if particles == 1 else Score()
+    before = total_variance(ONE, squared(target), without, particles, 20_000)
+    found = gradients(ONE, squared(target), estimator, particles, 20_000, {"b": own})
+    assert found.var() < part * before
+    assert found.mean() == pytest.approx((1 - 2 * target) / 4, abs=5 * found.std() / 20_000**0.5 + 1e-6)
+
+
+def test_the_optimal_constant_is_better_than_leave_one_out():
+    """Of b ~ Bernoulli(p) with p far from 1/2 the best constant is E f s^2 / E s^2, not E f."""
+    logit = jnp.array([-2.0])
+    cost = lambda b: 3.0 * jnp.sum(b) + 2.0  # noqa: E731
+    plain = gradients(logit, cost, Score(), 16, 20_000)
+    best = gradients(logit, cost, Score("optimal"), 16, 20_000)
+    p = float(jax.nn.sigmoid(-2.0))
+    for found in (plain, best):
+        assert found.mean() == pytest.approx(3 * p * (1 - p), abs=6 * found.std() / 20_000**0.5)
+
+
+def test_what_is_no_bernoulli_is_refused():
+    def model():
+        z = numpyro.sample("z", dist.Categorical(jnp.array([0.3, 0.7])))
+        numpyro.factor("cost", 1.0 * z)
+
+    for estimator in (Arm(), Disarm(), Arms(), MuProp(), DoubleCV(), Rebar(), Relax()):
+        with pytest.raises(ValueError, match="it is for Bernoulli sites only"):
+            prepare(model, None, Options(estimators={"z": estimator}))
+    with pytest.raises(ValueError, match="evaluations: expected at least 2, got 1"):
+        Arms(1)
+    with pytest.raises(ValueError, match="temperature: expected a positive number"):
+        Rebar(temperature=0.0)
