@@ -277,8 +277,18 @@ class Ladder:
         for other in self.candidates[1:]:
             if _is_better(other, best):
                 best = other
-        best.fit.progress.rungs = tuple(self.rungs)
+        progress = best.fit.progress
+        progress.rungs = tuple(self.rungs)
+        failed = [c.fit.progress for c in self.candidates if c.fit.progress.status == "failed"]
+        if failed and progress.status != "failed" and of_weights(signs_of(best.fit)) is None:
+            # That the steps on the way to a better q failed, and why, is what there is to be done about this one.
+            progress.status, progress.message = "failed", f"{failed[-1].message}; q is that of {self._rung_of(best)!r}"
         return best.fit
+
+    def _rung_of(self, candidate: Candidate) -> str:
+        """The name of the rung that left a q, the last rungs being those of the candidates."""
+        place = next(i for i, c in enumerate(self.candidates) if c is candidate)
+        return self.rungs[place - len(self.candidates)].name
 
 
 def _landed(state: State) -> State:

@@ -301,3 +301,15 @@ def test_without_a_joint_block_nothing_is_called_exact():
     fit = autovi.fit(model, {"y": np.array([7.0, 0.0, 9.0])}, **QUIET)
     assert "exact" not in names(fit)
     np.testing.assert_allclose(fit.sample(4000)["z"].mean(0), [6.0, 5.0, 7.0], atol=0.1)
+
+
+def test_where_steps_failed_on_the_way_the_answer_says_so():
+    """The gradient of where(z > 0, sqrt(z), 0) is NaN below zero: no step can be made, and Laplace's q is not good."""
+
+    def model(y):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(2 * jnp.where(z > 0, jnp.sqrt(z), 0.0), 1.0).expand([3]).to_event(1), obs=y)
+
+    fit = autovi.fit(model, {"y": np.array([0.9, -0.3, 1.4])}, **QUIET)
+    assert fit.status == "failed" and "'z'" in fit.message and "where" in fit.message
+    assert fit.verdict.word not in ("good", "usable") and np.isfinite(fit.elbo)

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from autovi.estimators.base import Cost
 from autovi.estimators.binary import summed_like
-from autovi.estimators.rebar import Rebar
+from autovi.estimators.relaxation import Relaxation
 from autovi.families.base import Layout
 
 
 @dataclass(frozen=True)
-class Relax(Rebar):
+class Relax(Relaxation):
     """As `rebar` with c(z) = eta f(sigmoid(z / tau)) + r(z), r a network of every element's z, trained with the rest.
 
     Unbiased for every c. Without the first part (`through_model=False`) the cost is never evaluated between 0 and 1, so
