@@ -77,7 +77,7 @@ def by_coordinate(q: Density, value: Any, cost: Cost) -> Scalar:
     """The surrogate with the best constant baseline of each parameter's coordinate, from the other particles.
 
     With G_k the gradient of sum log q(z_k) f_k and S_k that of sum log q(z_k), the estimate is the mean of G_k - a S_k,
-    a = Cov(G, S) / Var(S) over the others.
+    a = E[G S] / E[S^2] over the others.
     """
     leaves, tree = jax.tree.flatten(q.distribution)
     places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
@@ -99,10 +99,9 @@ def by_coordinate(q: Density, value: Any, cost: Cost) -> Scalar:
 
 
 def _slope_of_others(g: jax.Array, s: jax.Array) -> jax.Array:
-    """Cov(g, s) / Var(s) over all particles but one; 0 where s does not vary."""
+    """E[g s] / E[s^2] over all particles but one, which is Cov(g, s) / Var(s) since a score has mean zero, and is known
+    also where the others are all alike; 0 where their scores are zero."""
     others = lambda x: jnp.sum(x, 0, keepdims=True) - x  # noqa: E731
-    count = g.shape[0] - 1
-    covariance = others(g * s) - others(g) * others(s) / count
-    variance = others(s * s) - others(s) ** 2 / count
-    known = variance > 1e-12 * others(s * s)
-    return jnp.where(known, covariance / jnp.where(known, variance, 1), 0)
+    squares = others(s * s)
+    known = squares > 0
+    return jnp.where(known, others(g * s) / jnp.where(known, squares, 1), 0)
