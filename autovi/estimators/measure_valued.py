@@ -30,7 +30,7 @@ class MeasureValued(Estimator):
     | Exponential | rate | z and z + z', z' another draw | 1 / rate |
 
     Two evaluations for each parameter and particle; unbiased, for costs that need not be differentiable. All elements
-    are evaluated at once, so that costs must be told apart by element.
+    are evaluated at once, so that costs must be told apart by element; events of several numbers are refused.
     Pflug (1996), "Optimization of Stochastic Models"; Mohamed, Rosca, Figurnov and Mnih (2020), "Monte Carlo Gradient
     Estimation in Machine Learning", section 6 and table 1.
 
@@ -47,6 +47,11 @@ class MeasureValued(Estimator):
         return facts.entangled
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
+        if q.event_shape:
+            raise ValueError(
+                "estimator 'measure_valued' needs a cost of each number's own, and the numbers of an event share one: "
+                f"got events of shape {q.event_shape}; put the site in a plate, or ask for another estimator"
+            )
         own, pair = jax.random.split(noise)
         value = stop(q(rng_key=own))
         return Draw(value, aux=tuple(map(stop, _pairs_of(q).draws(pair, q, value))))
@@ -76,7 +81,7 @@ class Pairs:
 def _pairs_of(q: Distribution) -> Pairs:
     while hasattr(q, "base_dist"):
         q = q.base_dist
-    return PAIRS[type(q).__name__]
+    return next(PAIRS[kind.__name__] for kind in type(q).__mro__ if kind.__name__ in PAIRS)
 
 
 def _normal(key: jax.Array, q: Distribution, value: jax.Array) -> Values:

@@ -10,7 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from autovi.estimators import Arm, Arms, Disarm, DoubleCV, Estimator, MuProp, Rebar, Relax, Score
+import autovi
+from autovi.estimators import Arm, Arms, Disarm, DoubleCV, Estimator, MeasureValued, MuProp, Rebar, Relax, Score
 from autovi.preparation import Options, prepare
 
 THREE = jnp.array([0.3, 0.5, 0.8])
@@ -177,3 +178,20 @@ def test_what_is_no_bernoulli_is_refused():
         Arms(1)
     with pytest.raises(ValueError, match="temperature: expected a positive number"):
         Rebar(temperature=0.0)
+
+
+def test_numbers_that_share_a_cost_have_no_measure_valued_gradient():
+    engine, inputs = engine_of(jnp.zeros(3), squared(TARGET), MeasureValued(), 3)
+    with pytest.raises(ValueError, match="site 'b': .*the numbers of an event share one: got events of shape"):
+        engine.estimate({"guide": {}, "param": {"logit": jnp.zeros(3)}}, {}, inputs.traced(), jax.random.key(0))
+
+
+def test_a_normal_of_the_engines_own_family_has_one():
+    def model(y):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    options = {"guide": "mean_field", "estimators": {"x": "measure_valued"}, "num_steps": 2000, "num_particles": 8}
+    fit = autovi.fit(model, {"y": 1.2}, progress_bar=False, **options)
+    draws = fit.sample(4000, resample=False)["x"]
+    assert draws.mean() == pytest.approx(0.6, abs=0.06) and draws.std() == pytest.approx(0.5**0.5, rel=0.06)
