@@ -22,6 +22,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "explicit": Explicit,
     "implicit": Implicit,
     "sticking": Sticking,
+    "stl": Sticking,  # its abbreviation; a plan says "sticking"
     "score": Score,
     "arm": Arm,
     "disarm": Disarm,

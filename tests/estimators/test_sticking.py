@@ -167,6 +167,11 @@ def test_sixteen_particles_where_nobody_says():
     assert autovi.plan(model, {"y": Y}, guide="full_rank", estimators={"*": "sticking"}).num_particles == 16
 
 
+def test_its_abbreviation_is_a_name_of_it():
+    short, whole = (autovi.plan(model, {"y": Y}, estimators={"*": name}) for name in ("stl", "sticking"))
+    assert short.to_dict() == whole.to_dict() and short["level"].estimator == "sticking"
+
+
 def test_refused_where_the_score_counts():
     with pytest.raises(
         ValueError, match="'sticking' would be wrong, since the part of the gradient that it leaves out"
