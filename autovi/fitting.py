@@ -36,6 +36,7 @@ def fit(
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
     objective: str | Objective = "elbo",
+    allow_bias: bool = False,
     num_particles: int | None = None,
     num_steps: int | None = None,
     max_steps: int = MAX_STEPS,
@@ -69,6 +70,8 @@ def fit(
             {"estimator": "score", "baseline": "moving_average"}. `infer={"autovi": {...}}` on a site says the same;
             these arguments win.
         objective: "elbo", "iwae" (the importance-weighted bound of all particles of a step), or an `Objective`.
+        allow_bias: whether `estimators` may name biased ones; plan, `message`, `verdict` and ArviZ attributes then say
+            where they are.
         num_particles: draws per step; None: chosen.
         num_steps: how many steps; None: until the loss stands still, at most `max_steps`.
         max_steps: the bound when `num_steps` is None.
@@ -110,7 +113,15 @@ def fit(
     rates, schedule = rates_of(learning_rate, optimizer)
     clock, key = Seconds(), seed_or_key(rng_key)
     options = Options(
-        guide, families, estimators, num_particles, batch_size, optimizer, as_objective(objective), allow_nan
+        guide,
+        families,
+        estimators,
+        num_particles,
+        batch_size,
+        optimizer,
+        as_objective(objective),
+        allow_bias,
+        allow_nan,
     )
     own_coords, own_dims = as_dicts(coords, dims)
     with before_the_first_step(), clock.spent("trace"):
@@ -186,6 +197,7 @@ def plan(
     guide: Any = "auto",
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
+    allow_bias: bool = False,
     num_particles: int | None = None,
     batch_size: int | Mapping[str, int] | None = None,
     allow_nan: Collection[str] = (),
@@ -197,6 +209,8 @@ def plan(
     Example:
         >>> print(autovi.plan(model, {"y": y}))
     """
-    options = Options(guide, families, estimators, num_particles, batch_size, allow_nan=allow_nan)
+    options = Options(
+        guide, families, estimators, num_particles, batch_size, allow_bias=allow_bias, allow_nan=allow_nan
+    )
     engine, _ = prepare(model, data, options)
     return engine.program.plan

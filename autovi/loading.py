@@ -184,6 +184,7 @@ def _options(
         num_particles=meta["plan"]["num_particles"],
         batch_size=meta["lengths"] or None,
         objective=_objective(meta["objective"], objective),
+        allow_bias=meta.get("allow_bias", False),
         allow_nan=meta.get("allow_nan", ()),
         noncentred=tuple(meta.get("ladder", {}).get("noncentred", ())),
     )

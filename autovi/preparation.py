@@ -35,6 +35,7 @@ from autovi.model.target import Target
 from autovi.model.targets import as_target, trace_program
 from autovi.model.traced import Traced
 from autovi.objectives import Objective
+from autovi.plan.bias import check_allow_bias
 from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
@@ -59,6 +60,7 @@ class Options:
     batch_size: int | Mapping[str, int] | None = None
     optimizer: optax.GradientTransformation | None = None
     objective: str | Objective = "elbo"
+    allow_bias: bool = False
     allow_nan: Collection[str] = ()
     noncentred: Collection[str] | None = None  # sites in partly non-centred coordinates; None: by rules
 
@@ -72,6 +74,7 @@ def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Input
 
 def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
     check_arguments(options.families, options.estimators, options.num_particles)
+    check_allow_bias(options.allow_bias)
     check_optimizer(options.optimizer)
     if not isinstance(model, Target):
         check_function(model, "model")
@@ -147,6 +150,7 @@ def _make(
         guide_sites=traced.guide_sites,
         families=options.families,
         estimators=options.estimators,
+        allow_bias=options.allow_bias,
         num_particles=options.num_particles,
         jumps=find_jumps(model, guide, inputs, traced.sites, structure),
         aperiodic=find_aperiodic(model, guide, inputs, traced.sites, structure),
@@ -212,6 +216,7 @@ def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:
         traced.fingerprint.key,
         options.guide if isinstance(options.guide, str) else None,
         digest([_by_name(options.families), _by_name(options.estimators), options.objective]),
+        options.allow_bias,  # what is refused without it must not be found
         options.num_particles,
         options.noncentred,
         sorted_items(options.batch_size),

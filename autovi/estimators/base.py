@@ -137,6 +137,7 @@ class Estimator(ABC):
     relaxed: ClassVar[bool] = False
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
     on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for
+    biased: ClassVar[bool] = False  # taken only where `allow_bias` is True, and said to be so
     own_sampler: ClassVar[bool] = False  # draws as the distribution itself does, gradient and all
     num_particles: ClassVar[int] = 4  # where the user does not say
 

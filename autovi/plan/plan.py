@@ -80,6 +80,12 @@ class Plan:
         """The estimator of a block."""
         return self._by_name[node].estimator
 
+    @property
+    def biased(self) -> dict[str, str]:
+        """Site -> its estimator, of the sites whose estimator is biased."""
+        blocks = (*self.blocks, *self.marginal.values())
+        return {site: b.estimator.name for b in blocks if b.estimator.biased for site in b.sites}
+
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready values."""
         return {

@@ -17,6 +17,7 @@ from autovi.families.base import MAX_DENSE
 from autovi.model.matching import guide_nodes
 from autovi.model.sites import CIRCULAR, Site, Sites
 from autovi.objectives import OBJECTIVES, Objective
+from autovi.plan.bias import TOLD, not_allowed
 from autovi.plan.blocks import Row, blocks_of
 from autovi.plan.choices import Choice
 from autovi.plan.coupling import coupled_sites, told
@@ -98,6 +99,7 @@ def make_plan(
     guide_sites: Sites | None = None,
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
+    allow_bias: bool = False,
     num_particles: int | None = None,
     jumps: Discontinuities | None = None,
     aperiodic: Mapping[str, str] | None = None,
@@ -106,9 +108,9 @@ def make_plan(
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
-    `families` and `estimators` map site names or globs to entries of the two tables, and win over
-    `infer={"autovi": ...}`. `jumps` says for which sites a cost was found discontinuous, and where, or could not be
-    tested; `aperiodic` for which angles it was found not to be periodic.
+    `families` and `estimators` map site names or globs to entries of the two tables, and win over `infer={"autovi":
+    ...}`; biased estimators only with `allow_bias`. `jumps` says for which sites a cost was found discontinuous, and
+    where, or could not be tested; `aperiodic` for which angles it was found not to be periodic.
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -133,7 +135,8 @@ def make_plan(
         families_of = _choose_families(nodes, asked_families, guide, broken, conjugate, own)
     breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
-    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, objective)
+    under = (objective, allow_bias)
+    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, under)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
     blocks = blocks_of(rows, nodes)
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
@@ -253,7 +256,7 @@ def _choose_estimators(
     structure: Structure,
     breaks: tuple[Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
-    objective: Objective,
+    under: tuple[Objective, bool],
 ) -> list[Row]:
     jumps, aperiodic = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
@@ -266,7 +269,7 @@ def _choose_estimators(
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else TABLE[distribution]
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, jumps.get(n), aperiodic.get(n))
-        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, objective)
+        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, *under)
         alone = site.masked or site.subsampled or estimator.alone
         rows.append(Row(n, family, estimator, f"{family_why}; {why}", alone))
     return rows
@@ -283,7 +286,12 @@ def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str,
 
 
 def _estimator(
-    site: Site, wanted: Estimator | None, candidates: tuple[str, ...], facts: Facts, objective: Objective
+    site: Site,
+    wanted: Estimator | None,
+    candidates: tuple[str, ...],
+    facts: Facts,
+    objective: Objective,
+    allow_bias: bool,
 ) -> tuple[Estimator, str]:
     def refusal(estimator: Estimator) -> str | None:
         return estimator.refuses(facts) or objective.refuses(estimator)
@@ -294,13 +302,18 @@ def _estimator(
         known = type(wanted) in ESTIMATORS.values() and not wanted.on_request
         if reason is None and known and wanted.name not in candidates:
             reason = f"its distribution admits {list(candidates)} only"
+        there = {n: kind() for n, kind in ESTIMATORS.items() if kind.on_request and (allow_bias or not kind.biased)}
+        named = sorted({*valid, *(n for n, estimator in there.items() if refusal(estimator) is None)})
         if reason is not None:
             raise ValueError(
                 f"site {site.name!r} ({site.distribution}): estimator {wanted.name!r} would be wrong, since {reason}; "
-                f"valid: {sorted(valid) or 'none'}"
+                f"valid: {named or 'none'}"
             )
+        if wanted.biased and not allow_bias:
+            raise not_allowed(site.name, site.distribution, wanted.name, named)
         though = facts.gradients.reserved if wanted.pathwise else None
-        return wanted, f"estimator asked for{f', though {though}' if though else ''}"
+        said = f"estimator asked for{f', though {though}' if though else ''}"
+        return wanted, f"{said}; {TOLD}" if wanted.biased else said
     for name, estimator in valid.items():
         sentence = _sentence(name, site, facts)
         if sentence is not None:

@@ -49,11 +49,14 @@ def findings(signs: Signs) -> list[Finding]:
     if not vouched and not any(finding.word == "failed" for finding in found):
         if run := of_run(signs, unknown):
             found.insert(0, run)
-        elif not unknown and not signs.coupled:
+        elif not unknown and not signs.coupled and not signs.biased:
             found.insert(0, of_family(signs))
     # Of weights that are equal because q has one value, or because it has discrete sites independent, nothing follows.
     if weights and not ((signs.equal or signs.tied) and (signs.points or signs.coupled)):
         found.append(weights)
+    if signs.biased:
+        blamed = not vouched and not (found and found[0].warns)
+        found.insert(0 if blamed else len(found), of_bias(signs, warns=not vouched))
     return found
 
 
@@ -169,6 +172,14 @@ def of_coupled(signs: Signs) -> Finding | None:
         "may be far off, and equal weights say nothing"
     )
     return Finding("mean_field", said, ("one site over the combinations of their values", "a guide function"))
+
+
+def of_bias(signs: Signs, warns: bool) -> Finding:
+    """Gradients that are not those of the objective: where the weights vouch for q, they did no harm."""
+    which = _listed(tuple(f"{site} ({estimator})" for site, estimator in signs.biased))
+    against = f"the weights do not vouch for q ({measured(signs)}), and " if warns and signs.num_weighed else ""
+    said = f"{against}the gradients at some sites are biased ({which}), so that q ends beside the optimum of its family"
+    return Finding("biased", said, ("an unbiased estimator from here on: fit(init=fit, estimators=...)",), warns)
 
 
 def of_points(signs: Signs) -> Finding | None:

@@ -97,6 +97,7 @@ def _attrs(fit: Posterior) -> dict[str, Any]:
     return {
         "plan": json.dumps(fit.plan.to_dict()),
         "estimators": json.dumps({c.site: c.estimator for c in fit.plan.choices}),
+        "biased": json.dumps(fit.plan.biased),
         "elbo": fit.elbo,
         "elbo_se": fit.elbo_se,
         "khat": fit.khat,

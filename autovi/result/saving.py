@@ -70,6 +70,7 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
         "labels": label_dims,
         "dims": {name: list(axes) for name, axes in fit.dims.items()},
+        "allow_bias": fit.options.allow_bias,
         "allow_nan": sorted(fit.inputs.allow_nan),
         "ladder": ladder_of(fit.engine),
         **{field: getattr(fit, field) for field in FIELDS},

@@ -36,6 +36,7 @@ class Signs:
         gain, gain_se, loss_se: what the last look at the loss expected (see `Outlook`), nats.
         coupled: discrete sites that q has independent of what they meet.
         points: sites that have one value in q.
+        biased: sites whose gradients are biased, with their estimators.
         modes, restarts: what several starts found.
     """
 
@@ -57,6 +58,7 @@ class Signs:
     loss_se: float | None = None
     coupled: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
+    biased: tuple[tuple[str, str], ...] = ()
     modes: Modes | None = None
     restarts: Agreement | None = None
 
@@ -106,6 +108,7 @@ def signs_of(fit: Posterior) -> Signs:
         loss_se=progress.loss_se,
         coupled=tuple(plan.coupled),
         points=tuple(choice.site for choice in plan.choices if choice.family == "delta"),
+        biased=tuple(plan.biased.items()),
         modes=progress.modes,
         restarts=progress.restarts,
     )

@@ -20,6 +20,7 @@ WORDS = {
     "other_modes": "starts found modes that q is not at, with a part of the mass that matters",
     "starts_disagree": "restarts ended at different posteriors",
     "mean_field": "discrete sites that meet in the model are independent in q",
+    "biased": "gradients were biased, so that q ends beside the optimum of its family",
     "point_estimate": "sites with the family `delta` have one value, and no uncertainty",
     "too_few_draws": "too few draws were weighed to say how close q is",
     "not_weighed": "to weigh draws would take minutes, so only the loss speaks for q",

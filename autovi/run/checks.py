@@ -12,7 +12,7 @@ from autovi.analysis.bounds import bounded_by
 from autovi.analysis.let_through import NAN_REMEDY, nan_let_through
 from autovi.analysis.singular import singular_operations
 from autovi.numbers import how_many
-from autovi.plan.coupling import warning
+from autovi.plan import bias, coupling
 from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
 from autovi.run.state import State
@@ -127,12 +127,13 @@ def check_end(engine: Engine, progress: Progress, state: State, inputs: Inputs) 
         if failed and progress.status != "stopped":
             progress.status = "failed"
         progress.message = "; ".join(filter(None, [progress.message, said]))
-    coupled = warning(engine.program.plan.coupled)
     if progress.status == "max_steps" and not progress.message:
         progress.end_at_limit()
-    if coupled:
-        progress.message = "; ".join(filter(None, [progress.message, coupled]))
-        progress.status = "mean_field" if progress.status == "converged" else progress.status
+    plan = engine.program.plan
+    for status, said in (("biased", bias.warning(plan.biased)), ("mean_field", coupling.warning(plan.coupled))):
+        if said:
+            progress.message = "; ".join(filter(None, [progress.message, said]))
+            progress.status = status if progress.status == "converged" else progress.status
 
 
 def _remedy(engine: Engine, state: State, where: Sequence[str]) -> str:

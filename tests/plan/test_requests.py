@@ -108,18 +108,18 @@ WRONG = {
     "enumerate on a Normal": (
         one_site(dist.Normal()),
         {"z": "enumerate"},
-        "continuous.*valid: .'explicit', 'score', 'sticking'.",
+        "continuous.*valid: .*'explicit'.*'score'.*'sticking'",
     ),
     "marginalize on a Normal": (
         one_site(dist.Normal()),
         {"z": "marginalize"},
-        "continuous.*valid: .'explicit', 'score', 'sticking'.",
+        "continuous.*valid: .*'explicit'.*'score'.*'sticking'",
     ),
-    "enumerate on a Poisson": (poisson_model, {"z": "enumerate"}, "not a finite list.*valid: .'score'."),
+    "enumerate on a Poisson": (poisson_model, {"z": "enumerate"}, "not a finite list.*valid: .*'score'"),
     "two summed out": (
         pair,
         {"a": "marginalize", "b": "enumerate"},
-        "shares a cost term with 'b'.*'enumerate', 'score'",
+        "shares a cost term with 'b'.*'enumerate'.*'score'",
     ),
 }
 

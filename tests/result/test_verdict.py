@@ -69,6 +69,10 @@ CASES = {
         (replace(GOOD, status="mean_field", khat=nan, equal=True, coupled=("x", "y")), True),
         (replace(GOOD, status="mean_field", khat=nan, tied=True, coupled=("x", "y")), True),
     ],
+    "biased": [
+        (replace(BAD, status="biased", biased=(("z", "concrete"),)), True),
+        (Signs("biased", biased=(("z", "concrete"),)), True),
+    ],
     "point_estimate": [(replace(GOOD, khat=nan, efficiency=1.0, equal=True, points=("w",)), False)],
     "too_few_draws": [
         (replace(GOOD, khat=nan, num_weighed=20), False),
@@ -173,9 +177,8 @@ def evidence(log_weights):
 
 def fitted(log_weights, **options):
     """What of a fit its signs are read from."""
-    plan = SimpleNamespace(
-        guide="function", num_particles=4, coupled={}, choices=[SimpleNamespace(site="w", family="delta")]
-    )
+    choices = [SimpleNamespace(site="w", family="delta")]
+    plan = SimpleNamespace(guide="function", num_particles=4, coupled={}, biased={"z": "concrete"}, choices=choices)
     progress = Progress(None, 9000, modes=TWO, restarts=Agreement(1.3, "mu", 4))
     progress.gain, progress.loss_se = 0.03, 0.01
     engine = SimpleNamespace(program=SimpleNamespace(sites=SimpleNamespace(subsampled={})))
@@ -197,6 +200,7 @@ def test_signs_are_those_of_the_fit():
     assert signs.efficiency == pytest.approx(np.exp(-0.01), abs=1e-3) and signs.log_weight_sd == pytest.approx(
         0.1, rel=0.1
     )
+    assert signs.biased == (("z", "concrete"),)
     assert (signs.gain, signs.gain_se, signs.loss_se) == (0.03, None, 0.01) and not signs.equal
     assert (
         signs.modes is TWO and signs.restarts.rhat == 1.3 and signs.elbo_se == pytest.approx(0.1 / 1000**0.5, rel=0.1)
@@ -217,7 +221,7 @@ def test_weights_of_corrected_draws_count():
 def test_batches_are_not_weighed_for_a_look():
     signs = signs_of(fitted(np.zeros(0)))
     assert signs.num_weighed == 0 and np.isnan(signs.elbo)
-    assert verdict_of(replace(signs, points=(), modes=None, restarts=None)).word == "not_weighed"
+    assert verdict_of(replace(signs, points=(), biased=(), modes=None, restarts=None)).word == "not_weighed"
 
 
 def test_a_warning_names_what_to_try():
