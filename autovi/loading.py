@@ -209,8 +209,8 @@ def _instances(
         name, settings = choice
         if settings is None or name not in table:
             raise ValueError(
-                f"site {site!r}: it had {name!r}, a class that is not autovi's own; pass an instance as "
-                f"{argument}={{{site!r}: ...}}"
+                f"site {site!r}: it had {name!r}, of a class or with a function that a file cannot hold; pass an "
+                f"instance as {argument}={{{site!r}: ...}}"
             )
         instances[site] = table[name](**settings)
     return instances

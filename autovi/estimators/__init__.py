@@ -3,6 +3,7 @@
 from autovi.estimators.arm import Arm
 from autovi.estimators.arms import Arms
 from autovi.estimators.base import Estimator
+from autovi.estimators.concrete import Concrete
 from autovi.estimators.disarm import Disarm
 from autovi.estimators.double_cv import DoubleCV
 from autovi.estimators.enumerate import Enumerate
@@ -13,10 +14,12 @@ from autovi.estimators.marginalize import Marginalize
 from autovi.estimators.measure_valued import MeasureValued
 from autovi.estimators.muprop import MuProp
 from autovi.estimators.rebar import Rebar
+from autovi.estimators.reinmax import ReinMax
 from autovi.estimators.relax import Relax
 from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 from autovi.estimators.sticking import Sticking
+from autovi.estimators.straight_through import StraightThrough
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "explicit": Explicit,
@@ -31,6 +34,9 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "double_cv": DoubleCV,
     "rebar": Rebar,
     "relax": Relax,
+    "concrete": Concrete,
+    "straight_through": StraightThrough,
+    "reinmax": ReinMax,
     "measure_valued": MeasureValued,
     "rsvi": RSVI,
     "g_rep": GRep,
@@ -42,6 +48,7 @@ __all__ = [
     "ESTIMATORS",
     "Arm",
     "Arms",
+    "Concrete",
     "Disarm",
     "DoubleCV",
     "Enumerate",
@@ -54,9 +61,11 @@ __all__ = [
     "MuProp",
     "RSVI",
     "Rebar",
+    "ReinMax",
     "Relax",
     "Score",
     "Sticking",
+    "StraightThrough",
 ]
 
 

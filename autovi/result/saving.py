@@ -150,10 +150,11 @@ def ladder_of(engine: Engine) -> dict[str, Any]:
 
 
 def _instance(chosen: Family | Estimator | Objective | None, table: Mapping[str, type]) -> list[Any] | None:
-    """Name and settings; of a class that is not autovi's own no settings, since a file cannot bring it back."""
+    """Name and settings; of a class that is not autovi's own, or one with functions, no settings, since a file cannot
+    bring it back."""
     if chosen is None:
         return None
-    own = table.get(chosen.name) is type(chosen)
+    own = table.get(chosen.name) is type(chosen) and not any(callable(x) for x in vars(chosen).values())
     return [chosen.name, asdict(chosen) if own else None]
 
 

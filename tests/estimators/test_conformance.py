@@ -90,7 +90,8 @@ def test_baselines_leave_the_mean_alone(name, baseline):
 def test_every_estimator_is_in_some_oracle():
     # "sticking" is for the engine's own families, and the oracles are guide functions: `test_sticking.py`.
     tested = {n for o in ORACLES for names in o.estimators.values() for n in names}
-    assert tested | {"sticking"} == {cls.name for cls in ESTIMATORS.values()}
+    # The biased ones have their own means tested in `test_biased.py`.
+    assert tested | {"sticking"} == {cls.name for cls in ESTIMATORS.values() if not cls.biased}
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ def engine_of(logit, cost, estimator: Estimator, particles: int):
         own = numpyro.param("logit", logit)
         numpyro.sample("b", dist.Bernoulli(logits=own).to_event(1))
 
-    options = Options(guide=guide, estimators={"b": estimator}, num_particles=particles)
+    asked = {"b": estimator}
+    options = Options(guide=guide, estimators=asked, num_particles=particles, allow_bias=estimator.biased)
     return prepare(model, None, options)
 
 
