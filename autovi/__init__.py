@@ -9,6 +9,7 @@ from autovi.prior import prior_predictive
 from autovi.result.fit import Fit
 from autovi.run.cache import clear_cache
 from autovi.run.compilation import use_compilation_cache
+from autovi.stochastic import EstimatorState, StochasticGradient, stochastic_grad, stochastic_value_and_grad
 from autovi.travel import register
 from autovi.versions import show_versions
 
@@ -17,9 +18,11 @@ __version__ = "0.1.0"
 register()
 
 __all__ = [
+    "EstimatorState",
     "Fit",
     "LogDensity",
     "Plan",
+    "StochasticGradient",
     "clear_cache",
     "estimators",
     "families",
@@ -30,6 +33,8 @@ __all__ = [
     "plan",
     "prior_predictive",
     "show_versions",
+    "stochastic_grad",
+    "stochastic_value_and_grad",
     "use_compilation_cache",
 ]
 

@@ -10,11 +10,13 @@ import numpy as np
 
 
 def as_key(rng_key: Any) -> jax.Array:
-    """A typed JAX key from an integer, a typed key, or an old-style key array.
+    """A typed JAX key from an integer, which may be traced, a typed key, or an old-style key array.
 
     Raises:
         ValueError: none of these.
     """
+    if isinstance(rng_key, jax.Array) and rng_key.shape == () and jnp.issubdtype(rng_key.dtype, jnp.integer):
+        return jax.random.key(rng_key)
     rng_key = seed_or_key(rng_key)
     return jax.random.key(rng_key) if isinstance(rng_key, int) else rng_key
 

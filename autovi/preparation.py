@@ -15,9 +15,9 @@ from autovi.analysis.batches import check_rows_factor
 from autovi.analysis.centring import Moves, candidates
 from autovi.analysis.conjugacy import find_conjugate
 from autovi.analysis.counted import masked_in_part, partly_masked
-from autovi.analysis.discontinuities import find_jumps
+from autovi.analysis.discontinuities import find_jumps, untested_jumps
 from autovi.analysis.indices import check_indices
-from autovi.analysis.periodicity import find_aperiodic
+from autovi.analysis.periodicity import find_aperiodic, untested_angles
 from autovi.analysis.structure import Structure, analyse_structure
 from autovi.families import FAMILIES
 from autovi.families.base import Params
@@ -90,12 +90,13 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     if lengths:
         traced, inputs = trace_program(model, None, inputs, lengths)
     sites = traced.sites
-    if not sites.samples:
+    random = not as_target(model).guided  # an expected loss without a site is a loss
+    if random and not sites.samples:
         raise ValueError(
             "model: it has no site on these data, so that there is nothing to fit; does it return before its first "
             "numpyro.sample, or only define a function?"
         )
-    if not sites.latents:
+    if random and not sites.latents:
         raise ValueError(
             "model: it has no latent site, so that there is nothing to fit; is every numpyro.sample given obs=?"
         )
@@ -117,7 +118,9 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     key = (*_cache_key(inputs, traced, options), partly)
     if drawn.any:
         check_same_again(traced, lambda: trace_program(model, guide, inputs, lengths)[0])
-    engine = CACHE.get(key, lambda: _make(model, guide, inputs, traced, options, lengths, partly))
+    make = lambda: _make(model, guide, inputs, traced, options, lengths, partly)  # noqa: E731
+    # A program that holds values of a transformation under way is for it alone.
+    engine = make() if traced.of_transformation else CACHE.get(key, make)
     engine.use(model, guide)
     return engine, inputs
 
@@ -143,6 +146,11 @@ def _make(
     check_rows_factor(traced, inputs)
     objective = as_objective(options.objective)
     structure = analyse_structure(traced)
+    if traced.of_transformation:  # what is not known cannot be tried
+        jumps, aperiodic = untested_jumps(structure), untested_angles(traced.sites)
+    else:
+        jumps = find_jumps(model, guide, inputs, traced.sites, structure)
+        aperiodic = find_aperiodic(model, guide, inputs, traced.sites, structure)
     chosen = make_plan(
         masked_in_part(traced.sites, partly),
         structure,
@@ -152,8 +160,8 @@ def _make(
         estimators=options.estimators,
         allow_bias=options.allow_bias,
         num_particles=options.num_particles,
-        jumps=find_jumps(model, guide, inputs, traced.sites, structure),
-        aperiodic=find_aperiodic(model, guide, inputs, traced.sites, structure),
+        jumps=jumps,
+        aperiodic=aperiodic,
         objective=objective,
         conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
     )

@@ -28,6 +28,7 @@ ORDER = [
     "run",
     "ladder",
     "preparation",
+    "stochastic",
     "result",
     "initial",
     "climbing",

@@ -18,7 +18,7 @@ import numpy as np
 from autovi.analysis.bounded_loops import UnboundedError
 from autovi.analysis.segments import EVALUATIONS, GRID, Segments
 from autovi.analysis.structure import Structure, cost_terms
-from autovi.analysis.trial_values import MAX_PAIRS, as_double, trial_values
+from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, trial_values
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
 from autovi.numbers import nats
@@ -62,7 +62,7 @@ def find_jumps(
     arrays = jax.device_put(inputs.traced())  # a model may index them by traced plate indices, which NumPy's cannot be
 
     def terms(values: dict[str, Any], arrays: dict[str, Any]) -> dict[str, Any]:
-        return evaluate(values, arrays, key)[0]
+        return evaluate(*apart(values, arrays), key)[0]
 
     size = sum(prod(s) for s in structure.shapes.values()) + 1
     pairs = int(np.clip(BUDGET // (size * EVALUATIONS), MIN_PAIRS, MAX_PAIRS))
@@ -74,6 +74,12 @@ def find_jumps(
         reason = f"a loop inside the operation {error} cannot be bounded"
         return Discontinuities({}, {n: _untested(terms, reason) for n, terms in suspects.items()})
     return search.said()
+
+
+def untested_jumps(structure: Structure) -> Discontinuities:
+    """What is to be said where the functions close over values that are not known yet."""
+    reason = "the function closes over values that a transformation of JAX's traces; make them arguments"
+    return Discontinuities({}, {n: _untested(terms, reason) for n, terms in structure.jumps.items() if terms})
 
 
 def _untested(terms: Mapping[str, Any], reason: str) -> str:

@@ -18,7 +18,7 @@ from numpyro.distributions.transforms import biject_to
 
 from autovi.analysis.bounded_loops import UnboundedError, call_bounded
 from autovi.analysis.structure import Structure, cost_terms
-from autovi.analysis.trial_values import as_double, trial_values
+from autovi.analysis.trial_values import apart, as_double, trial_values
 from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.sites import CIRCULAR, Sites
@@ -47,6 +47,12 @@ def find_aperiodic(
         return dict.fromkeys(angles, UNTESTED + f"a loop inside the operation {error} cannot be bounded")
 
 
+def untested_angles(sites: Sites) -> dict[str, str]:
+    """What is to be said where the functions close over values that are not known yet."""
+    reason = "the function closes over values that a transformation of JAX's traces; make them arguments"
+    return {n: UNTESTED + reason for n, s in sites.latents.items() if s.support == CIRCULAR}
+
+
 def _find(
     model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites, structure: Structure, angles: list[str]
 ) -> dict[str, str]:
@@ -60,7 +66,7 @@ def _find(
         arrays = {n: as_double(a) for n, a in arrays.items()}
 
         def terms(node: str, draws: Mapping[str, Array], angle: Array) -> dict[str, Array]:
-            every, _ = evaluate({**draws, node: _to_tracked(angle, own)}, arrays, key)
+            every, _ = evaluate(*apart({**draws, node: _to_tracked(angle, own)}, arrays), key)
             return {t: every[t] for t in structure.downstream[node] if t in every}
 
         found = {n: _jump(n, terms, values, own) for n in angles}

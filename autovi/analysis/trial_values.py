@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,13 +14,11 @@ from autovi.compiling import compiler_options
 from autovi.model.execution import site_key
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites
+from autovi.model.target import FARTHEST, RADII
 from autovi.model.targets import as_target
 
 MAX_PAIRS = 64
-RADII = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4)  # from the origin, on the unconstrained scale
-# A transformed site goes no farther: exp(20) is 5e8, and sigmoid(20) rounds to 1 in single precision. Values beyond say
-# nothing about a fit and cost much: a rate of exp(1e4) is infinite, and a loop or a solver that it drives need not end.
-FARTHEST = 20.0
+VARIED = "varied:"  # in front of the path of an array that varies from trial to trial, beside the nodes' values
 DRAWING_STEPS = 10_000  # of the loops, where a prior depends on some
 
 
@@ -31,7 +29,8 @@ def trial_values(
 
     Every second one is a draw from the prior (of a guide function's sites, from the guide as it starts); the others are
     on the unconstrained scale up to `RADII` from the origin, however far away a jump is: of a site on the whole real
-    line up to the last of them, of others up to `FARTHEST`.
+    line up to the last of them, of others up to `FARTHEST`. What a target's `varied` gives stands beside them: see
+    `apart`.
     """
     steps = jnp.arange(2 * MAX_PAIRS) % MAX_PAIRS
     radii = jnp.asarray(RADII)[(steps // 2) % len(RADII)]
@@ -39,17 +38,24 @@ def trial_values(
     target = as_target(model)
 
     def draw(k: jax.Array, step: jax.Array, radius: jax.Array) -> dict[str, Any]:
-        drawn = target.prior(guide, inputs, arrays, k)
+        varied = target.varied(arrays, site_key(k, "autovi:varied"))
+        drawn = target.prior(guide, inputs, {**arrays, **varied}, k)
         if guide is None and not target.guided:
             for name, site in sites.latents.items():
                 far = _far(site, site_key(k, name), radius)
                 drawn[name] = jnp.where(step % 2 == 0, drawn[name], far)
-        return drawn
+        return drawn | {VARIED + path: array for path, array in varied.items()}
 
     keys = jax.random.split(key, 2 * MAX_PAIRS)
     # Where a loop does not end, the values are no draws, but values they are.
     drawn = jax.vmap(lambda *arguments: call_bounded(draw, DRAWING_STEPS, *arguments)[0])
     return jax.jit(drawn, compiler_options=compiler_options())(keys, steps, radii)
+
+
+def apart(values: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The nodes' values, and the data with what varies in its place."""
+    nodes = {n: v for n, v in values.items() if not n.startswith(VARIED)}
+    return nodes, {**arrays, **{n.removeprefix(VARIED): v for n, v in values.items() if n not in nodes}}
 
 
 def _far(site: Site, key: jax.Array, radius: jax.Array) -> jax.Array:

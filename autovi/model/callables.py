@@ -19,7 +19,7 @@ def check_function(function: Any, what: str) -> None:
 
     Args:
         function: what the user gave.
-        what: "model" or "guide", which the message names.
+        what: "model", "guide" or "fn", which the message names.
 
     Raises:
         TypeError: it is none; the message says what it is and what to pass.
@@ -28,7 +28,8 @@ def check_function(function: Any, what: str) -> None:
         if said := next((text for kind in KINDS if (text := kind(part, what))), None):
             raise TypeError(f"{what}: expected a plain NumPyro function, got {said}")
     if not callable(function):
-        raise TypeError(f"{what}: expected a NumPyro {what} function, got {type(function).__name__}")
+        kind = "" if what == "fn" else f"{what} "
+        raise TypeError(f"{what}: expected a NumPyro {kind}function, got {type(function).__name__}")
 
 
 def _parts(function: Any) -> list[Any]:

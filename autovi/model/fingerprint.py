@@ -50,7 +50,7 @@ class Fingerprint:
         A compiled program keeps calling the functions it was compiled with. Those of another program may stand for
         them only if they share all they could see changed, a list or the cell of a closure: equal now is not enough.
         """
-        return self.program, self.state, tuple(_Same(o) for o in self.objects)
+        return self.program, self.state, tuple(Itself(o) for o in self.objects)
 
     def at_rest(self) -> bool:
         """Is the state still what it was, at the same objects? Callbacks that count or draw change it as they run."""
@@ -62,14 +62,14 @@ class Fingerprint:
         return self.program == now.program and (self.state == now.state or not at_rest)
 
 
-class _Same:
+class Itself:
     """Equal to itself alone. The object is kept, since the address of one that is gone may be another's."""
 
     def __init__(self, value: Any):
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
+        return isinstance(other, Itself) and other.value is self.value
 
     def __hash__(self) -> int:
         return id(self.value)

@@ -14,6 +14,11 @@ from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
 from autovi.model.traced import Traced
 
+RADII = (1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4)  # from the origin, on the unconstrained scale, where costs are tried
+# A transformed site goes no farther: exp(20) is 5e8, and sigmoid(20) rounds to 1 in single precision. Values beyond say
+# nothing about a fit and cost much: a rate of exp(1e4) is infinite, and a loop or a solver that it drives need not end.
+FARTHEST = 20.0
+
 
 class Given(NamedTuple):
     """What of a draw from the prior is fixed: values of sites (whose node is NaN where a value is outside the support),
@@ -62,6 +67,10 @@ class Target(ABC):
     ) -> dict:
         """A plausible value of every node, to try costs at: from the guide function, else on the unconstrained scale
         from the prior."""
+
+    def varied(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict[str, Any]:
+        """Arrays to try costs at in the place of the given ones: none, since data are what they are."""
+        return {}
 
     def predict(
         self,

@@ -74,6 +74,11 @@ class Traced:
         sites = [vars(s)[f.name] for s in (self.sites, self.guide_sites) if s is not None for f in fields(Sites)]
         return fingerprint(jaxprs, sites, self.classes, not complete)
 
+    @cached_property
+    def of_transformation(self) -> bool:
+        """Do the functions close over values that a transformation of JAX's, in which they are traced, will have?"""
+        return any(isinstance(c, jax.core.Tracer) for c in self.graph.constants.values())
+
     def _jaxprs(self) -> tuple[list[Any], bool]:
         """The traced program; also its derivatives, where functions with derivatives of their own are in it.
 

@@ -71,7 +71,8 @@ class NumPyroTracing:
     of_run: Callable[[NumPyroTracing], NumPyroRun] = field(default_factory=lambda: NumPyroRun)
     late: dict[str, Any] = field(default_factory=dict)  # shapes of parameters that are asked for before they are made
     seen: list[str] = field(default_factory=list)
-    running: str = "model"  # or "guide"
+    called: str = "model"  # what the user calls the model
+    running: str = "model"  # that, or "guide"
 
     def run(self, inputs: Inputs) -> Traced:
         traced = self._once(inputs)
@@ -90,7 +91,7 @@ class NumPyroTracing:
     def _once(self, inputs: Inputs) -> Traced:
         box: list[NumPyroRun] = []
         self.seen.clear()
-        self.running = "model"
+        self.running = self.called
 
         def program(arrays: dict[str, Any], rng_key: jax.Array) -> dict[str, jax.Array]:
             box[:] = [self.of_run(self)]
@@ -113,7 +114,7 @@ class NumPyroTracing:
 
     def complain(self, error: Exception, inputs: Inputs) -> NoReturn:
         """Raises what is to be said of an exception of a run."""
-        function = self.model if self.running == "model" or self.guide is None else self.guide
+        function = self.model if self.running == self.called or self.guide is None else self.guide
         about = Circumstances(
             self.running, function, inputs.rebuild(inputs.arrays), self.seen, self.lengths, lengths_said(inputs)
         )
@@ -144,15 +145,12 @@ class NumPyroRun:
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
         args, kwargs = arguments
-        for name, site in self.tracing.stacked.items():
-            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
-            self._node(name, shape, site.discrete)
-            self._pseudo_data(name)
+        self.make_stacked()
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
             self.tracing.running = "guide"
             _, out = self.guided(self.tracing.guide, args, kwargs, rng_key)
-            self.tracing.running = "model"
+            self.tracing.running = self.tracing.called
         bound: dict[str, Any] = {"params": self._param, "indices": self._indices}
         key = site_key(rng_key, "autovi:model")
         records = execute(self.tracing.model, args, kwargs, key, latent=self._model_latent, **bound)
@@ -195,6 +193,13 @@ class NumPyroRun:
         return records, out
 
     # --- what is chosen from outside --------------------------------------------------------------------------------
+
+    def make_stacked(self) -> None:
+        """The nodes of sites inside a scan, whose whole shape is known by now."""
+        for name, site in self.tracing.stacked.items():
+            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
+            self._node(name, shape, site.discrete)
+            self._pseudo_data(name)
 
     def _node(self, name: str, shape: tuple[int, ...], discrete: bool) -> jax.Array:
         if name not in self.nodes:

@@ -24,6 +24,7 @@ class Objective(ABC):
 
     name: ClassVar[str]
     local_costs: ClassVar[bool]
+    counted: ClassVar[str] = "num_particles"  # the argument that says how many particles there are
 
     @abstractmethod
     def value(self, log_weights: Weights) -> Scalar:
@@ -36,6 +37,10 @@ class Objective(ABC):
     def signal(self, log_weights: Weights) -> Weights:
         """What the score of each particle is multiplied by, for a mean over particles; without local costs only."""
         raise TypeError(f"{type(self).__name__}: it has local costs")
+
+    def taken(self, estimator: Estimator, num_particles: int | None) -> Estimator:
+        """What the rules take for an estimator with its default options, of which nobody has said anything."""
+        return estimator
 
     @property
     def min_particles(self) -> int:

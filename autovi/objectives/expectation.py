@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax.numpy as jnp
 
-from autovi.estimators.base import Estimator
+from autovi.estimators.base import Baselined, Estimator
 from autovi.objectives.base import Objective, Scalar, Weights
 
 
@@ -25,9 +25,16 @@ class Expectation(Objective):
 
     name: ClassVar[str] = "expectation"
     local_costs: ClassVar[bool] = True
+    counted: ClassVar[str] = "num_samples"
 
     def value(self, log_weights: Weights) -> Scalar:
         return jnp.mean(log_weights)
+
+    def taken(self, estimator: Estimator, num_particles: int | None) -> Estimator:
+        # A baseline of one's past costs would need a state, which is there only where it is asked for.
+        if isinstance(estimator, Baselined) and num_particles is not None and num_particles < estimator.min_particles:
+            return replace(estimator, baseline="none")
+        return estimator
 
     def refuses(self, estimator: Estimator) -> str | None:
         if estimator.marginalizes:

@@ -27,6 +27,7 @@ from autovi.plan.requests import as_estimator, as_family, check_arguments, overr
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank", "flow")
 FULL_RANK_LIMIT = MAX_DENSE  # unconstrained dimensions of a joint normal
+WITH_BASELINE = "with a leave-one-out baseline"
 OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
 
@@ -135,7 +136,7 @@ def make_plan(
         families_of = _choose_families(nodes, asked_families, guide, broken, conjugate, own)
     breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
-    under = (objective, allow_bias)
+    under = (objective, allow_bias, num_particles)
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, under)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
     blocks = blocks_of(rows, nodes)
@@ -256,7 +257,7 @@ def _choose_estimators(
     structure: Structure,
     breaks: tuple[Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
-    under: tuple[Objective, bool],
+    under: tuple[Objective, bool, int | None],
 ) -> list[Row]:
     jumps, aperiodic = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
@@ -292,11 +293,13 @@ def _estimator(
     facts: Facts,
     objective: Objective,
     allow_bias: bool,
+    num_particles: int | None,
 ) -> tuple[Estimator, str]:
     def refusal(estimator: Estimator) -> str | None:
         return estimator.refuses(facts) or objective.refuses(estimator)
 
-    valid = {n: ESTIMATORS[n]() for n in candidates if refusal(ESTIMATORS[n]()) is None}
+    known_ones = {n: objective.taken(ESTIMATORS[n](), num_particles) for n in candidates}
+    valid = {n: estimator for n, estimator in known_ones.items() if refusal(estimator) is None}
     if wanted is not None:
         reason = refusal(wanted)
         known = type(wanted) in ESTIMATORS.values() and not wanted.on_request
@@ -315,14 +318,14 @@ def _estimator(
         said = f"estimator asked for{f', though {though}' if though else ''}"
         return wanted, f"{said}; {TOLD}" if wanted.biased else said
     for name, estimator in valid.items():
-        sentence = _sentence(name, site, facts)
+        sentence = _sentence(name, site, facts, estimator.baseline_name)
         if sentence is not None:
             return estimator, sentence
     reasons = "; ".join(f"{n}: {refusal(ESTIMATORS[n]())}" for n in candidates)
     raise ValueError(f"site {site.name!r} ({site.distribution}): no estimator is right for it ({reasons})")
 
 
-def _sentence(name: str, site: Site, facts: Facts) -> str | None:
+def _sentence(name: str, site: Site, facts: Facts, baseline: str | None) -> str | None:
     """Why the first valid estimator is taken; None when it is valid but too dear."""
     if name in ("enumerate", "marginalize"):
         assert facts.num_values is not None
@@ -336,7 +339,8 @@ def _sentence(name: str, site: Site, facts: Facts) -> str | None:
         if facts.gradients.discrete:
             dear = "going through its values for all its elements would hold too many numbers"
             because = ESTIMATORS["enumerate"]().refuses(facts) or dear
-        return f"the score function with a leave-one-out baseline{f', since {because}' if because else ''}"
+        own = "without a baseline, which takes two samples or a state" if baseline == "none" else WITH_BASELINE
+        return f"the score function {own}{f', since {because}' if because else ''}"
     if name == "implicit":
         return "implicit reparameterization, since the cost is smooth in it"
     if name == "sticking":
@@ -374,12 +378,12 @@ def _particles(blocks: tuple[Block, ...], asked: int | None, objective: Objectiv
     if asked < needed:
         who = next(b for b in blocks if b.estimator.min_particles == needed)
         raise ValueError(
-            f"num_particles: {asked} is too few for site {who.sites[0]!r}, whose baseline "
+            f"{objective.counted}: {asked} is too few for site {who.sites[0]!r}, whose baseline "
             f"{who.estimator.baseline_name!r} needs at least {needed}; set it, or baseline 'moving_average'"
         )
     if asked < objective.min_particles:
         raise ValueError(
-            f"num_particles: {asked} is too few for objective {objective.name!r}, which needs at least "
+            f"{objective.counted}: {asked} is too few for objective {objective.name!r}, which needs at least "
             f"{objective.min_particles}"
         )
     return int(asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,8 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
             site = program.node_site(n)
             moved = optimizer.step_rows(site, rows[n], grad, pace, number, good & active)
             tables[n] = tables[n].put(site, moved, indices)
-        estimators, states = _trained(program, state, own, own_grads, indices, good & active)
+        before = state.estimators, state.estimator_optimizers
+        estimators, states = trained(program, *before, own, own_grads, indices, good & active)
 
         bad = active & ~good
         # Without a branch, which an accelerator would have to ask the host for.
@@ -108,11 +109,17 @@ def _counted(number: jax.Array, more: jax.Array) -> jax.Array:
     return jnp.where(more & (number < 255), number + jnp.uint8(1), number)
 
 
-def _trained(
-    program: Program, state: State, own: Any, grads: Any, indices: Any, good: jax.Array
+def trained(
+    program: Program,
+    before: Mapping[str, Any],
+    optimizers: Mapping[str, Any],
+    own: Any,
+    grads: Any,
+    indices: Any,
+    good: jax.Array,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The estimators' own parameters after a step, and their optimizers' states; of `Rows` those that were seen."""
-    estimators, states = dict(state.estimators), dict(state.estimator_optimizers)
+    estimators, states = dict(before), dict(optimizers)
     memories = program.seen_estimators(states, indices)
     for name, params in own.items():
         updates, moved = program.plan.estimator_of(name).optimizer.update(grads[name], memories[name], params)

@@ -9,6 +9,7 @@ import pytest
 from gradient_checks import assert_unbiased, batched, flat
 
 import autovi
+from autovi.model.inputs import bind
 from autovi.model.loss import Loss
 from autovi.objectives import Expectation
 from autovi.preparation import Options, prepare
@@ -103,13 +104,13 @@ def exact_loss(params, target):
 def test_the_gradient_of_an_expected_loss(estimators):
     params = {"a": jnp.array(0.4), "m": jnp.array(-0.3), "s": jnp.array(-0.2)}
     options = Options(objective=Expectation(), estimators=estimators, num_particles=2)
-    engine, inputs = prepare(Loss(loss, params), {"target": np.float32(1.1)}, options)
-    names = engine.program.traced.params["params"]
+    engine, inputs = prepare(Loss(loss), bind(loss, {"params": params, "target": np.float32(1.1)}), options)
+    nothing = {"guide": {}, "param": {}}
 
     def gradient(params, key):
-        raw = {"guide": {}, "param": {"params": jax.tree.unflatten(names.made, jax.tree.leaves(params))}}
-        grads = jax.grad(lambda p: engine.estimate(p, engine.estimator_params(), inputs.traced(), key)[0])(raw)
-        return grads["param"]["params"]
+        own = {f"params['{n}']": x for n, x in params.items()}
+        step = lambda own: engine.estimate(nothing, {}, inputs.traced() | own, key)[0]  # noqa: E731
+        return {n: jax.grad(step)(own)[f"params['{n}']"] for n in params}
 
     assert_unbiased(batched(gradient), (params,), flat(jax.grad(exact_loss)(params, 1.1)))
 
@@ -118,4 +119,4 @@ def test_a_site_of_an_expected_loss_cannot_be_summed_out():
     alone = lambda params: numpyro.sample("b", dist.Bernoulli(logits=params)) * 2.0  # noqa: E731
     options = Options(objective=Expectation(), estimators={"b": "marginalize"})
     with pytest.raises(ValueError, match="no posterior to sum it out of"):
-        prepare(Loss(alone, 0.0), None, options)
+        prepare(Loss(alone), {"params": np.float32(0.0)}, options)
