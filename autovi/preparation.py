@@ -42,6 +42,7 @@ from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
 from autovi.process import computing
 from autovi.program.program import Program
+from autovi.program.reading import read_outputs
 from autovi.run.cache import CACHE, environment, sorted_items
 from autovi.run.checks import check_count
 from autovi.run.engine import Engine
@@ -185,6 +186,7 @@ def _make(
         program, _ = trace_program(model, guide, inputs, lengths, noncentred=direct, imaged=imaged)
         structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
+    read_outputs(made)  # raises where an estimator reads what is not there
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
 
 

@@ -15,7 +15,8 @@ from numpyro.distributions import Distribution
 
 from autovi.analysis.costs import Aligned
 from autovi.distributions.table import Known
-from autovi.estimators.baselines import BASELINES
+from autovi.estimators.baselines import BASELINES, NETWORK, RATE, Baseline, as_baseline
+from autovi.estimators.baselines import Rows as Rows
 from autovi.families.base import Layout
 from autovi.implicit.transported.transport import TRANSPORTED, Transport
 from autovi.implicit.transported.transport import draw as draw_transported
@@ -25,7 +26,6 @@ PerElement = Float[Array, "particles *batch"]
 PerValue = Float[Array, "values *batch"]
 Terms = Mapping[str, Float[Array, "..."]]
 MAX_VALUES = 1024  # of a support that is gone through one by one
-RATE = 0.05  # SGD on a squared error: a moving average that forgets by a factor of 0.9 a step
 
 
 class Draw(NamedTuple):
@@ -42,17 +42,6 @@ class Draw(NamedTuple):
     intermediates: Any = ()
     log_noise: Any = None
     log_q: Any = None
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Rows:
-    """A parameter of an estimator with a row for each element of the site's plates: `array` is `[*batch, ...]`.
-
-    A step sees and updates the rows of its own elements only. What is not marked so is seen whole.
-    """
-
-    array: Any
 
 
 class Density(NamedTuple):
@@ -77,11 +66,13 @@ class Cost(NamedTuple):
     estimators draw below the site, and through the site's own log q.
     A term that several elements share is in the cost of each. `total(value)` `[particles]` has every term once: its
     gradient in an element is that of the element's own cost.
+    `inputs` are what the estimator `reads`, each `[particles, *batch, ...]`, gradient stopped.
     """
 
     value: PerElement
     at: Callable[[Any], PerElement]
     total: Callable[[Any], Float[Array, " particles"]]
+    inputs: tuple[jax.Array, ...] = ()
 
 
 class Branches(NamedTuple):
@@ -159,8 +150,14 @@ class Estimator(ABC):
     def init(self, rng_key: jax.Array, layout: Layout) -> Any:
         """The estimator's own parameters for a site of this layout (plates at full size), often none.
 
-        Arrays with a row for each element of the site's plates are marked by `Rows`.
+        Arrays with a row for each element of the site's plates are marked by `Rows`. `layout.reads` are the shapes of
+        one element's inputs.
         """
+        return ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The data, sites above and deterministic values that its surrogate gets as `cost.inputs`, by name."""
         return ()
 
     @property
@@ -211,35 +208,65 @@ class Baselined(Estimator):
     """An estimator whose surrogate is a log density times the cost less a baseline.
 
     Args:
-        baseline: "none", "moving_average" (of past costs) or "leave_one_out" (mean of the other particles).
+        baseline: "none", "moving_average" (of past costs), "leave_one_out" (mean of the other particles), "network" (a
+            small one of `inputs`), or a network or function of your own: a Flax NNX or Equinox module, a pair
+            `(init, apply)` (`init(rng_key, *inputs)`, `apply(params, *inputs)`; an object with these two methods), or a
+            function without parameters. It gets the inputs of one element and returns one number. Networks are
+            trained on the costs in units of their running mean and standard deviation; a function is taken as it is.
+        inputs: what a network or function reads: names of data arguments, of sites above this one, or of deterministic
+            values that do not depend on it. Arrays with the site's plates in front are read element by element, all
+            others whole.
+        learning_rate: of Adam, for a network.
 
     Raises:
-        ValueError: an unknown baseline.
+        ValueError: an unknown baseline, or one that reads inputs without any.
     """
 
-    baseline: str = "leave_one_out"
+    baseline: Any = "leave_one_out"
+    inputs: str | tuple[str, ...] = ()
+    learning_rate: float = 0.01
 
-    baselines: ClassVar[tuple[str, ...]] = tuple(BASELINES)
+    special: ClassVar[tuple[str, ...]] = ()  # baselines that the estimator makes itself
 
     def __post_init__(self) -> None:
-        if self.baseline not in self.baselines:
-            raise ValueError(f"baseline: unknown name {self.baseline!r}; expected one of {sorted(self.baselines)}")
+        own = isinstance(self.baseline, str) and self.baseline in self.special
+        if not own and isinstance(self.baseline, str) and self.baseline not in (*BASELINES, NETWORK):
+            known = sorted([*BASELINES, NETWORK, *self.special])
+            raise ValueError(f"baseline: unknown name {self.baseline!r}; expected one of {known}")
+        if not own and as_baseline(self.baseline).reads != bool(self.reads):
+            wrong = "has none to read" if not self.reads else "reads none"
+            raise ValueError(
+                f"inputs: baseline {self.baseline_name!r} {wrong}; name data, sites above or deterministic values with "
+                "'network' or a function, and with these only"
+            )
+
+    @property
+    def made(self) -> Baseline:
+        """The baseline that is meant."""
+        return as_baseline(self.baseline)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
 
     @property
     def baseline_name(self) -> str | None:
-        return self.baseline
+        return self.baseline if isinstance(self.baseline, str) else self.made.name
 
     @property
     def min_particles(self) -> int:
-        return BASELINES[self.baseline].min_particles
+        return self.made.min_particles
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return self.made.optimizer(self.learning_rate)
 
     def init(self, rng_key: jax.Array, layout: Layout) -> Any:
-        return jax.tree.map(Rows, BASELINES[self.baseline].init(layout.batch_shape))
+        return self.made.init(rng_key, layout)
 
     def scored(self, log_density: PerElement, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         """The surrogate: sum over elements, mean over particles, of log_density stop(cost - b); the baseline's loss."""
-        rows = jax.tree.map(lambda leaf: leaf.array, params, is_leaf=lambda leaf: isinstance(leaf, Rows))
-        baseline, loss = BASELINES[self.baseline].value(cost.value, rows)
+        baseline, loss = self.made.value(cost.value, cost.inputs, params)
         signal = jax.lax.stop_gradient(cost.value - baseline)
         return jnp.sum(log_density * signal) / log_density.shape[0], loss
 
@@ -252,7 +279,7 @@ class Transported(Baselined):
     continuous in z, with any baseline. Ruiz, Titsias and Blei (2016), "The Generalized Reparameterization Gradient".
 
     Args:
-        baseline: as of `Baselined`.
+        baseline, inputs, learning_rate: as of `Baselined`.
 
     Raises:
         ValueError: an unknown baseline.

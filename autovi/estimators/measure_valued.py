@@ -49,7 +49,7 @@ class MeasureValued(Estimator):
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         if q.event_shape:
             raise ValueError(
-                "estimator 'measure_valued': needs a cost of each number's own, and the numbers of an event share one: "
+                f"estimator {self.name!r}: it needs a cost for each number, and the numbers of an event share one: "
                 f"got events of shape {q.event_shape}; put the site in a plate, or ask for another estimator"
             )
         own, pair = jax.random.split(noise)

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from numpyro.distributions import Distribution
 
 from autovi.distributions.densities import log_density
 from autovi.estimators.base import Baselined, Cost, Density, Draw, Facts, Scalar
-from autovi.estimators.baselines import BASELINES
 from autovi.families.base import Layout
 
 OPTIMAL = "optimal"
@@ -30,19 +30,28 @@ class Score(Baselined):
     Free!", for leave-one-out; for the optimal constant Ranganath et al., section 3.2.
 
     Args:
-        baseline: "none", "moving_average" (of past costs), "leave_one_out" (mean of the other particles) or "optimal"
-            (for each coordinate of q's parameters the constant of least variance, by the other particles).
+        baseline: "none", "moving_average" (of past costs), "leave_one_out" (mean of the other particles), "optimal"
+            (for each coordinate of q's parameters the constant of least variance, by the other particles), "network"
+            (a small one of `inputs`), or a module, a pair (init, apply) or a function of your own: see `Baselined`.
+            Mnih and Gregor (2014), "Neural Variational Inference and Learning in Belief Networks", for networks.
+        inputs: what a network or function reads, by name: data, sites above, deterministic values.
+        learning_rate: of Adam, for a network.
 
     Raises:
-        ValueError: an unknown baseline.
+        ValueError: an unknown baseline, or one that reads inputs without any.
 
     Example:
         >>> autovi.fit(model, data, estimators={"z": {"estimator": "score", "baseline": "moving_average"}})
+        >>> autovi.fit(model, data, estimators={"z": {"baseline": "network", "inputs": "x"}})
     """
 
     name: ClassVar[str] = "score"
-    baselines: ClassVar[tuple[str, ...]] = (*BASELINES, OPTIMAL)
+    special: ClassVar[tuple[str, ...]] = (OPTIMAL,)
     num_particles: ClassVar[int] = 8
+
+    @property
+    def _is_optimal(self) -> bool:
+        return isinstance(self.baseline, str) and self.baseline == OPTIMAL
 
     def refuses(self, facts: Facts) -> str | None:
         gradients = facts.gradients
@@ -55,20 +64,24 @@ class Score(Baselined):
 
     @property
     def local_costs(self) -> bool:
-        return self.baseline in ("leave_one_out", OPTIMAL)
+        return isinstance(self.baseline, str) and self.baseline in ("leave_one_out", OPTIMAL)
 
     @property
     def min_particles(self) -> int:
-        return 3 if self.baseline == OPTIMAL else super().min_particles
+        return 3 if self._is_optimal else super().min_particles
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return optax.identity() if self._is_optimal else super().optimizer
 
     def init(self, rng_key: jax.Array, layout: Layout) -> Any:
-        return () if self.baseline == OPTIMAL else super().init(rng_key, layout)
+        return () if self._is_optimal else super().init(rng_key, layout)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         return Draw(jax.lax.stop_gradient(q(rng_key=noise)))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        if self.baseline == OPTIMAL:
+        if self._is_optimal:
             return by_coordinate(q, draw.value, cost), jnp.zeros(())
         return self.scored(q.log_prob(draw.value), cost, params)
 

@@ -29,6 +29,7 @@ class Layout:
     event_shape: tuple[int, ...]
     num_values: int | None = None  # of a finite support
     num_parents: int = 0  # numbers that a conditional family is given
+    reads: tuple[tuple[int, ...], ...] = ()  # shapes of what an estimator reads for each element
     structure: Structure | None = None  # which coordinates of a flat block belong to elements of plates
 
 

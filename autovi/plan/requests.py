@@ -46,11 +46,11 @@ def overrides_of(
     asked: dict[str, Any] = {}
     for name, site in nodes.items():
         said = dict(site.infer)
-        unknown = set(said) - {"family", "estimator", "baseline"}
+        unknown = set(said) - {"family", "estimator", "baseline", "inputs"}
         if unknown:
             raise ValueError(
                 f"site {name!r}: infer={{'autovi': ...}} has unknown keys {sorted(unknown)}; "
-                "valid: family, estimator, baseline"
+                "valid: family, estimator, baseline, inputs"
             )
         if key in said or (key == "estimator" and "baseline" in said):
             asked[name] = said.get(key) if key == "family" else {k: said[k] for k in said if k != "family"}

@@ -23,6 +23,7 @@ from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.traced import KEY, data_input, pseudo_inputs
 from autovi.plan.plan import Block
 from autovi.program.nodes import Node
+from autovi.program.reading import read_layout
 from autovi.program.rows import gather, gather_rows
 from autovi.program.wiring import Wiring
 from autovi.program.world import World
@@ -103,7 +104,7 @@ class Program(Wiring):
     def estimator_params(self, rng_key: jax.Array) -> dict[str, Any]:
         """The estimators' own parameters before the first step."""
         blocks = [b for b in self.plan.blocks if b.estimator.has_surrogate]
-        return {b.name: b.estimator.init(site_key(rng_key, b.name), self.layout(b)) for b in blocks}
+        return {b.name: b.estimator.init(site_key(rng_key, b.name), read_layout(self, b)) for b in blocks}
 
     def constrained(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameter sites on their own scale."""

@@ -16,6 +16,7 @@ from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
 from autovi.program.nodes import density_at
 from autovi.program.program import Program, Shared
+from autovi.program.reading import read, read_outputs
 from autovi.program.world import World
 
 stop = jax.lax.stop_gradient
@@ -53,7 +54,7 @@ def estimate(
 ) -> tuple[jax.Array, Estimate]:
     """A scalar whose gradient in `params` is an estimate of minus the objective's, and in `estimator_params` trains
     those. Of tables, both hold the rows of the elements in `indices`."""
-    step = Step(program, params, arrays, indices, rng_key, num_particles)
+    step = Step(program, params, arrays, indices, rng_key, num_particles, also=read_outputs(program))
     surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
     for block in program.plan.blocks:
         if block.estimator.has_surrogate:
@@ -81,7 +82,7 @@ class Step:
     ):
         """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
         outputs of the graph to be kept in `outputs`."""
-        self.program, self.num_particles, self.also = program, num_particles, also
+        self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
         self.lanes = num_particles if lanes is None else lanes
         self.shared: Shared = program.shared(params, arrays, indices, (*program.cost_outputs, *also))
         self.noise = program.noise(rng_key, num_particles)
@@ -135,14 +136,16 @@ class Step:
         program, node = self.program, self.nodes[block.name]
         relaxed = block.name in program.traced.relaxed
         density = Density(node.q, lambda value: jax.vmap(partial(density_at, relaxed=relaxed))(node.q, value))
+        reads = block.estimator.reads
+        inputs = read(program, block, self.shared.values, self.outputs, self.indices, node.log_q.shape) if reads else ()
         if not program.objective.local_costs:
             signal = stop(program.objective.signal(self.log_weights))
             value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))
-            cost = Cost(value, _no_counterfactual, _no_counterfactual)
+            cost = Cost(value, _no_counterfactual, _no_counterfactual, inputs)
             return block.estimator.surrogate(density, node.draw, cost, own)
         value = stop(downstream_cost(program, block.name, self.raw, self.terms, lead=1))
         total = lambda v: self.at(block.name, v, whole=True)  # noqa: E731
-        cost = Cost(value, lambda v: self.at(block.name, v), total)
+        cost = Cost(value, lambda v: self.at(block.name, v), total, inputs)
         return block.estimator.surrogate(density, node.draw, cost, own)
 
     def at(self, name: str, forced: Any, whole: bool = False) -> jax.Array:
