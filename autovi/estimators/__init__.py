@@ -3,8 +3,10 @@
 from autovi.estimators.arm import Arm
 from autovi.estimators.arms import Arms
 from autovi.estimators.base import Estimator
+from autovi.estimators.carms import Carms
 from autovi.estimators.concrete import Concrete
 from autovi.estimators.disarm import Disarm
+from autovi.estimators.disarm_tree import DisarmTree
 from autovi.estimators.double_cv import DoubleCV
 from autovi.estimators.enumerate import Enumerate
 from autovi.estimators.explicit import Explicit
@@ -20,6 +22,7 @@ from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 from autovi.estimators.sticking import Sticking
 from autovi.estimators.straight_through import StraightThrough
+from autovi.estimators.unordered_set import UnorderedSet
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     "explicit": Explicit,
@@ -30,6 +33,9 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "arm": Arm,
     "disarm": Disarm,
     "arms": Arms,
+    "carms": Carms,
+    "disarm_tree": DisarmTree,
+    "unordered_set": UnorderedSet,
     "muprop": MuProp,
     "double_cv": DoubleCV,
     "rebar": Rebar,
@@ -49,7 +55,9 @@ __all__ = [
     "Arm",
     "Arms",
     "Concrete",
+    "Carms",
     "Disarm",
+    "DisarmTree",
     "DoubleCV",
     "Enumerate",
     "Estimator",
@@ -66,6 +74,7 @@ __all__ = [
     "Score",
     "Sticking",
     "StraightThrough",
+    "UnorderedSet",
 ]
 
 

@@ -23,6 +23,8 @@ ExactElbo = Callable[[dict], jax.Array]
 WHOLE = ("arm", "disarm", "arms", "measure_valued")
 TOGETHER = ("arm", "disarm", "arms", "muprop", "double_cv", "rebar", "relax")
 BINARY = (*TOGETHER, "measure_valued")
+# Estimators of categorical sites.
+CATEGORICAL = ("carms", "disarm_tree", "unordered_set")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
-from .base import BINARY, Oracle, bernoulli_log_pmf, declare, expected_normal, logit
+from .base import BINARY, CATEGORICAL, Oracle, bernoulli_log_pmf, declare, expected_normal, logit
 
 
 def _dependent_pair() -> Oracle:
@@ -42,7 +42,7 @@ def _dependent_pair() -> Oracle:
     def exact_marginal(p):
         return outer(p, jax.nn.logsumexp(joint(), axis=-1))
 
-    sites = {"z1": ("score", "enumerate"), "z2": ("score", "enumerate", "marginalize", *BINARY)}
+    sites = {"z1": ("score", "enumerate"), "z2": ("score", "enumerate", "marginalize", "unordered_set", *BINARY)}
     return Oracle("dependent_pair", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -73,4 +73,39 @@ def _poisson() -> Oracle:
     return Oracle("poisson", model, guide, {"x": data}, params, exact_elbo, {"z": ("score", "measure_valued")})
 
 
-ORACLES: tuple[Oracle, ...] = (_dependent_pair(), _poisson())
+def _two_layers() -> Oracle:
+    """z_i ~ Cat of three, w_i ~ Cat(rows[z_i]), x_i ~ N(means[z_i, w_i], 0.8), in a plate of four, two at a time.
+
+    In the guide the logits of w_i are a row of their own for each value of z_i.
+    """
+    data = np.array([1.2, -0.4, 2.1, 0.3])
+    outer, rows = np.array([0.5, 0.2, 0.3]), np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.25, 0.25, 0.5]])
+    means = np.array([[-1.0, 0.5, 1.5], [0.0, 2.0, -0.5], [1.0, 0.3, 2.5]])
+    params = {
+        "a": np.array([[-0.3, -0.4, -0.6], [0.3, 0.7, 0.5], [-0.4, -0.1, -0.4], [-0.3, -0.1, 1.0]]),
+        "b": np.array([[-0.8, -0.2, 0.8], [0.2, -0.3, 0.5], [1.0, 0.5, 0.8]]),
+    }
+
+    def model(x):
+        with numpyro.plate("N", 4, subsample_size=2) as idx:
+            z = numpyro.sample("z", dist.Categorical(jnp.asarray(outer)))
+            w = numpyro.sample("w", dist.Categorical(jnp.asarray(rows)[z]))
+            numpyro.sample("x", dist.Normal(jnp.asarray(means)[z, w], 0.8), obs=jnp.asarray(x)[idx])
+
+    def guide(x):
+        p = declare(params)
+        with numpyro.plate("N", 4, subsample_size=2) as idx:
+            z = numpyro.sample("z", dist.Categorical(logits=p["a"][idx]))
+            numpyro.sample("w", dist.Categorical(logits=p["b"][z]))
+
+    def exact_elbo(p):
+        log_a, log_b = jax.nn.log_softmax(p["a"]), jax.nn.log_softmax(p["b"])
+        below = (np.log(rows) - log_b)[None] + expected_normal(data[:, None, None], means[None], 0.8)  # i, z, w
+        inner = (jnp.exp(log_b)[None] * below).sum(-1)
+        return (jnp.exp(log_a) * (np.log(outer)[None] - log_a + inner)).sum()
+
+    sites = {"z": ("score", "enumerate", *CATEGORICAL), "w": ("score", *CATEGORICAL)}
+    return Oracle("two_layers", model, guide, {"x": data}, params, exact_elbo, sites)
+
+
+ORACLES: tuple[Oracle, ...] = (_dependent_pair(), _poisson(), _two_layers())

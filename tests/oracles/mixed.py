@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
 from .base import (
+    CATEGORICAL,
     Oracle,
     bernoulli_log_pmf,
     declare,
@@ -52,7 +53,7 @@ def _categorical_normal() -> Oracle:
         log_joint = np.log(probs)[None, :] + expected_normal(data, locs[None, :] + mu[:, None], 0.8)
         return mu_terms(p) + weights @ jax.nn.logsumexp(log_joint, axis=-1)
 
-    sites = {"z": ("score", "enumerate", "marginalize"), "mu": ("explicit", "score")}
+    sites = {"z": ("score", "enumerate", "marginalize", *CATEGORICAL), "mu": ("explicit", "score")}
     return Oracle("categorical_normal", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -184,7 +185,7 @@ def _change_point() -> Oracle:
         return rate_terms(p) + weights[0] @ log_lik @ weights[1]
 
     sites = {
-        "s": ("score", "enumerate", "marginalize"),
+        "s": ("score", "enumerate", "marginalize", *CATEGORICAL),
         "early": ("implicit", "score", "rsvi", "g_rep"),
         "late": ("implicit", "score"),
     }
