@@ -69,7 +69,8 @@ def fit(
         estimators: site name or glob -> entry of `autovi.estimators.ESTIMATORS`, an `Estimator`, or a dict such as
             {"estimator": "score", "baseline": "moving_average"}. `infer={"autovi": {...}}` on a site says the same;
             these arguments win.
-        objective: "elbo", "iwae" (the importance-weighted bound of all particles of a step), or an `Objective`.
+        objective: "elbo", "iwae" (the importance-weighted bound of all particles of a step), "renyi", or an
+            `Objective`.
         allow_bias: whether `estimators` may name biased ones; plan, `message`, `verdict` and ArviZ attributes then say
             where they are.
         num_particles: draws per step; None: chosen.

@@ -46,6 +46,13 @@ def from_noise(q: dist.Distribution, noise: jax.Array, held: bool = False) -> tu
     raise TypeError(f"{type(q).__name__}: expected a distribution that is a map of standard normal noise")
 
 
+def is_of_noise(q: Any) -> bool:
+    """Does `from_noise` know the distribution?"""
+    while isinstance(q, dist.Independent | Mapped):
+        q = q.base if isinstance(q, Mapped) else q.base_dist
+    return isinstance(q, OfNoise)
+
+
 def standard_normal(noise: jax.Array) -> jax.Array:
     """log N(noise; 0, I) over the last axis."""
     return -0.5 * (jnp.sum(jnp.square(noise), -1) + noise.shape[-1] * LOG_2PI)

@@ -8,6 +8,7 @@ from autovi.estimators.concrete import Concrete
 from autovi.estimators.disarm import Disarm
 from autovi.estimators.disarm_tree import DisarmTree
 from autovi.estimators.double_cv import DoubleCV
+from autovi.estimators.dreg import Dreg
 from autovi.estimators.enumerate import Enumerate
 from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
@@ -29,6 +30,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "implicit": Implicit,
     "sticking": Sticking,
     "stl": Sticking,  # its abbreviation; a plan says "sticking"
+    "dreg": Dreg,
     "score": Score,
     "arm": Arm,
     "disarm": Disarm,
@@ -59,6 +61,7 @@ __all__ = [
     "Disarm",
     "DisarmTree",
     "DoubleCV",
+    "Dreg",
     "Enumerate",
     "Estimator",
     "Explicit",

@@ -106,6 +106,7 @@ class Facts:
     jumps: str | None = None  # where the cost is discontinuous in it
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
     distribution: str = ""  # the class of its variational distribution, wrappers stripped
+    tied: str | None = None  # why it is not independent of all other sites in the guide
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ class Estimator(ABC):
     corrected: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
+    doubly: ClassVar[bool] = False  # held, and the objective makes up for it by what it multiplies that gradient by
     on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for
     biased: ClassVar[bool] = False  # taken only where `allow_bias` is True, and said to be so
-    own_sampler: ClassVar[bool] = False  # draws as the distribution itself does, gradient and all
     num_particles: ClassVar[int] = 4  # where the user does not say
 
     @abstractmethod
@@ -191,6 +192,16 @@ class Estimator(ABC):
     def local_costs(self) -> bool:
         """Does its surrogate need a cost of the site's own, which not every objective has?"""
         return True
+
+    @property
+    def own_sampler(self) -> bool:
+        """Does it draw as the distribution itself does, gradient and all?"""
+        return False
+
+    @property
+    def coupled(self) -> bool:
+        """Do the draws of its particles depend on one another?"""
+        return False
 
     @property
     def baseline_name(self) -> str | None:
@@ -311,6 +322,19 @@ def refuses_pathwise(facts: Facts) -> str | None:
         return "its values are discrete, so a draw has no derivative"
     if facts.jumps:
         return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+    return None
+
+
+def refuses_without_derivative(facts: Facts) -> str | None:
+    """Why the draws of a continuous site have no derivative, explicit or implicit, that is right."""
+    gradients = facts.gradients
+    if gradients.pathwise is None:
+        return f"its draws have no right derivative ({gradients.note or 'not reparameterizable'})"
+    if gradients.not_pathwise:
+        return f"its draws have no right derivative with respect to {', '.join(gradients.not_pathwise)}"
+    if gradients.periodic and facts.aperiodic:
+        why = facts.aperiodic
+        return f"the cost is not periodic in it ({why}), and a pathwise gradient does not see the jump at the cut"
     return None
 
 

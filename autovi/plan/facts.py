@@ -19,8 +19,10 @@ def facts_of(
     sampled: Collection[str],
     jumps: str | None,
     aperiodic: str | None,
+    conditional: bool,
 ) -> Facts:
-    """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be."""
+    """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be, `conditional` says
+    that some family of the guide is drawn given other blocks."""
     if gradients.periodic and site.support != CIRCULAR:
         aperiodic = "its angle is transformed, so that what lies across -pi and pi is not known"
     return Facts(
@@ -32,7 +34,19 @@ def facts_of(
         jumps=jumps,
         aperiodic=aperiodic,
         distribution=distribution,
+        tied=_tied(site, nodes, structure, conditional),
     )
+
+
+def _tied(site: Site, nodes: Mapping[str, Site], structure: Structure, conditional: bool) -> str | None:
+    """Why a site is not independent of the others in the guide."""
+    if conditional and not site.discrete:
+        return "a family of the guide is drawn given other blocks"
+    for n in nodes:
+        above, below = (n, site.name) if structure.below(site.name, n) else (site.name, n)
+        if n != site.name and structure.below(below, above):
+            return f"the guide draws {below!r} given {above!r}"
+    return None
 
 
 def _entangled(site: Site, structure: Structure) -> str | None:

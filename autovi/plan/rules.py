@@ -262,6 +262,7 @@ def _choose_estimators(
     jumps, aperiodic = breaks
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
     sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
+    conditional = any(family.conditional for family, _ in families.values())
     rows = []
     for n, site in nodes.items():
         absent = guide_sites is not None and n not in guide_sites.latents
@@ -269,7 +270,8 @@ def _choose_estimators(
         family, family_why = families.get(n, (None, said))
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else TABLE[distribution]
-        facts = facts_of(site, distribution, gradients, nodes, structure, sampled, jumps.get(n), aperiodic.get(n))
+        where = jumps.get(n), aperiodic.get(n), conditional
+        facts = facts_of(site, distribution, gradients, nodes, structure, sampled, *where)
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, *under)
         alone = site.masked or site.subsampled or estimator.alone
         rows.append(Row(n, family, estimator, f"{family_why}; {why}", alone))
@@ -374,7 +376,8 @@ def _particles(blocks: tuple[Block, ...], asked: int | None, objective: Objectiv
     needed = max([b.estimator.min_particles for b in blocks], default=1)
     if asked is None:
         wished = [b.estimator.num_particles for b in blocks]
-        return max([Estimator.num_particles, needed, objective.min_particles, *wished])
+        wanted = max([Estimator.num_particles, needed, objective.min_particles, *wished])
+        return -(-wanted // objective.group_size) * objective.group_size
     if asked < needed:
         who = next(b for b in blocks if b.estimator.min_particles == needed)
         raise ValueError(
@@ -385,5 +388,10 @@ def _particles(blocks: tuple[Block, ...], asked: int | None, objective: Objectiv
         raise ValueError(
             f"{objective.counted}: {asked} is too few for objective {objective.name!r}, which needs at least "
             f"{objective.min_particles}"
+        )
+    if asked % objective.group_size:
+        raise ValueError(
+            f"{objective.counted}: expected a multiple of {objective.group_size}, which objective {objective.name!r} "
+            f"takes together, got {asked}"
         )
     return int(asked)

@@ -155,12 +155,18 @@ class Program(Wiring):
         return values
 
     def particle(
-        self, shared: Shared, rng_key: jax.Array, noise: Mapping[str, Any], forced: Mapping[str, Any] | None = None
+        self,
+        shared: Shared,
+        rng_key: jax.Array,
+        noise: Mapping[str, Any],
+        forced: Mapping[str, Any] | None = None,
+        through: Any = None,
     ) -> World:
-        """One particle: every node drawn from its noise, those apart that are `forced` to a value."""
+        """One particle: every node drawn from its noise, those apart that are `forced` to a value. The gradient through
+        draws that are doubly reparameterized is multiplied by `through`."""
         key = self.traced.graph.inputs[KEY]
         values = {**shared.values, key: like_traced(rng_key, key)}
-        return World(self, values, shared.distributions, noise).draw(forced or {})
+        return World(self, values, shared.distributions, noise, through=through).draw(forced or {})
 
     def noise(self, rng_key: jax.Array, num_particles: int) -> dict[str, Any]:
         """The noise of every node, of all particles together."""

@@ -54,7 +54,11 @@ def estimate(
 ) -> tuple[jax.Array, Estimate]:
     """A scalar whose gradient in `params` is an estimate of minus the objective's, and in `estimator_params` trains
     those. Of tables, both hold the rows of the elements in `indices`."""
-    step = Step(program, params, arrays, indices, rng_key, num_particles, also=read_outputs(program))
+    also = read_outputs(program)
+    step = Step(program, params, arrays, indices, rng_key, num_particles, also=also)
+    if program.doubly:  # evaluated again, with what the weights say
+        through = stop(program.objective.through(step.log_weights))
+        step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, through=through)
     surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
     for block in program.plan.blocks:
         if block.estimator.has_surrogate:
@@ -79,16 +83,19 @@ class Step:
         forced: Mapping[str, Any] | None = None,
         lanes: int | None = None,
         also: tuple[str, ...] = (),
+        through: jax.Array | None = None,
     ):
         """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
-        outputs of the graph to be kept in `outputs`."""
+        outputs of the graph to be kept in `outputs`. `through` is what the gradient through each particle's doubly
+        reparameterized draws is multiplied by."""
         self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
         self.lanes = num_particles if lanes is None else lanes
         self.shared: Shared = program.shared(params, arrays, indices, (*program.cost_outputs, *also))
         self.noise = program.noise(rng_key, num_particles)
         self.keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
         self._variables: list[Any] = []
-        drawn = self.over_particles(lambda key, noise: self._particle(key, noise, forced or {}), self.keys, self.noise)
+        one = lambda key, noise, through: self._particle(key, noise, forced or {}, through)  # noqa: E731
+        drawn = self.over_particles(one, self.keys, self.noise, through)
         self.nodes, self.raw, values, self._together, self.extra, self.evaluated, self.outputs = drawn
         self.terms = {n: term._replace(value=values[n]) for n, term in self._layout.items()}
 
@@ -120,8 +127,8 @@ class Step:
             return jax.tree.map(lambda x: jnp.asarray(x)[None], one)
         return jax.vmap(fn)(*args)
 
-    def _particle(self, key: jax.Array, noise: Any, forced: Mapping[str, Any]) -> Any:
-        world = self.program.particle(self.shared, key, noise, forced)
+    def _particle(self, key: jax.Array, noise: Any, forced: Mapping[str, Any], through: Any) -> Any:
+        world = self.program.particle(self.shared, key, noise, forced, through)
         world.run_effects()
         raw, together = world.all_terms()
         terms, extra = integrated(self.program, world, raw, self.program.integrating, self.lanes)

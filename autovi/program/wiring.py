@@ -91,6 +91,11 @@ class Wiring:
         """Does log q of the node's draw carry a gradient?"""
         return self.plan.estimator_of(node).pathwise or not self.objective.local_costs
 
+    @cached_property
+    def doubly(self) -> bool:
+        """Does the objective weight the gradient through some draws by what the particles' weights are?"""
+        return not self.objective.local_costs and any(b.estimator.doubly for b in self.plan.blocks)
+
     def node_site(self, node: str) -> Site:
         """The site of a node that is not flat, as it is drawn; the first where several are drawn by element."""
         if self.own and node not in self.plan.marginal:

@@ -35,12 +35,13 @@ class World:
         under: World | None = None,
         hidden: frozenset[Any] = frozenset(),
         frozen: bool = False,
+        through: Any = None,
     ):
         self.program, self.noise = program, noise
         self.values = dict(values)
         self.distributions = jax.tree.map(stop, dict(distributions)) if frozen else distributions
         self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
-        self.under, self.hidden, self.frozen = under, hidden, frozen
+        self.under, self.hidden, self.frozen, self.through = under, hidden, frozen, through
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -128,6 +129,8 @@ class World:
         else:
             with naming(node):
                 draw = estimator.draw(self.noise[node], q)
+            if estimator.doubly and self.through is not None:
+                draw = draw._replace(value=_scaled(draw.value, self.through), log_q=_scaled(draw.log_q, self.through))
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, node in self.program.traced.relaxed))
         self.values.update(self.program.placed(node, draw.value))
         for variable, (block, start, end) in self.program.stacks.items():
@@ -226,3 +229,8 @@ class World:
             return -log_q
         mask = out[f"weight:{name}"] if f"weight:{name}" in out else self.counts(name)
         return weighted(-log_q, out.get(f"scale:{name}", self.program.scale(name)), mask)
+
+
+def _scaled(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """The same with its gradient multiplied."""
+    return stop(x) + factor * (x - stop(x))

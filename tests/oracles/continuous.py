@@ -37,7 +37,7 @@ def _normal_normal() -> Oracle:
         prior = expected_normal(p["loc"], 0.0, 2.0, scale**2)
         return prior + expected_normal(data, p["loc"], 1.0, scale**2).sum() + normal_entropy(scale)
 
-    return Oracle("normal_normal", model, guide, {"x": data}, params, exact_elbo, {"mu": ("explicit", "score")})
+    return Oracle("normal_normal", model, guide, {"x": data}, params, exact_elbo, {"mu": ("explicit", "score", "dreg")})
 
 
 def _student_t() -> Oracle:
@@ -68,7 +68,7 @@ def _student_t() -> Oracle:
         prior = expected_normal(p["loc"], 0.0, 2.0, var)
         return prior + expected_normal(data, p["loc"], 1.0, var).sum() + entropy
 
-    return Oracle("student_t", model, guide, {"x": data}, params, exact_elbo, {"mu": ("implicit", "score")})
+    return Oracle("student_t", model, guide, {"x": data}, params, exact_elbo, {"mu": ("implicit", "score", "dreg")})
 
 
 def _gamma_poisson() -> Oracle:

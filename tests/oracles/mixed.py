@@ -53,7 +53,7 @@ def _categorical_normal() -> Oracle:
         log_joint = np.log(probs)[None, :] + expected_normal(data, locs[None, :] + mu[:, None], 0.8)
         return mu_terms(p) + weights @ jax.nn.logsumexp(log_joint, axis=-1)
 
-    sites = {"z": ("score", "enumerate", "marginalize", *CATEGORICAL), "mu": ("explicit", "score")}
+    sites = {"z": ("score", "enumerate", "marginalize", *CATEGORICAL), "mu": ("explicit", "score", "dreg")}
     return Oracle("categorical_normal", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
