@@ -18,7 +18,7 @@ import numpy as np
 from autovi.analysis.bounded_loops import UnboundedError
 from autovi.analysis.segments import EVALUATIONS, GRID, Segments
 from autovi.analysis.structure import Structure, cost_terms
-from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, trial_values
+from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, off_zero, trial_values
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
 from autovi.numbers import nats
@@ -52,7 +52,8 @@ def find_jumps(
 
     Costs nothing where no operation could jump. See `trial_values` for the segments that are tried. The evaluations end
     after `LIMIT` seconds, and the loops inside them after `STEPS`. A single segment that takes longer than predicted is
-    the only thing that can exceed the limit.
+    the only thing that can exceed the limit. Of a site for which 0 has a probability of its own, as behind a hurdle,
+    other values than 0 are tried: nothing is followed from there.
     """
     suspects = {n: terms for n, terms in structure.jumps.items() if terms}
     if not suspects:
@@ -68,6 +69,8 @@ def find_jumps(
     pairs = int(np.clip(BUDGET // (size * EVALUATIONS), MIN_PAIRS, MAX_PAIRS))
     try:
         values = trial_values(model, guide, inputs, arrays, sites, key)
+        atoms = {n for n, s in sites.samples.items() if n in suspects and s.gradients.not_pathwise}
+        values = {n: off_zero(v) if n in atoms else v for n, v in values.items()}
         search = _Search(terms, suspects, values, arrays, pairs)
         search.run()
     except UnboundedError as error:

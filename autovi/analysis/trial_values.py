@@ -68,6 +68,16 @@ def _far(site: Site, key: jax.Array, radius: jax.Array) -> jax.Array:
     return radius * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
 
+def off_zero(values: Any) -> Any:
+    """Values with the zeros of each element replaced by others of its values; by 1 where it has none."""
+    found = np.array(values)
+    for shift in range(1, len(found)):
+        found = np.where(found == 0, np.roll(found, shift, axis=0), found)
+        if found.all():
+            break
+    return jnp.asarray(np.where(found == 0, np.ones_like(found), found))
+
+
 def as_double(array: Any) -> Any:
     """A floating array in double precision, which has to be enabled; anything else as it is. A JAX array, since a model
     may index it by traced plate indices."""

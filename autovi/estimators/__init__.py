@@ -10,6 +10,8 @@ from autovi.estimators.disarm_tree import DisarmTree
 from autovi.estimators.double_cv import DoubleCV
 from autovi.estimators.dreg import Dreg
 from autovi.estimators.enumerate import Enumerate
+from autovi.estimators.enumerate_component import EnumerateComponent
+from autovi.estimators.enumerate_gate import EnumerateGate
 from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
 from autovi.estimators.implicit import Implicit
@@ -49,6 +51,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "rsvi": RSVI,
     "g_rep": GRep,
     "enumerate": Enumerate,
+    "enumerate_component": EnumerateComponent,
+    "enumerate_gate": EnumerateGate,
     "marginalize": Marginalize,
 }
 
@@ -63,6 +67,8 @@ __all__ = [
     "DoubleCV",
     "Dreg",
     "Enumerate",
+    "EnumerateComponent",
+    "EnumerateGate",
     "Estimator",
     "Explicit",
     "GRep",

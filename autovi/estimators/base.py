@@ -103,6 +103,7 @@ class Facts:
     entangled: str | None = None  # why its elements cannot be set all at once
     shared: tuple[str, ...] = ()  # other discrete sites that share a cost term with it
     nested: str | None = None  # a subsampled plate below it
+    scored: str | None = None  # a site drawn given it through whose draw no gradient flows
     jumps: str | None = None  # where the cost is discontinuous in it
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
     distribution: str = ""  # the class of its variational distribution, wrappers stripped

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Cost, Density, Draw, Scalar
+from autovi.estimators.base import Cost, Density, Draw, Facts, Scalar
 from autovi.estimators.binary import Binary, along, each, logit_of
 from autovi.families.base import Layout
 
@@ -42,6 +42,11 @@ class Relaxation(Binary):
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
+
+    def refuses(self, facts: Facts) -> str | None:
+        if self.relaxed and facts.scored is not None:  # the slope of the cost would not be that of its expectation
+            return f"{facts.scored!r} is drawn given it without a gradient through its draw"
+        return super().refuses(facts)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:

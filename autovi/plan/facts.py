@@ -20,9 +20,10 @@ def facts_of(
     jumps: str | None,
     aperiodic: str | None,
     conditional: bool,
+    scored: str | None,
 ) -> Facts:
     """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be, `conditional` says
-    that some family of the guide is drawn given other blocks."""
+    that some family of the guide is drawn given other blocks, `scored` is as in `Facts`."""
     if gradients.periodic and site.support != CIRCULAR:
         aperiodic = "its angle is transformed, so that what lies across -pi and pi is not known"
     return Facts(
@@ -35,6 +36,7 @@ def facts_of(
         aperiodic=aperiodic,
         distribution=distribution,
         tied=_tied(site, nodes, structure, conditional),
+        scored=scored,
     )
 
 

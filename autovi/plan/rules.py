@@ -263,19 +263,22 @@ def _choose_estimators(
     wanted = {n: as_estimator(n, what) for n, what in asked.items()}
     sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
     conditional = any(family.conditional for family, _ in families.values())
-    rows = []
-    for n, site in nodes.items():
+    rows: dict[str, Row] = {}
+    below = {n: [m for m in nodes if structure.below(m, n)] for n in nodes}
+    # What is drawn given a site is known before the site.
+    for n, site in sorted(nodes.items(), key=lambda item: len(below[item[0]])):
         absent = guide_sites is not None and n not in guide_sites.latents
         said = "not in the guide function" if absent else "as the guide function draws it"
         family, family_why = families.get(n, (None, said))
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else TABLE[distribution]
-        where = jumps.get(n), aperiodic.get(n), conditional
+        scored = next((m for m in below[n] if m not in rows or rows[m].estimator.has_surrogate), None)
+        where = jumps.get(n), aperiodic.get(n), conditional, scored
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, *where)
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, *under)
         alone = site.masked or site.subsampled or estimator.alone
-        rows.append(Row(n, family, estimator, f"{family_why}; {why}", alone))
-    return rows
+        rows[n] = Row(n, family, estimator, f"{family_why}; {why}", alone)
+    return [rows[n] for n in nodes]
 
 
 def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str, ...]:
