@@ -25,6 +25,7 @@ from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 from autovi.estimators.sticking import Sticking
 from autovi.estimators.straight_through import StraightThrough
+from autovi.estimators.taylor_cv import TaylorCV
 from autovi.estimators.unordered_set import UnorderedSet
 
 ESTIMATORS: dict[str, type[Estimator]] = {
@@ -33,6 +34,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "sticking": Sticking,
     "stl": Sticking,  # its abbreviation; a plan says "sticking"
     "dreg": Dreg,
+    "taylor_cv": TaylorCV,
     "score": Score,
     "arm": Arm,
     "disarm": Disarm,
@@ -82,6 +84,7 @@ __all__ = [
     "Relax",
     "Score",
     "Sticking",
+    "TaylorCV",
     "StraightThrough",
     "UnorderedSet",
 ]

@@ -107,6 +107,7 @@ class Facts:
     jumps: str | None = None  # where the cost is discontinuous in it
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
     distribution: str = ""  # the class of its variational distribution, wrappers stripped
+    curved: bool = False  # draws are a map of normal noise that is not affine
     tied: str | None = None  # why it is not independent of all other sites in the guide
 
 

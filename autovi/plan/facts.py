@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from autovi.analysis.structure import Structure
 from autovi.distributions.table import Known
 from autovi.estimators.base import Facts
+from autovi.families.base import Family, NoiseFamily
 from autovi.model.sites import CIRCULAR, Site
 
 
@@ -21,9 +22,11 @@ def facts_of(
     aperiodic: str | None,
     conditional: bool,
     scored: str | None,
+    family: Family | None,
 ) -> Facts:
     """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be, `conditional` says
-    that some family of the guide is drawn given other blocks, `scored` is as in `Facts`."""
+    that some family of the guide is drawn given other blocks, `scored` is as in `Facts`, `family` is the node's own
+    (None: a guide function's)."""
     if gradients.periodic and site.support != CIRCULAR:
         aperiodic = "its angle is transformed, so that what lies across -pi and pi is not known"
     return Facts(
@@ -35,6 +38,7 @@ def facts_of(
         jumps=jumps,
         aperiodic=aperiodic,
         distribution=distribution,
+        curved=isinstance(family, NoiseFamily),
         tied=_tied(site, nodes, structure, conditional),
         scored=scored,
     )

@@ -273,7 +273,7 @@ def _choose_estimators(
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else TABLE[distribution]
         scored = next((m for m in below[n] if m not in rows or rows[m].estimator.has_surrogate), None)
-        where = jumps.get(n), aperiodic.get(n), conditional, scored
+        where = jumps.get(n), aperiodic.get(n), conditional, scored, family
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, *where)
         estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, *under)
         alone = site.masked or site.subsampled or estimator.alone

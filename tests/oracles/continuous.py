@@ -37,7 +37,15 @@ def _normal_normal() -> Oracle:
         prior = expected_normal(p["loc"], 0.0, 2.0, scale**2)
         return prior + expected_normal(data, p["loc"], 1.0, scale**2).sum() + normal_entropy(scale)
 
-    return Oracle("normal_normal", model, guide, {"x": data}, params, exact_elbo, {"mu": ("explicit", "score", "dreg")})
+    return Oracle(
+        "normal_normal",
+        model,
+        guide,
+        {"x": data},
+        params,
+        exact_elbo,
+        {"mu": ("explicit", "score", "dreg", "taylor_cv")},
+    )
 
 
 def _student_t() -> Oracle:

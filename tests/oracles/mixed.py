@@ -53,7 +53,7 @@ def _categorical_normal() -> Oracle:
         log_joint = np.log(probs)[None, :] + expected_normal(data, locs[None, :] + mu[:, None], 0.8)
         return mu_terms(p) + weights @ jax.nn.logsumexp(log_joint, axis=-1)
 
-    sites = {"z": ("score", "enumerate", "marginalize", *CATEGORICAL), "mu": ("explicit", "score", "dreg")}
+    sites = {"z": ("score", "enumerate", "marginalize", *CATEGORICAL), "mu": ("explicit", "score", "dreg", "taylor_cv")}
     return Oracle("categorical_normal", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -83,7 +83,7 @@ def _discrete_above_normal() -> Oracle:
         log_lik = expected_normal(data, p["m"], 0.8, scale**2)
         return (jnp.exp(log_q) * (bernoulli_log_pmf(logit(0.4)) - log_q + x_terms + log_lik)).sum()
 
-    sites = {"z": ("score", "enumerate"), "x": ("explicit", "score")}
+    sites = {"z": ("score", "enumerate"), "x": ("explicit", "score", "taylor_cv")}
     return Oracle("discrete_above_normal", model, guide, {"y": data}, params, exact_elbo, sites)
 
 
