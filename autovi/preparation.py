@@ -14,7 +14,7 @@ import optax
 from autovi.analysis.batches import check_rows_factor
 from autovi.analysis.centring import Moves, candidates
 from autovi.analysis.conjugacy import find_conjugate
-from autovi.analysis.counted import masked_in_part, partly_masked
+from autovi.analysis.counted import masked_in_part, masked_sites, partly_masked
 from autovi.analysis.discontinuities import find_jumps, untested_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic, untested_angles
@@ -114,9 +114,12 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
         with another_model(guide, model):
             traced, inputs = trace_program(model, guide, inputs, lengths, check_guide=check)
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
-    check_indices(traced, inputs, lambda: _whole(model, inputs, sites))
-    partly = partly_masked(traced, inputs)
-    key = (*_cache_key(inputs, traced, options), partly)
+    if traced.of_transformation:
+        partly = frozenset(masked_sites(traced))
+    else:
+        check_indices(traced, inputs, lambda: _whole(model, inputs, sites))
+        partly = partly_masked(traced, inputs)
+    key = (*_cache_key(inputs, traced, options), partly, as_target(model).tried)
     if drawn.any:
         check_same_again(traced, lambda: trace_program(model, guide, inputs, lengths)[0])
     make = lambda: _make(model, guide, inputs, traced, options, lengths, partly)  # noqa: E731

@@ -58,7 +58,7 @@ IMPLICIT_ORDER = [
 # The folders whose members know `base` (and `base` the baselines) and no sibling; their `__init__` holds the table.
 PLUGIN_FOLDERS = ["families", "estimators", "objectives"]
 # NumPyro's effect handlers and primitives appear here only.
-MAY_IMPORT_HANDLERS = ["model/execution.py", "model/guides.py"]
+MAY_IMPORT_HANDLERS = ["model/execution.py", "model/guides.py", "model/unrolled.py"]
 MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {

@@ -13,14 +13,17 @@ from time import perf_counter
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from autovi.analysis.bounded_loops import UnboundedError
+from autovi.analysis.bounded_loops import UnboundedError, call_bounded
 from autovi.analysis.segments import EVALUATIONS, GRID, Segments
 from autovi.analysis.structure import Structure, cost_terms
 from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, off_zero, trial_values
+from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
+from autovi.model.targets import as_target
 from autovi.numbers import nats
 
 LIMIT = 10.0  # seconds that all evaluations together may take; compiling, once per precision, comes on top
@@ -71,12 +74,30 @@ def find_jumps(
         values = trial_values(model, guide, inputs, arrays, sites, key)
         atoms = {n for n, s in sites.samples.items() if n in suspects and s.gradients.not_pathwise}
         values = {n: off_zero(v) if n in atoms else v for n, v in values.items()}
+        nowhere = _undefined(terms, suspects, values, arrays) if as_target(model).guided else frozenset()
+        if nowhere:
+            reason = "it is NaN or infinite at nearly all values tried"
+            return Discontinuities({}, {n: _untested(ts, reason) for n, ts in suspects.items() if nowhere & set(ts)})
         search = _Search(terms, suspects, values, arrays, pairs)
         search.run()
     except UnboundedError as error:
         reason = f"a loop inside the operation {error} cannot be bounded"
         return Discontinuities({}, {n: _untested(terms, reason) for n, terms in suspects.items()})
     return search.said()
+
+
+def _undefined(terms: Callable, suspects: Mapping[str, Any], values: Any, arrays: Any) -> frozenset[str]:
+    """The suspected terms that are no number at nearly all values tried: in a loss of arguments that are not known yet
+    they may be. A test would find no jump there."""
+
+    def defined(at: dict[str, Any]) -> dict[str, jax.Array]:
+        every = terms(at, arrays)
+        return {t: jnp.all(jnp.isfinite(every[t])) for ts in suspects.values() for t in ts}
+
+    one = lambda at: call_bounded(defined, STEPS[0], at)[0]  # noqa: E731
+    starts = {n: v[:MAX_PAIRS] for n, v in values.items()}
+    found = jax.jit(jax.vmap(one), compiler_options=compiler_options(work=0))(starts)
+    return frozenset(t for t, finite in found.items() if np.sum(finite) < MIN_PAIRS)
 
 
 def untested_jumps(structure: Structure) -> Discontinuities:

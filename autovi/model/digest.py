@@ -131,6 +131,9 @@ class Walk:
 
     def array(self, value: Any) -> None:
         """Adds an array or a JAX key by type, shape and bytes."""
+        if isinstance(value, jax.core.Tracer):  # what it will be is not known: it equals nothing
+            self.opaque = True
+            return
         kind = f"{type(value).__name__} {getattr(value, 'weak_type', '')}"
         if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
             kind, value = f"{kind} {value.dtype}", jax.random.key_data(value)

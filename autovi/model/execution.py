@@ -126,7 +126,7 @@ class _Bind(Messenger):
                 with_places(
                     f"site {name!r}: it is inside of a function that JAX transforms (jax.jit, jax.vmap, jax.lax.scan), "
                     "beyond which its value is not known; call the plain function, write numpyro.plate for jax.vmap, "
-                    "and numpyro.contrib.control_flow.scan for jax.lax.scan",
+                    "and scan and cond of numpyro.contrib.control_flow for those of jax.lax",
                     here(execute.__code__),
                 )
             )

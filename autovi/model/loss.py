@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from autovi.distributions import registry
 from autovi.distributions.supports import bijection_to
-from autovi.model.execution import SiteError, execute, place_in_scan, site_key
+from autovi.model.execution import SiteError, execute, site_key
 from autovi.model.inputs import Inputs
 from autovi.model.places import with_places
 from autovi.model.sites import Sites, describe, support_name, term_site
 from autovi.model.target import FARTHEST, NOTHING, RADII, Given, Target, unchecked
 from autovi.model.traced import Traced
 from autovi.model.tracing import NumPyroRun, NumPyroTracing
+from autovi.model.unrolled import Unrolled
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Loss(Target):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
+
+    @property
+    def tried(self) -> Any:
+        return self.unknown, self.moving
 
     def trace(
         self,
@@ -74,7 +79,7 @@ class Loss(Target):
 
         def latent(msg: dict[str, Any]) -> Any:
             transform = None if registry.is_discrete(msg["fn"]) else bijection_to(msg["fn"].support)
-            if transform is None or place_in_scan(msg) is not None:
+            if transform is None:
                 return None
             key = site_key(rng_key, msg["name"])
             drawn = msg["fn"](rng_key=key, sample_shape=msg["kwargs"].get("sample_shape") or ())
@@ -82,7 +87,7 @@ class Loss(Target):
             place = bounded * jax.random.uniform(key, transform.inverse_shape(jnp.shape(drawn)), minval=-1.0)
             return jnp.where(is_far, transform(place), drawn)
 
-        records = execute(self.function, args, kwargs, rng_key, latent=latent)
+        records = execute(Unrolled(self.function), args, kwargs, rng_key, latent=latent)
         return {n: r.value for n, r in records.items() if r.kind == "sample"}
 
     def varied(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict[str, Any]:
@@ -117,12 +122,11 @@ class _LossRun(NumPyroRun):
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
         args, kwargs = arguments
         returned: list[Any] = []
-        function = lambda *a, **k: returned.append(self.tracing.model(*a, **k))  # noqa: E731
-        self.make_stacked()
-        records, out = self.guided(function, args, kwargs, rng_key)
+        unrolled = Unrolled(lambda *a, **k: returned.append(self.tracing.model(*a, **k)))
+        records, out = self.guided(unrolled, args, kwargs, rng_key)
         for r in records.values():
             _check_record(r)
-        terms = _terms(returned[0], records)
+        terms = _terms(returned[0], unrolled.parts, records)
         found = describe(records)
         self.sites = Sites({**found.samples, **{n: term_site(n) for n in terms}}, {}, {}, found.plates)
         self.scales = {}
@@ -151,10 +155,11 @@ def _check_record(record: Any) -> None:
         )
 
 
-def _terms(returned: Any, taken: Collection[str]) -> dict[str, jax.Array]:
-    """The leaves of what the function returned, by names that no site has."""
+def _terms(returned: Any, parts: Callable[[Any], list[Any]], taken: Collection[str]) -> dict[str, jax.Array]:
+    """The leaves of what the function returned, by names that no site has; the steps of a scan one by one."""
     terms = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(returned):
+    whole = jax.tree.map(lambda leaf: pieces if len(pieces := parts(leaf)) > 1 else leaf, returned)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(whole):
         if not isinstance(leaf, jax.Array | float | int) and not hasattr(leaf, "dtype"):
             raise SiteError(f"loss: expected fn to return a number or an array, got {type(leaf).__name__}")
         loss = jnp.asarray(leaf)

@@ -44,6 +44,11 @@ class Target(ABC):
 
     guided: ClassVar[bool] = False  # its nodes have distributions of their own, as those of a guide function have
 
+    @property
+    def tried(self) -> Any:
+        """What of the target decides where costs are tried. Hashable."""
+        return None
+
     @abstractmethod
     def trace(
         self,

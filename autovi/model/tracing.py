@@ -145,7 +145,10 @@ class NumPyroRun:
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
         args, kwargs = arguments
-        self.make_stacked()
+        for name, site in self.tracing.stacked.items():
+            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
+            self._node(name, shape, site.discrete)
+            self._pseudo_data(name)
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
             self.tracing.running = "guide"
@@ -193,13 +196,6 @@ class NumPyroRun:
         return records, out
 
     # --- what is chosen from outside --------------------------------------------------------------------------------
-
-    def make_stacked(self) -> None:
-        """The nodes of sites inside a scan, whose whole shape is known by now."""
-        for name, site in self.tracing.stacked.items():
-            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
-            self._node(name, shape, site.discrete)
-            self._pseudo_data(name)
 
     def _node(self, name: str, shape: tuple[int, ...], discrete: bool) -> jax.Array:
         if name not in self.nodes:

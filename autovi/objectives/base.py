@@ -27,6 +27,7 @@ class Objective(ABC):
 
     name: ClassVar[str]
     local_costs: ClassVar[bool]
+    drawn_by: ClassVar[str] = "guide function"  # who draws where the plan's blocks do not
     counted: ClassVar[str] = "num_particles"  # the argument that says how many particles there are
 
     @abstractmethod

@@ -25,6 +25,7 @@ class Expectation(Objective):
 
     name: ClassVar[str] = "expectation"
     local_costs: ClassVar[bool] = True
+    drawn_by: ClassVar[str] = "function"
     counted: ClassVar[str] = "num_samples"
 
     def value(self, log_weights: Weights) -> Scalar:

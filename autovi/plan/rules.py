@@ -268,7 +268,7 @@ def _choose_estimators(
     # What is drawn given a site is known before the site.
     for n, site in sorted(nodes.items(), key=lambda item: len(below[item[0]])):
         absent = guide_sites is not None and n not in guide_sites.latents
-        said = "not in the guide function" if absent else "as the guide function draws it"
+        said = "not in the guide function" if absent else f"as the {under[0].drawn_by} draws it"
         family, family_why = families.get(n, (None, said))
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else TABLE[distribution]

@@ -1,0 +1,78 @@
+"""NumPyro's scan and cond written out, so that every site in them is a site of its own, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.contrib.control_flow.scan import scan_wrapper
+from numpyro.ops.pytree import PytreeTrace
+from numpyro.primitives import Messenger
+
+from autovi.model.execution import SiteError
+
+MAX_STEPS = 400  # of a scan; each costs as much to compile as a line of the user's
+
+
+class Unrolled(Messenger):
+    """A function whose scans are loops and whose conds run both branches.
+
+    A site "x" in a scan is "x[0]", "x[1]", ..., each drawn given those before it; in a cond it is "x[true]" or
+    "x[false]", both are drawn, and the predicate selects what comes out. `parts` has what a scan has stacked.
+    """
+
+    def __init__(self, fn: Callable):
+        super().__init__(fn)
+        self._stacked: list[tuple[Any, list[Any]]] = []
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            msg["fn"] = self._loop if msg["fn"] is scan_wrapper else _both
+
+    def parts(self, array: Any) -> list[Any]:
+        """The arrays that a scan stacked to this one; itself where none did."""
+        return next((parts for stacked, parts in self._stacked if stacked is array), [array])
+
+    def _loop(self, f: Callable, init: Any, xs: Any, length: int | None, reverse: bool, **others: Any) -> Any:
+        length = jnp.shape(jax.tree.leaves(xs)[0])[0] if length is None else length
+        if length > MAX_STEPS:
+            raise SiteError(
+                f"scan: its {length} steps would be written out one after the other, more than {MAX_STEPS}; make it "
+                "shorter, or draw the noise of all steps before it (a numpyro.plate of that length), so that only "
+                "what is computed from it is in the scan (jax.lax.scan)"
+            )
+        carry, made = jax.tree.map(jnp.asarray, init), {}
+        for step in reversed(range(length)) if reverse else range(length):
+            with _Named(f"[{step}]"):
+                carry, made[step] = f(carry, jax.tree.map(lambda x, at=step: x[at], xs))
+        columns = [jax.tree.leaves(made[step]) for step in range(length)]
+        stacked = [self._stack(parts) for parts in zip(*columns, strict=True)]
+        ys = jax.tree.unflatten(jax.tree.structure(made[0]), stacked) if length else None
+        return (length, None, carry), (PytreeTrace({}), ys)
+
+    def _stack(self, parts: tuple[Any, ...]) -> jax.Array:
+        stacked = jnp.stack(parts)
+        self._stacked.append((stacked, list(parts)))
+        return stacked
+
+
+def _both(predicate: Any, true_fun: Callable, false_fun: Callable, operand: Any, **others: Any) -> Any:
+    with _Named("[true]"):
+        if_true = true_fun(operand)
+    with _Named("[false]"):
+        if_false = false_fun(operand)
+    return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), if_true, if_false), PytreeTrace({})
+
+
+class _Named(Messenger):
+    """Adds to the names of the sites inside where they are; plates are the same ones everywhere."""
+
+    def __init__(self, place: str):
+        super().__init__(None)
+        self.place = place
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] in ("sample", "deterministic"):
+            msg["name"] = f"{msg['name']}{self.place}"
