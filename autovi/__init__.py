@@ -1,6 +1,6 @@
 """autovi: variational inference for NumPyro models, with gradient estimators chosen site by site."""
 
-from autovi import estimators, families, implicit, objectives
+from autovi import distributions, estimators, families, implicit, objectives
 from autovi.fitting import fit, plan
 from autovi.loading import load
 from autovi.model.log_density import LogDensity
@@ -24,6 +24,7 @@ __all__ = [
     "Plan",
     "StochasticGradient",
     "clear_cache",
+    "distributions",
     "estimators",
     "families",
     "fit",

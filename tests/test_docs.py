@@ -87,7 +87,7 @@ def test_every_page_is_in_the_index():
 
 
 def public_names() -> list:
-    modules = (autovi, autovi.families, autovi.estimators)
+    modules = (autovi, autovi.distributions, autovi.families, autovi.estimators)
     return [pytest.param(m, n, id=f"{m.__name__}.{n}") for m in modules for n in m.__all__]
 
 

@@ -1,1 +1,10 @@
-"""What is known of NumPyro's distributions, one row a class."""
+"""Distributions that NumPyro lacks, for models; and what is known of NumPyro's, one row a class."""
+
+from autovi.distributions.permutations import PlackettLuce, permutation
+
+__all__ = ["PlackettLuce", "permutation"]
+
+
+def __dir__() -> list[str]:
+    """What is public."""
+    return list(__all__)

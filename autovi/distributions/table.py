@@ -213,3 +213,11 @@ TABLE: dict[str, Known] = {
     "ZeroInflatedProbs": _discrete("enumerable if the base is"),
     "ZeroSumNormal": _explicit(),
 }
+
+# autovi's own classes.
+OWN: dict[str, Known] = {"PlackettLuce": _discrete(_COUNTS)}
+
+
+def row_of(name: str) -> Known:
+    """The row of a class by its name."""
+    return OWN[name] if name in OWN else TABLE[name]

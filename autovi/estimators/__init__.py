@@ -21,6 +21,7 @@ from autovi.estimators.muprop import MuProp
 from autovi.estimators.rebar import Rebar
 from autovi.estimators.reinmax import ReinMax
 from autovi.estimators.relax import Relax
+from autovi.estimators.relax_permutation import RelaxPermutation
 from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 from autovi.estimators.sticking import Sticking
@@ -46,6 +47,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "double_cv": DoubleCV,
     "rebar": Rebar,
     "relax": Relax,
+    "relax_permutation": RelaxPermutation,
     "concrete": Concrete,
     "straight_through": StraightThrough,
     "reinmax": ReinMax,
@@ -82,6 +84,7 @@ __all__ = [
     "Rebar",
     "ReinMax",
     "Relax",
+    "RelaxPermutation",
     "Score",
     "Sticking",
     "TaylorCV",

@@ -13,6 +13,7 @@ from autovi.families.full_rank import FullRank
 from autovi.families.gamma import Gamma
 from autovi.families.low_rank import LowRank
 from autovi.families.normal import Normal
+from autovi.families.plackett_luce import PlackettLuce
 from autovi.families.poisson import Poisson
 from autovi.families.sinh_arcsinh import SinhArcsinh
 from autovi.families.stretched import Stretched
@@ -37,6 +38,7 @@ FAMILIES: dict[str, type[Family]] = {
     "bernoulli": Bernoulli,
     "categorical": Categorical,
     "poisson": Poisson,
+    "plackett_luce": PlackettLuce,
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "Gamma",
     "LowRank",
     "Normal",
+    "PlackettLuce",
     "Poisson",
     "SinhArcsinh",
     "Stretched",

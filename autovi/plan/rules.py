@@ -9,7 +9,7 @@ from typing import Any
 
 from autovi.analysis.discontinuities import Discontinuities
 from autovi.analysis.structure import Structure
-from autovi.distributions.table import TABLE
+from autovi.distributions.table import row_of
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
@@ -48,6 +48,7 @@ FamilyRule = tuple[Callable[[Site, Context], bool], str, str]
 FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.support == "boolean", "bernoulli", "a yes-or-no site"),
     (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
+    (lambda s, c: s.support == "permutation", "plackett_luce", "permutations"),
     (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
     (
         lambda s, c: s.name in c.own_asked,
@@ -66,11 +67,7 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     ),
     (lambda s, c: s.name in c.jumps, "normal", "apart from the others, so that its score sees its own cost only"),
     (lambda s, c: c.guide == "mean_field", "normal", "guide='mean_field' asks for independent normals"),
-    (
-        lambda s, c: s.subsampled,
-        "normal",
-        "one element of a subsampled plate at a time, so no joint covariance",
-    ),
+    (lambda s, c: s.subsampled, "normal", "one element of a subsampled plate at a time, so no joint covariance"),
     (
         lambda s, c: s.masked,
         "normal",
@@ -271,7 +268,7 @@ def _choose_estimators(
         said = "not in the guide function" if absent else f"as the {under[0].drawn_by} draws it"
         family, family_why = families.get(n, (None, said))
         distribution = site.distribution if family is None else family.distribution_name
-        gradients = site.gradients if family is None else TABLE[distribution]
+        gradients = site.gradients if family is None else row_of(distribution)
         scored = next((m for m in below[n] if m not in rows or rows[m].estimator.has_surrogate), None)
         where = jumps.get(n), aperiodic.get(n), conditional, scored, family
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, *where)

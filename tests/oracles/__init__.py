@@ -1,8 +1,9 @@
 """Small NumPyro models, each with a guide and its exact, differentiable ELBO."""
 
-from . import continuous, discrete, mixed, parts, plated
+from . import continuous, discrete, mixed, parts, permuted, plated
 from .base import Oracle
 
-ORACLES: tuple[Oracle, ...] = plated.ORACLES + discrete.ORACLES + mixed.ORACLES + continuous.ORACLES + parts.ORACLES
+ROOMS = (plated, discrete, mixed, continuous, parts, permuted)
+ORACLES: tuple[Oracle, ...] = tuple(oracle for room in ROOMS for oracle in room.ORACLES)
 
 __all__ = ["ORACLES", "Oracle"]
