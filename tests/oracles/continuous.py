@@ -99,9 +99,8 @@ def _gamma_poisson() -> Oracle:
         log_lik = data.sum() * mean_log - len(data) * mean - gammaln(data + 1.0).sum()
         return expected_gamma(2.0, 1.0, mean_log, mean) - expected_gamma(a, b, mean_log, mean) + log_lik
 
-    return Oracle(
-        "gamma_poisson", model, guide, {"y": data}, params, exact_elbo, {"rate": ("implicit", "score", "rsvi", "g_rep")}
-    )
+    sites = {"rate": ("implicit", "score", "rsvi", "g_rep", "measure_valued")}
+    return Oracle("gamma_poisson", model, guide, {"y": data}, params, exact_elbo, sites)
 
 
 def _beta_binomial() -> Oracle:
