@@ -17,8 +17,10 @@ from autovi.analysis.conjugacy import find_conjugate
 from autovi.analysis.counted import masked_in_part, masked_sites, partly_masked
 from autovi.analysis.discontinuities import find_jumps, untested_jumps
 from autovi.analysis.indices import check_indices
+from autovi.analysis.onehot import one_hot
 from autovi.analysis.periodicity import find_aperiodic, untested_angles
 from autovi.analysis.structure import Structure, analyse_structure
+from autovi.distributions.table import CATEGORICAL
 from autovi.families import FAMILIES
 from autovi.families.base import Params
 from autovi.ladder.rungs import why_not
@@ -169,7 +171,7 @@ def _make(
         objective=objective,
         conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
     )
-    relaxed = {b.name for b in chosen.blocks if b.estimator.relaxed}
+    weighted, relaxed = _between_values(chosen, traced)
     program = traced
     if relaxed:
         try:
@@ -179,9 +181,13 @@ def _make(
                 f"site {sorted(relaxed)[0]!r}: its estimator asks for the cost between the values of the support, "
                 f"where the model does not run (as an index, say, a value must be whole): {error}"
             ) from cause_of(error)
+    if weighted:
+        program = one_hot(program, weighted)
     optimizer = Optimizer(options.optimizer)
     moves = (
-        {} if relaxed or traced.guide_sites is not None else _noncentred(traced, structure, chosen, options, objective)
+        {}
+        if relaxed or weighted or traced.guide_sites is not None
+        else _noncentred(traced, structure, chosen, options, objective)
     )
     if moves:
         imaged = tuple(n for n, m in moves.items() if m.of_image)
@@ -191,6 +197,16 @@ def _make(
     made = Program(program, structure, chosen, objective)
     read_outputs(made)  # raises where an estimator reads what is not there
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
+
+
+def _between_values(plan: Plan, traced: Traced) -> tuple[set[str], set[str]]:
+    """The discrete sites whose estimators ask for the cost between their values: those that take weights of these, and
+    those that take numbers between."""
+    asked = {b for b in plan.blocks if b.estimator.relaxed}
+    guide = traced.guide_sites
+    drawn_from = lambda b: b.family.distribution_name if guide is None else guide.samples[b.name].distribution  # noqa: E731
+    weighted = {b.name for b in asked if drawn_from(b) in CATEGORICAL}
+    return weighted, {b.name for b in asked} - weighted
 
 
 def _noncentred(

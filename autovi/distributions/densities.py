@@ -44,6 +44,15 @@ def relaxed_log_density(fn: dist.Distribution, value: ArrayLike) -> Array:
     return _by_table(lambda row: row.relaxed_density, unvalidated(fn), value)
 
 
+def weighted_log_density(fn: dist.Distribution, weights: Array) -> Array:
+    """sum_k w_k log q(k) of a categorical, for weights `[*B, K]` of its values 0, 1, ...: that of a value where they
+    are one-hot, and linear between."""
+    values = jnp.arange(weights.shape[-1])
+    each = jax.vmap(lambda k: log_density(fn, jnp.full(fn.shape(), k)), out_axes=-1)(values)
+    # An impossible value counts where it has a weight only.
+    return jnp.sum(weights * jnp.where(jnp.isfinite(each) | (weights != 0), each, 0), -1)
+
+
 def _by_table(formula: Callable[[Known], Density | None], fn: dist.Distribution, value: ArrayLike) -> Array:
     name = type(fn).__name__
     # A subclass may have a log_prob of its own: rows are for NumPyro's classes themselves.

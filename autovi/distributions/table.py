@@ -108,6 +108,8 @@ _SINE_BIVARIATE: dict[str, Any] = dict.fromkeys(("phi_concentration", "psi_conce
 _CENSORED = "the log density is not that of a draw"
 _PER_INSTANCE = "read from the wrapped distribution"
 
+CATEGORICAL = ("CategoricalLogits", "CategoricalProbs")
+
 TABLE: dict[str, Known] = {
     "AsymmetricLaplace": _implicit(asymmetry="analytic"),
     "AsymmetricLaplaceQuantile": _implicit(quantile="analytic"),

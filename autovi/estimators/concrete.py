@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import optax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Cost, Density, Draw, Scalar
-from autovi.estimators.onehot import Biased, check_temperature, gumbels, logits_of, stop, value_of
+from autovi.estimators.base import Cost, Density, Draw, Facts, Scalar
+from autovi.estimators.categories import log_probs
+from autovi.estimators.onehot import Biased, check_temperature, gumbels, refuses_slope, stop, value_of
 from autovi.families.base import Layout
 
 
@@ -22,8 +23,8 @@ class Concrete(Biased):
 
     The draw itself is the one-hot w of argmax (log p + G), so that losses, and the gradients of all other sites, are at
     values of the distribution; the relaxed draw is seen by the gradient of this site alone. At a low temperature the
-    gradient has much noise. For Bernoulli sites whose cost can be evaluated between 0 and 1; two evaluations, one with
-    its gradient, for each particle.
+    gradient has much noise. For Bernoulli sites whose cost can be evaluated between 0 and 1, and categorical ones of
+    which the model makes what is linear in w; two evaluations, one with its gradient, for each particle.
     Maddison, Mnih and Teh (2017), "The Concrete Distribution"; Jang, Gu and Poole (2017), "Categorical
     Reparameterization with Gumbel-Softmax".
 
@@ -46,6 +47,9 @@ class Concrete(Biased):
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
 
+    def refuses(self, facts: Facts) -> str | None:
+        return super().refuses(facts) or refuses_slope(facts)
+
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, jax.Array]:
         return {"step": jnp.zeros(())} if callable(self.temperature) else {}
 
@@ -56,14 +60,14 @@ class Concrete(Biased):
         return optax.GradientTransformation(lambda params: optax.EmptyState(), one_more)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        logits = stop(logits_of(q))
+        logits = stop(log_probs(q))
         g = gumbels(noise, logits)
         w = jax.nn.one_hot(jnp.argmax(logits + g, -1), logits.shape[-1], dtype=logits.dtype)
-        return Draw(value_of(w), aux=g)
+        return Draw(value_of(q, w), aux=g)
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        logits, asked = q.over(logits_of), self.temperature
+        logits, asked = q.over(log_probs), self.temperature
         tau = jnp.asarray(asked(stop(params["step"])) if callable(asked) else asked, logits.dtype)
-        relaxed = lambda logits: value_of(jax.nn.softmax((logits + draw.aux) / tau, -1))  # noqa: E731
+        relaxed = lambda logits: value_of(q.distribution, jax.nn.softmax((logits + draw.aux) / tau, -1))  # noqa: E731
         slope = jax.grad(lambda logits: jnp.sum(cost.total(relaxed(logits))))(stop(logits))
         return jnp.sum(stop(slope) * logits) / logits.shape[0], jnp.zeros(())

@@ -10,10 +10,24 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
+from autovi.distributions.registry import strip
 from autovi.estimators.base import Draw, Estimator, Facts
-from autovi.estimators.binary import BERNOULLI, logit_of
+from autovi.estimators.binary import BERNOULLI
+from autovi.estimators.categories import CATEGORICAL, log_probs
 
 stop = jax.lax.stop_gradient
+LEAST = -80.0  # of a logit whose exponential is divided by, in float32
+
+
+def refuses_weights(facts: Facts) -> str | None:
+    """Why the values of a site cannot be written as one-hot vectors."""
+    known = facts.distribution in (*BERNOULLI, *CATEGORICAL)
+    return None if known else "it is for Bernoulli and categorical sites only"
+
+
+def refuses_slope(facts: Facts) -> str | None:
+    """Why the slope of the cost, all noise being the same, is not that of its expectation."""
+    return None if facts.scored is None else f"{facts.scored!r} is drawn given it without a gradient through its draw"
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class Biased(Estimator):
     relaxed: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
-        return None if facts.distribution in BERNOULLI else "it is for Bernoulli sites only"
+        return refuses_weights(facts)
 
 
 @dataclass(frozen=True)
@@ -44,23 +58,22 @@ class Through(Biased):
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         own, other = jax.random.split(noise)
-        logits = logits_of(q)
+        logits = log_probs(q)
         drawn = jax.nn.one_hot(jax.random.categorical(own, stop(logits)), logits.shape[-1], dtype=logits.dtype)
         soft = self.soft(logits, drawn, other)
         w = drawn + soft - stop(soft)
         log_q = jnp.sum(w * stop(logits), -1)
-        return Draw(value_of(w), log_q=jnp.sum(log_q, tuple(range(len(q.batch_shape), log_q.ndim))))
+        return Draw(value_of(q, w), log_q=jnp.sum(log_q, tuple(range(len(q.batch_shape), log_q.ndim))))
 
 
-def logits_of(q: Distribution) -> jax.Array:
-    """log q of the values 0 and 1 of each number of a draw, `[*shape, 2]`, with its gradient in q's parameters."""
-    logit = logit_of(q)
-    return jnp.stack([jax.nn.log_sigmoid(-logit), jax.nn.log_sigmoid(logit)], -1)
+def is_bernoulli(q: Distribution) -> bool:
+    """Is the value one number, the weight of 1? Of a categorical it is w itself."""
+    return type(strip(q)).__name__ in BERNOULLI
 
 
-def value_of(w: jax.Array) -> jax.Array:
+def value_of(q: Distribution, w: jax.Array) -> jax.Array:
     """The value of a site that weights of its values stand for."""
-    return w[..., 1]
+    return w[..., 1] if is_bernoulli(q) else w
 
 
 def gumbels(rng_key: jax.Array, like: jax.Array) -> jax.Array:
@@ -68,12 +81,11 @@ def gumbels(rng_key: jax.Array, like: jax.Array) -> jax.Array:
     return jax.random.gumbel(rng_key, like.shape, like.dtype)
 
 
-def given(logits: jax.Array, drawn: jax.Array, rng_key: jax.Array, count: int) -> jax.Array:
-    """`count` draws `[count, ..., K]` of logits + Gumbels given that their argmax is the one-hot `drawn`, where the
-    logits are those of probabilities that sum to one: Maddison and Tarlow (2017), "Gumbel machinery"."""
-    e = jax.random.exponential(rng_key, (count, *logits.shape), logits.dtype)
+def given(logits: jax.Array, drawn: jax.Array, e: jax.Array) -> jax.Array:
+    """logits + Gumbels given that their argmax is the one-hot `drawn`, made of standard exponentials e; the logits are
+    those of probabilities that sum to one. Maddison and Tarlow (2017), "Gumbel machinery"."""
     top = jnp.sum(e * drawn, -1, keepdims=True)
-    rest = jnp.where(drawn > 0, 0, e * jnp.exp(-logits))
+    rest = jnp.where(drawn > 0, 0, e * jnp.exp(-jnp.maximum(logits, LEAST)))
     return -jnp.log(top + rest)
 
 

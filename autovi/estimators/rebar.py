@@ -10,11 +10,12 @@ from autovi.estimators.relaxation import Relaxation
 
 @dataclass(frozen=True)
 class Rebar(Relaxation):
-    """d/dl E f(b) = E (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl, c(z) = eta f(sigmoid(z / tau)),
+    """d/dl E f(w) = E (f(w) - c(z~)) (w - p) + dc(z)/dl - dc(z~)/dl, c(z) = eta f(softmax(z / tau)).
 
-    z = l + logit(u) with b = 1[z > 0], z~ = l + logit(v), v uniform on the part of (0, 1) that gives b. For Bernoulli
-    sites whose cost can be evaluated between 0 and 1; one evaluation at the draw and two, with gradients, between.
-    Unbiased for every eta and tau, which are trained on the square of the estimate.
+    w is the draw as a one-hot vector and l the logits of p; z = log p + G with w at its argmax, G Gumbels, and z~ a
+    draw of the same given where the argmax is. For Bernoulli sites whose cost can be evaluated between 0 and 1, and
+    categorical ones of which the model makes what is linear in w; one evaluation at the draw and two, with gradients,
+    between. Unbiased for every eta and tau, which are trained on the square of the estimate.
     Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein (2017), "REBAR: Low-variance, unbiased gradient estimates for
     discrete latent variable models".
 

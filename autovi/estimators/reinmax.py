@@ -18,8 +18,8 @@ class ReinMax(Through):
     """d/dl E f(w) is taken to be E (2 J(m) - J(p) / 2) f'(w), J(p) = diag(p) - p p', m = (p + w) / 2. Biased.
 
     p are the probabilities, w the draw as a one-hot vector. It is the trapezoidal rule between every two values: right
-    where f is quadratic along the lines between them, off in third order elsewhere. For Bernoulli sites whose cost can
-    be differentiated at 0 and 1; one evaluation with its gradient for each particle.
+    where f is quadratic along the lines between them, off in third order elsewhere. For the same sites as
+    `straight_through`; one evaluation with its gradient for each particle.
     Liu, Dong, Liu, Yu and Gao (2023), "Bridging Discrete and Backpropagation: Straight-Through and Beyond".
 
     Two more forms have other biases and less noise where their temperature is high (Wang and Bui, 2026, "Beyond
@@ -62,7 +62,8 @@ class ReinMax(Through):
         first = softmax_slope(middle, 1.0)
         if self.form != "plain":
             one, many = jax.random.split(rng_key)
-            slopes = softmax_slope(given(middle, drawn, many, self.num_samples), self.temperature)
+            e = jax.random.exponential(many, (self.num_samples, *middle.shape), middle.dtype)
+            slopes = softmax_slope(given(middle, drawn, e), self.temperature)
             mean = jnp.mean(slopes, 0)
             free = softmax_slope(middle + gumbels(one, middle), self.temperature)
             first = mean if self.form == "rao" else first + 0.5 * self.eta * (mean - free)

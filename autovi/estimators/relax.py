@@ -16,10 +16,10 @@ from autovi.families.base import Layout
 
 @dataclass(frozen=True)
 class Relax(Relaxation):
-    """As `rebar` with c(z) = eta f(sigmoid(z / tau)) + r(z), r a network of every element's z, trained with the rest.
+    """As `rebar` with c(z) = eta f(softmax(z / tau)) + r(z), r a network of every element's z, trained with the rest.
 
-    Unbiased for every c. Without the first part (`through_model=False`) the cost is never evaluated between 0 and 1, so
-    that it may be a black box: one evaluation for each particle.
+    Unbiased for every c. Without the first part (`through_model=False`) the cost is never evaluated between the values
+    of the site, so that it may be a black box: one evaluation for each particle.
     Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), "Backpropagation through the Void", section 3.
 
     Args:
@@ -42,12 +42,13 @@ class Relax(Relaxation):
         return self.through_model
 
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
-        weights = jax.random.normal(rng_key, (self.width,))
+        weights = jax.random.normal(rng_key, ((layout.num_values or 2) - 1, self.width))
         zero = jnp.zeros(self.width)
         return {**super().init(rng_key, layout), "in": weights, "bias": zero, "out": zero}
 
     def control(self, cost: Cost, z: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-        own = jnp.tanh(z[..., None] * params["in"] + params["bias"]) @ params["out"]
+        odds = z[..., 1:] - z[..., :1]
+        own = jnp.tanh(odds @ params["in"] + params["bias"]) @ params["out"]
         learned = summed_like(own, cost.value), jnp.sum(own, tuple(range(1, own.ndim)))
         if not self.through_model:
             return learned

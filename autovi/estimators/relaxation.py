@@ -11,20 +11,20 @@ import jax.numpy as jnp
 import optax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Cost, Density, Draw, Facts, Scalar
-from autovi.estimators.binary import Binary, along, each, logit_of
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
+from autovi.estimators.binary import along, each
+from autovi.estimators.categories import log_probs
+from autovi.estimators.onehot import given, gumbels, refuses_slope, refuses_weights, stop, value_of
 from autovi.families.base import Layout
-
-stop = jax.lax.stop_gradient
-SMALLEST = 1e-6  # of a uniform, whose logit is then -14
 
 
 @dataclass(frozen=True)
-class Relaxation(Binary):
-    """d/dl E f(b) = E (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl, with a control variate c of relaxed draws.
+class Relaxation(Estimator):
+    """d/dl E f(w) = E (f(w) - c(z~)) (w - p) + dc(z)/dl - dc(z~)/dl, with a control variate c of relaxed draws.
 
-    z = l + logit(u) with b = 1[z > 0], z~ = l + logit(v), v uniform on the part of (0, 1) that gives b. Unbiased for
-    every c; what c has of parameters is trained on the square of the estimate.
+    w is the draw as a one-hot vector and l the logits of p; z = log p + G with w at its argmax, G Gumbels, and z~ a
+    draw of the same given where the argmax is. Unbiased for every c; what c has of parameters is trained on the square
+    of the estimate.
 
     Args:
         temperature: tau at the start.
@@ -37,6 +37,7 @@ class Relaxation(Binary):
     temperature: float = 0.5
     learning_rate: float = 0.01
 
+    on_request: ClassVar[bool] = True
     relaxed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -44,9 +45,7 @@ class Relaxation(Binary):
             raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
 
     def refuses(self, facts: Facts) -> str | None:
-        if self.relaxed and facts.scored is not None:  # the slope of the cost would not be that of its expectation
-            return f"{facts.scored!r} is drawn given it without a gradient through its draw"
-        return super().refuses(facts)
+        return refuses_weights(facts) or (refuses_slope(facts) if self.relaxed else None)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -55,35 +54,35 @@ class Relaxation(Binary):
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
         return {"eta": jnp.ones(()), "log_temperature": jnp.log(jnp.asarray(self.temperature, float))}
 
-    def noise(self, rng_key: jax.Array, num_particles: int, shape: tuple[int, ...]) -> jax.Array:
-        return jax.random.uniform(rng_key, (num_particles, 2, *shape), minval=SMALLEST, maxval=1 - SMALLEST)
-
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        p = jax.nn.sigmoid(stop(logit_of(q)))
-        return Draw((noise[0] > 1 - p).astype(p.dtype if self.relaxed else int), aux=(noise[0], noise[1]))
+        free, conditional = jax.random.split(noise)
+        logits = stop(log_probs(q))
+        g = gumbels(free, logits)
+        drawn = jnp.argmax(logits + g, -1)
+        w = jax.nn.one_hot(drawn, logits.shape[-1], dtype=logits.dtype)
+        e = jax.random.exponential(conditional, logits.shape, logits.dtype)
+        return Draw(value_of(q, w) if self.relaxed else drawn, aux=(w, g, e))
 
     def control(self, cost: Cost, z: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
         """c at relaxed draws: with the size of the cost, and with every term once `[particles]`."""
-        relaxed = jax.nn.sigmoid(z * jnp.exp(-params["log_temperature"]))
+        relaxed = jax.nn.softmax(z * jnp.exp(-params["log_temperature"]), -1)
         return params["eta"] * cost.at(relaxed), params["eta"] * cost.total(relaxed)
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        logit, b = q.over(logit_of), draw.value
-        at, p = stop(logit), stop(jax.nn.sigmoid(logit))
-        u, v = draw.aux
+        logits, (w, g, e) = q.over(log_probs), draw.aux
+        at, p = stop(logits), stop(jnp.exp(logits))
+        value = lambda w: value_of(q.distribution, w)  # noqa: E731
+        weighted = Cost(cost.value, lambda w: cost.at(value(w)), lambda w: cost.total(value(w)))
 
-        def free(logit: jax.Array) -> jax.Array:
-            return logit + jnp.log(u) - jnp.log1p(-u)
+        def free(logits: jax.Array) -> jax.Array:
+            return logits + g
 
-        def given(logit: jax.Array) -> jax.Array:
-            p = jax.nn.sigmoid(logit)
-            inside = b * (v * p + 1 - p) + (1 - b) * v * (1 - p)
-            inside = jnp.clip(inside, SMALLEST, 1 - SMALLEST)
-            return logit + jnp.log(inside) - jnp.log1p(-inside)
+        def conditional(logits: jax.Array) -> jax.Array:
+            return given(jax.nn.log_softmax(logits, -1), w, e)
 
         def slope(relaxed: Callable) -> jax.Array:
-            return jax.grad(lambda logit: jnp.sum(self.control(cost, relaxed(logit), params)[1]))(at)
+            return jax.grad(lambda logits: jnp.sum(self.control(weighted, relaxed(logits), params)[1]))(at)
 
-        bound, _ = self.control(cost, given(at), params)
-        estimate = each(cost.value - bound, logit) * (b - p) + slope(free) - slope(given)
-        return along(estimate, logit), jnp.sum(jnp.mean(estimate**2, 0))
+        bound, _ = self.control(weighted, conditional(at), params)
+        estimate = each(cost.value - bound, logits) * (w - p) + slope(free) - slope(conditional)
+        return along(estimate, logits), 0.5 * jnp.sum(jnp.mean(estimate**2, 0))

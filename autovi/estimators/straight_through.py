@@ -13,10 +13,11 @@ from autovi.estimators.onehot import Through
 
 @dataclass(frozen=True)
 class StraightThrough(Through):
-    """d/dl E f(b) is taken to be E f'(b) dp/dl, p the mean of the draw b. Biased.
+    """d/dl E f(w) is taken to be E f'(w) dp/dl, p the mean of the draw w, a one-hot vector. Biased.
 
-    Right where f is linear; of f = (b - t)^2 it is off by p (1 - p) (2 p - 1). For Bernoulli sites whose cost can be
-    differentiated at 0 and 1; one evaluation with its gradient for each particle.
+    Right where f is linear; of f = (b - t)^2 of a Bernoulli it is off by p (1 - p) (2 p - 1). For Bernoulli sites whose
+    cost can be evaluated between 0 and 1, and categorical ones of which the model makes what is linear in w; one
+    evaluation with its gradient for each particle.
     Bengio, Leonard and Courville (2013), "Estimating or Propagating Gradients Through Stochastic Neurons".
 
     Example:

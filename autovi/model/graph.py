@@ -85,6 +85,17 @@ class Graph:
         i = self._made_by.get(var)
         return None if i is None else self.eqns[i]
 
+    def is_read(self, var: Any) -> bool:
+        """Does an equation, or an output, read a variable?"""
+        return var in self._used_by or var in self._outvars
+
+    def apply(self, eqn: Any, values: Values) -> Values:
+        """What one equation makes, and does, with these values of what it reads."""
+        used = list(dict.fromkeys(v for v in eqn.invars if not isinstance(v, Literal)))
+        made = [v for v in eqn.outvars if self.is_read(v)]
+        done = jaxpr_as_fun(ClosedJaxpr(self.part(used, made, [eqn]), []))(*(values[v] for v in used))
+        return dict(zip(made, done, strict=True))
+
     def shape(self, output: str) -> tuple[int, ...]:
         """The shape of an output."""
         return tuple(self.outputs[output].aval.shape)

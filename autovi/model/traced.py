@@ -64,6 +64,7 @@ class Traced:
     noncentred: frozenset[str] = frozenset()  # sites whose nodes are in partly non-centred coordinates
     # Site that could be in such -> its coordinates, the names of outputs in the place of arrays.
     coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
+    one_hot: frozenset[str] = frozenset()  # sites that take weights of their values, in a last dimension of "node:z"
     imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import jax
 from numpyro.distributions import Distribution
 
-from autovi.distributions.densities import log_density, relaxed_log_density
+from autovi.distributions.densities import log_density, relaxed_log_density, weighted_log_density
 from autovi.distributions.noise import Mapped
 from autovi.estimators.base import Draw
 from autovi.families.base import Family, Layout
+from autovi.model.traced import Traced
+
+Density = Callable[[Distribution, Any], jax.Array]
 
 
 class Node(NamedTuple):
@@ -53,15 +56,17 @@ def naming(name: str) -> Iterator[None]:
         raise type(error)(f"site {name!r}: {error}") from error
 
 
-def log_q_of(q: Distribution, draw: Draw, relaxed: bool = False) -> jax.Array:
+def density_of(traced: Traced, node: str) -> Density:
+    """log q of any value of a node: of whole ones, of those between them, or of weights of them."""
+    if node in traced.one_hot:
+        return weighted_log_density
+    return relaxed_log_density if node in traced.relaxed else log_density
+
+
+def log_q_of(q: Distribution, draw: Draw, density: Density) -> jax.Array:
     """log q of a draw, as the estimator has it, or by the sampler's intermediates where it left some."""
     if draw.log_q is not None:
         return draw.log_q
     if jax.tree.leaves(draw.intermediates):
         return q.log_prob(draw.value, draw.intermediates)
-    return density_at(q, draw.value, relaxed)
-
-
-def density_at(q: Distribution, value: Any, relaxed: bool) -> jax.Array:
-    """log q of any value, between the values of a support if it is `relaxed`."""
-    return relaxed_log_density(q, value) if relaxed else log_density(q, value)
+    return density(q, draw.value)

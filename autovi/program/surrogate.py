@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from autovi.analysis.costs import Aligned, to_site
 from autovi.estimators.base import Cost, Density
 from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
-from autovi.program.nodes import density_at
+from autovi.program.nodes import density_of
 from autovi.program.program import Program, Shared
 from autovi.program.reading import read, read_outputs
 from autovi.program.world import World
@@ -141,8 +141,8 @@ class Step:
     def surrogate(self, block: Block, own: Any) -> tuple[jax.Array, jax.Array]:
         """What an estimator adds at one block: see `Estimator.surrogate`."""
         program, node = self.program, self.nodes[block.name]
-        relaxed = block.name in program.traced.relaxed
-        density = Density(node.q, lambda value: jax.vmap(partial(density_at, relaxed=relaxed))(node.q, value))
+        log_q = density_of(program.traced, block.name)
+        density = Density(node.q, lambda value: jax.vmap(log_q)(node.q, value))
         reads = block.estimator.reads
         inputs = read(program, block, self.shared.values, self.outputs, self.indices, node.log_q.shape) if reads else ()
         if not program.objective.local_costs:

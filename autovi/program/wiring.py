@@ -139,6 +139,8 @@ class Wiring:
         if node in self.plan.marginal or not self.own:
             value = site_value(sites, node, value) if node in self.plan.marginal else value
             return self._as_inputs({node: value})
+        if node in self.traced.one_hot:
+            return self._as_inputs({node: value})
         block = self.plan.block(node)
         values = self.blocks.site_values(block, value)
         if node in self.unconstrained or block.flat or block.by_element or sites.samples[node].discrete:

@@ -13,7 +13,7 @@ from autovi.analysis.counted import counts_of, masked_sites
 from autovi.estimators.base import Draw, Estimator
 from autovi.model.graph import Values, like_traced
 from autovi.model.traced import weighted
-from autovi.program.nodes import Conditional, Node, log_q_of, naming
+from autovi.program.nodes import Conditional, Node, density_of, log_q_of, naming
 from autovi.program.wiring import Wiring
 
 stop = jax.lax.stop_gradient
@@ -125,13 +125,13 @@ class World:
             return
         q = self.distribution(node)
         if value is not None:
-            draw = Draw(jnp.broadcast_to(value, q.shape()))
+            draw = Draw(value if node in self.program.traced.one_hot else jnp.broadcast_to(value, q.shape()))
         else:
             with naming(node):
                 draw = estimator.draw(self.noise[node], q)
             if estimator.doubly and self.through is not None:
                 draw = draw._replace(value=_scaled(draw.value, self.through), log_q=_scaled(draw.log_q, self.through))
-        self.nodes[node] = Node(q, draw, log_q_of(q, draw, node in self.program.traced.relaxed))
+        self.nodes[node] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, node)))
         self.values.update(self.program.placed(node, draw.value))
         for variable, (block, start, end) in self.program.stacks.items():
             if block == node:

@@ -176,7 +176,8 @@ def of_coupled(signs: Signs) -> Finding | None:
 
 def of_bias(signs: Signs, warns: bool) -> Finding:
     """Gradients that are not those of the objective: where the weights vouch for q, they did no harm."""
-    which = _listed(tuple(f"{site} ({estimator})" for site, estimator in signs.biased))
+    which = ", ".join(f"{site!r} ({estimator})" for site, estimator in signs.biased[:SHOWN])
+    which += f" and {len(signs.biased) - SHOWN} more" * (len(signs.biased) > SHOWN)
     against = f"the weights do not vouch for q ({measured(signs)}), and " if warns and signs.num_weighed else ""
     said = f"{against}the gradients at some sites are biased ({which}), so that q ends beside the optimum of its family"
     return Finding("biased", said, ("an unbiased estimator from here on: fit(init=fit, estimators=...)",), warns)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from autovi.analysis.onehot import one_hot
 from autovi.analysis.structure import Structure
 from autovi.compiling import compiler_options, work_of
 from autovi.model.fingerprint import Fingerprint
@@ -93,6 +94,7 @@ class Engine:
             noncentred=asked.direct,
             imaged=asked.imaged,
         )
+        traced = one_hot(traced, asked.one_hot) if asked.one_hot else traced
         return replace(self.program, traced=traced)
 
     def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:

@@ -100,11 +100,11 @@ def test_the_published_figures():
 )
 def test_each_draw_has_the_gradient_of_the_formula(estimator, slope):
     """Without Monte Carlo: the estimate at every one of the eight draws."""
-    found = np.unique(np.round(gradients(LOGIT, cubed, estimator, repeats=2_000), 5), axis=0)
+    found = gradients(LOGIT, cubed, estimator, repeats=2_000)
     draws = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), -1).reshape(-1, 3)
     expected = np.array([slope_of(3, b) * slope(b) for b in draws])
-    assert len(found) == 8
-    np.testing.assert_allclose(found, expected[np.lexsort(expected.T[::-1])], atol=2e-5)
+    apart = np.abs(found[:, None] - expected).max(-1)  # by estimate and draw
+    assert (apart.min(1) < 2e-5).all() and (apart.min(0) < 2e-5).all()
 
 
 def test_reinmax_is_right_where_the_cost_is_quadratic():

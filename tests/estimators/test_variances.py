@@ -172,7 +172,7 @@ def test_what_is_no_bernoulli_is_refused():
         z = numpyro.sample("z", dist.Categorical(jnp.array([0.3, 0.7])))
         numpyro.factor("cost", 1.0 * z)
 
-    for estimator in (Arm(), Disarm(), Arms(), MuProp(), DoubleCV(), Rebar(), Relax()):
+    for estimator in (Arm(), Disarm(), Arms(), MuProp(), DoubleCV()):
         with pytest.raises(ValueError, match="it is for Bernoulli sites only"):
             prepare(model, None, Options(estimators={"z": estimator}))
     with pytest.raises(ValueError, match="evaluations: expected at least 2, got 1"):

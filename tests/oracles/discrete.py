@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
-from .base import BINARY, CATEGORICAL, Oracle, bernoulli_log_pmf, declare, expected_normal, logit
+from .base import BINARY, CATEGORICAL, LINEAR, Oracle, bernoulli_log_pmf, declare, expected_normal, logit
 
 
 def _dependent_pair() -> Oracle:
@@ -104,7 +104,7 @@ def _two_layers() -> Oracle:
         inner = (jnp.exp(log_b)[None] * below).sum(-1)
         return (jnp.exp(log_a) * (np.log(outer)[None] - log_a + inner)).sum()
 
-    sites = {"z": ("score", "enumerate", *CATEGORICAL), "w": ("score", *CATEGORICAL)}
+    sites = {"z": ("score", "enumerate", *CATEGORICAL), "w": ("score", *CATEGORICAL, *LINEAR)}
     return Oracle("two_layers", model, guide, {"x": data}, params, exact_elbo, sites)
 
 

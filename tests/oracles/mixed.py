@@ -9,6 +9,7 @@ from jax.scipy.special import gammaln
 
 from .base import (
     CATEGORICAL,
+    LINEAR,
     Oracle,
     bernoulli_log_pmf,
     declare,
@@ -53,7 +54,10 @@ def _categorical_normal() -> Oracle:
         log_joint = np.log(probs)[None, :] + expected_normal(data, locs[None, :] + mu[:, None], 0.8)
         return mu_terms(p) + weights @ jax.nn.logsumexp(log_joint, axis=-1)
 
-    sites = {"z": ("score", "enumerate", "marginalize", *CATEGORICAL), "mu": ("explicit", "score", "dreg", "taylor_cv")}
+    sites = {
+        "z": ("score", "enumerate", "marginalize", *CATEGORICAL, *LINEAR),
+        "mu": ("explicit", "score", "dreg", "taylor_cv"),
+    }
     return Oracle("categorical_normal", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
@@ -185,7 +189,7 @@ def _change_point() -> Oracle:
         return rate_terms(p) + weights[0] @ log_lik @ weights[1]
 
     sites = {
-        "s": ("score", "enumerate", "marginalize", *CATEGORICAL),
+        "s": ("score", "enumerate", "marginalize", *CATEGORICAL, *LINEAR),
         "early": ("implicit", "score", "rsvi", "g_rep"),
         "late": ("implicit", "score"),
     }

@@ -69,7 +69,7 @@ def test_whatever_shows_the_fit_says_so(fit):
     assert fit.plan.biased == {"z": "halved"}
     assert "biased gradients at 1 site 'z' (halved)" in fit.message and TOLD in fit.plan["z"].why
     assert "biased gradients" in " ".join(repr(fit).split())
-    assert "biased: " in str(fit.verdict) and "z (halved)" in str(fit.verdict)
+    assert "biased: " in str(fit.verdict) and "'z' (halved)" in str(fit.verdict)
     attrs = fit.to_arviz("posterior").attrs
     assert json.loads(attrs["biased"]) == {"z": "halved"} and "biased" in attrs["message"]
 
