@@ -219,7 +219,7 @@ def _noncentred(
         return {n: found[n] for n in options.noncentred}
     if options.guide != "auto" or why_not(traced, chosen, objective) is not None:
         return {}
-    joint = {s for b in chosen.blocks if mappable(b) for s in b.sites}
+    joint = {s for b in chosen.blocks if mappable(b) and not b.estimator.local for s in b.sites}
     return {n: m for n, m in found.items() if n in joint}
 
 

@@ -11,7 +11,7 @@ from autovi.analysis.interpreter import Dependence, MutableStateError, Value, is
 from autovi.analysis.primitives import shape_of
 from autovi.model.graph import Graph
 
-__all__ = ["Dependence", "analyse", "analyse_graph", "joined"]
+__all__ = ["Dependence", "analyse", "analyse_graph", "analyse_variable", "joined"]
 
 
 def analyse(
@@ -55,13 +55,24 @@ def analyse(
 
 def analyse_graph(graph: Graph, tracked: Iterable[str], outputs: Iterable[str]) -> dict[str, dict[str, Dependence]]:
     """The same for named inputs and outputs of a graph, which is not traced again."""
-    names, out_names = list(tracked), list(outputs)
-    variables = [graph.inputs[n] for n in names]
+    return _analysed(graph, {n: graph.inputs[n] for n in tracked}, outputs)
+
+
+def analyse_variable(graph: Graph, variable: Any, outputs: Iterable[str]) -> dict[str, tuple[int | None, ...]]:
+    """How outputs of a graph are aligned with a variable that it makes, as if that were an input."""
+    found = _analysed(graph, {"it": variable}, outputs)
+    nowhere = (None,) * len(shape_of(variable))
+    return {o: by["it"].aligned if "it" in by else nowhere for o, by in found.items()}
+
+
+def _analysed(graph: Graph, tracked: dict[str, Any], outputs: Iterable[str]) -> dict[str, dict[str, Dependence]]:
+    names, variables, out_names = list(tracked), list(tracked.values()), list(outputs)
     among = set(variables)
     others = [v for v in graph.inputs.values() if v not in among]
     wanted = [graph.outputs[n] for n in out_names]
     free = [*others, *graph.constants]
-    jaxpr = graph.part([*variables, *free], wanted, graph.eqns)
+    eqns = [eqn for eqn in graph.eqns if not among.intersection(eqn.outvars)]
+    jaxpr = graph.part([*variables, *free], wanted, eqns)
     known = [Value({n: Dependence(tuple(range(len(shape_of(v)))))}) for n, v in zip(names, variables, strict=True)]
     try:
         outs = run(jaxpr, [*known, *(Value() for _ in free)])

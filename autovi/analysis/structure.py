@@ -6,7 +6,7 @@ bijection), "q:z" minus the guide's at z.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from numpyro import validation_enabled
 
 from autovi.analysis.costs import Aligned, agreed, unique
 from autovi.analysis.dependence import Dependence, analyse_graph, joined
+from autovi.analysis.linear import find_linear
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Plate, Sites
 from autovi.model.targets import trace_program
@@ -30,13 +31,15 @@ COORDINATES = ("location:", "spread:")  # outputs of the graph that a site's coo
 class Structure:
     """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]`
     names the operations on the way at which the term may be discontinuous in the node's value; `moved_by` has the nodes
-    on which the outputs "location:z" and "spread:z" depend."""
+    on which the outputs "location:z" and "spread:z" depend; `not_linear` says why a node does not enter by a product
+    with data."""
 
     downstream: Mapping[str, Mapping[str, Aligned]]
     jumps: Mapping[str, Mapping[str, frozenset[str]]]
     shapes: Mapping[str, tuple[int, ...]]
     plates: Mapping[str, tuple[Plate, ...]]
     moved_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    not_linear: Mapping[str, str | None] = field(default_factory=dict)
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
@@ -89,7 +92,15 @@ def analyse_structure(traced: Traced) -> Structure:
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
     downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in below.items()} for n, below in direct.items()}
-    return Structure(_closed(downstream), jumps, shapes, plates, moved_by)
+    return Structure(_closed(downstream), jumps, shapes, plates, moved_by, _not_linear(traced, nodes))
+
+
+def _not_linear(traced: Traced, nodes: Iterable[str]) -> dict[str, str | None]:
+    inputs = traced.graph.inputs
+    chosen = [v for n, v in inputs.items() if n == KEY or n.startswith(("node:", "noise:"))]
+    varying = traced.graph.downstream(chosen)
+    found = {n: find_linear(traced.graph, inputs[f"node:{n}"], varying) for n in nodes if f"node:{n}" in inputs}
+    return {n: what if isinstance(what, str) else None for n, what in found.items()}
 
 
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:

@@ -156,6 +156,16 @@ class Mapped(dist.Distribution):
         factor, v = self.scale_tril, stretched(self.vectors, self.lengths, v)
         return self.loc + (factor * v if factor.ndim == 1 else jnp.einsum("de,...e->...d", factor, v))
 
+    @property
+    def mean(self) -> jax.Array:
+        return self._mapped(self.base.mean)
+
+    @property
+    def variance(self) -> jax.Array:
+        if self.scale_tril.ndim > 1 or self.vectors is not None:
+            raise TypeError("Mapped: variance is known where the map scales each coordinate alone")
+        return jnp.square(self.scale_tril) * self.base.variance
+
     def from_noise(self, noise: jax.Array, held: bool = False) -> tuple[jax.Array, jax.Array]:
         v, log_q = from_noise(self.base, noise, held)
         return self._mapped(v), log_q - self._log_det

@@ -15,6 +15,7 @@ from autovi.estimators.enumerate_gate import EnumerateGate
 from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
 from autovi.estimators.implicit import Implicit
+from autovi.estimators.local import Local
 from autovi.estimators.marginalize import Marginalize
 from autovi.estimators.measure_valued import MeasureValued
 from autovi.estimators.muprop import MuProp
@@ -36,6 +37,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "stl": Sticking,  # its abbreviation; a plan says "sticking"
     "dreg": Dreg,
     "taylor_cv": TaylorCV,
+    "local": Local,
     "score": Score,
     "arm": Arm,
     "disarm": Disarm,
@@ -77,6 +79,7 @@ __all__ = [
     "Explicit",
     "GRep",
     "Implicit",
+    "Local",
     "Marginalize",
     "MeasureValued",
     "MuProp",

@@ -108,6 +108,7 @@ class Facts:
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
     distribution: str = ""  # the class of its variational distribution, wrappers stripped
     curved: bool = False  # draws are a map of normal noise that is not affine
+    not_linear: str | None = "it is not known how it enters"  # why it is not by one product with data, row by row
     tied: str | None = None  # why it is not independent of all other sites in the guide
 
 
@@ -131,6 +132,7 @@ class Estimator(ABC):
     relaxed: ClassVar[bool] = False
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
     doubly: ClassVar[bool] = False  # held, and the objective makes up for it by what it multiplies that gradient by
+    local: ClassVar[bool] = False  # what sees a product of the site with data sees a draw of that, by `product`
     on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for
     biased: ClassVar[bool] = False  # taken only where `allow_bias` is True, and said to be so
     num_particles: ClassVar[int] = 4  # where the user does not say
@@ -149,6 +151,10 @@ class Estimator(ABC):
     @abstractmethod
     def draw(self, noise: Any, q: Distribution) -> Draw:
         """One particle's draw from its noise, its gradient stopped unless the estimator is pathwise."""
+
+    def product(self, noise: Any, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        """The draw of a product with data, of which these are mean and variance: of estimators that are `local`."""
+        raise TypeError(f"{type(self).__name__}: it is not local")
 
     def init(self, rng_key: jax.Array, layout: Layout) -> Any:
         """The estimator's own parameters for a site of this layout (plates at full size), often none.

@@ -96,6 +96,10 @@ class Graph:
         done = jaxpr_as_fun(ClosedJaxpr(self.part(used, made, [eqn]), []))(*(values[v] for v in used))
         return dict(zip(made, done, strict=True))
 
+    def users(self, var: Any) -> list[Any]:
+        """The equations that a variable goes into."""
+        return [self.eqns[i] for i in dict.fromkeys(self._used_by.get(var, ()))]
+
     def shape(self, output: str) -> tuple[int, ...]:
         """The shape of an output."""
         return tuple(self.outputs[output].aval.shape)

@@ -39,6 +39,7 @@ def facts_of(
         aperiodic=aperiodic,
         distribution=distribution,
         curved=isinstance(family, NoiseFamily),
+        not_linear=structure.not_linear.get(site.name, Facts.not_linear),
         tied=_tied(site, nodes, structure, conditional),
         scored=scored,
     )

@@ -16,6 +16,7 @@ from jax.extend.core import Literal
 
 from autovi.analysis.costs import Aligned, agreed
 from autovi.analysis.counted import masked_sites
+from autovi.analysis.linear import Linear, find_linear
 from autovi.analysis.structure import Structure
 from autovi.families.base import Layout
 from autovi.model.graph import Values
@@ -95,6 +96,21 @@ class Wiring:
     def doubly(self) -> bool:
         """Does the objective weight the gradient through some draws by what the particles' weights are?"""
         return not self.objective.local_costs and any(b.estimator.doubly for b in self.plan.blocks)
+
+    @cached_property
+    def linear(self) -> dict[str, Linear]:
+        """The products with data that are drawn in the place of nodes."""
+        graph, found = self.traced.graph, {}
+        for block in self.plan.blocks:
+            if block.estimator.local:
+                (variable,) = self.node_variables(block.name)
+                product = find_linear(graph, variable, self.varying)
+                if isinstance(product, str):
+                    raise ValueError(
+                        f"site {block.name!r}: estimator {block.estimator.name!r} is wrong here: {product}"
+                    )
+                found[block.name] = product
+        return found
 
     def node_site(self, node: str) -> Site:
         """The site of a node that is not flat, as it is drawn; the first where several are drawn by element."""

@@ -36,12 +36,14 @@ class World:
         hidden: frozenset[Any] = frozenset(),
         frozen: bool = False,
         through: Any = None,
+        local: bool = False,
     ):
         self.program, self.noise = program, noise
         self.values = dict(values)
         self.distributions = jax.tree.map(stop, dict(distributions)) if frozen else distributions
         self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
-        self.under, self.hidden, self.frozen, self.through = under, hidden, frozen, through
+        self.under, self.hidden, self.frozen = under, hidden, frozen
+        self.through, self.local = through, local
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -133,9 +135,24 @@ class World:
                 draw = draw._replace(value=_scaled(draw.value, self.through), log_q=_scaled(draw.log_q, self.through))
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, node)))
         self.values.update(self.program.placed(node, draw.value))
+        if self.local and node in self.program.linear:
+            self._set_product(node, q, estimator)
         for variable, (block, start, end) in self.program.stacks.items():
             if block == node:
                 self.values[variable] = jax.lax.slice_in_dim(draw.value, start, end)
+
+    def _set_product(self, node: str, q: Any, estimator: Estimator) -> None:
+        """Draws the product of a node with data for itself: it has independent normal numbers."""
+        product, data = self.program.linear[node]
+        graph = self.program.traced.graph
+        there = graph.evaluate([data], self.knows, self.read)[data]
+
+        def at(value: Any, data_value: jax.Array) -> jax.Array:
+            known = {**self.program.placed(node, value), data: data_value}
+            return graph.evaluate([product], known.__contains__, known.__getitem__)[product]
+
+        mean, variance = at(q.mean, there), at(q.variance, jnp.square(there))
+        self.values[product] = estimator.product(self.noise[node], mean, variance)
 
     def _set_sealed(self, node: str, value: Any, estimator: Estimator) -> None:
         """The same for a node whose distribution cannot leave the graph: the graph draws it."""

@@ -48,6 +48,29 @@ def _normal_normal() -> Oracle:
     )
 
 
+def _regression() -> Oracle:
+    """w ~ N(0, 2) in two dimensions, y ~ N(X w, 0.8), guide independent normals."""
+    x = np.array([[1.0, 0.3], [-0.5, 1.2], [0.0, 0.0], [1.5, -0.7]])
+    data = {"x": x, "y": np.array([0.7, -1.1, 0.2, 1.9])}
+    params = {"loc": np.array([-0.4, -0.6]), "log_scale": np.array([-0.5, -0.8])}
+
+    def model(x, y):
+        w = numpyro.sample("w", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+        with numpyro.plate("N", 4):
+            numpyro.sample("y", dist.Normal(jnp.asarray(x) @ w, 0.8), obs=jnp.asarray(y))
+
+    def guide(x, y):
+        p = declare(params)
+        numpyro.sample("w", dist.Normal(p["loc"], jnp.exp(p["log_scale"])).to_event(1))
+
+    def exact_elbo(p):
+        scale = jnp.exp(p["log_scale"])
+        rows = expected_normal(data["y"], x @ p["loc"], 0.8, x**2 @ scale**2)
+        return expected_normal(p["loc"], 0.0, 2.0, scale**2).sum() + rows.sum() + normal_entropy(scale).sum()
+
+    return Oracle("regression", model, guide, data, params, exact_elbo, {"w": ("explicit", "local", "taylor_cv")})
+
+
 def _student_t() -> Oracle:
     """mu ~ N(0, 2), x_i ~ N(mu, 1) as above; guide StudentT(exp(log_df), loc, exp(log_scale)).
 
@@ -155,6 +178,7 @@ def _dirichlet_categorical() -> Oracle:
 
 ORACLES: tuple[Oracle, ...] = (
     _normal_normal(),
+    _regression(),
     _student_t(),
     _gamma_poisson(),
     _beta_binomial(),

@@ -1,0 +1,72 @@
+"""Sites that enter the cost by a product with data: `x @ w`, the pre-activations of a layer. Read from the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from jax.extend.core import Literal
+
+from autovi.analysis.dependence import analyse_variable
+from autovi.model.graph import Graph
+
+# The same numbers in other places: their squares go the same way.
+MOVING = frozenset("broadcast_in_dim reshape squeeze expand_dims copy transpose convert_element_type".split())
+ABOVE_SITES = ("distribution:", "draw:", "drawn:", "noise:")
+
+
+class Linear(NamedTuple):
+    """A product with data: the variable that holds it, and that of the data."""
+
+    product: Any
+    data: Any
+
+
+def find_linear(graph: Graph, node: Any, varying: Iterable[Any]) -> Linear | str:
+    """The one product with data, which does not vary over particles, by which a node enters the cost row by row; else
+    why there is none.
+
+    Each element of a cost term depends on one row of the product only, and on the node in no other way, so that the
+    rows may be drawn each for itself.
+    """
+    varying, aliases, products, others = set(varying), [node], [], []
+    for alias in aliases:  # grows as it is gone through
+        for eqn in graph.users(alias):
+            if eqn.primitive.name in MOVING:
+                aliases.extend(eqn.outvars)
+            elif eqn.primitive.name == "dot_general" and _other(eqn, alias) not in varying:
+                products.append((eqn, alias))
+            else:
+                others.extend(eqn.outvars)
+    if len(products) != 1:
+        found = "no product with data" if not products else f"{len(products)} products with data, and not one,"
+        return f"{found} is made of it"
+    ((eqn, alias),) = products
+    through, beside = graph.downstream(eqn.outvars), graph.downstream(others)
+    reached = [o for o, v in graph.outputs.items() if not isinstance(v, Literal) and v in through]
+    terms = [o for o in reached if o.startswith(("p:", "q:", "jacobian:", "standard:"))]
+    both = next((o for o in terms if graph.outputs[o] in beside), None)
+    if both is not None:
+        return f"the term {both!r} depends on it otherwise than by a product with data"
+    if any(o.startswith(ABOVE_SITES) for o in reached):
+        return "another site is drawn given its product with data"
+    aligned = analyse_variable(graph, eqn.outvars[0], terms)
+    for term in terms:
+        places = aligned[term]
+        if any(places[row] is None for row in _rows(eqn, alias)):
+            return f"the term {term!r} mixes the rows of its product with data"
+    return Linear(eqn.outvars[0], _other(eqn, alias))
+
+
+def _other(eqn: Any, operand: Any) -> Any:
+    left, right = eqn.invars
+    return right if left is operand else left
+
+
+def _rows(eqn: Any, operand: Any) -> list[int]:
+    """The axes of a product that are the data's own."""
+    (contracted, batch) = eqn.params["dimension_numbers"]
+    left, right = eqn.invars
+    free = [v.aval.ndim - len(contracted[k]) - len(batch[k]) for k, v in enumerate((left, right))]
+    first = len(batch[0]) + (free[0] if left is operand else 0)
+    return list(range(first, first + (free[1] if left is operand else free[0])))
