@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents
+from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents, permutations
 
 KHAT = re.compile(r"^k-hat: .* \(.+\)$", re.MULTILINE)
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -188,6 +188,19 @@ def test_digits_vae(capsys):
 
 
 @pytest.mark.slow
+def test_permutations(capsys):
+    assert (permutations.WINS + permutations.WINS.T == permutations.GAMES * (1 - np.eye(7))).all()
+    found = permutations.main(progress_bar=False)
+    # Corrected draws of which some 300 count: a share is known to 0.03.
+    np.testing.assert_allclose(found["places"], found["exact"], atol=0.1)
+    ranks = np.arange(1, 8)
+    np.testing.assert_allclose(found["places"] @ ranks, found["exact"] @ ranks, atol=0.3)
+    assert (found["matches"].argmax(0) == found["order"]).all() and found["matches"].max(0).min() > 0.9
+    assert found["ranked"].plan["order"].estimator == "score"
+    assert found["matched"].plan["order"].estimator == "relax_permutation"
+    assert "matched 6 of 6 wines" in capsys.readouterr().out
+
+
 def test_readme_example(capsys):
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
     code = readme.split("```python\n", 1)[1].split("```", 1)[0]
