@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution
 
+from autovi.distributions.densities import log_density
 from autovi.distributions.registry import strip
 from autovi.estimators.base import Estimator, Facts, Scalar
 
@@ -34,7 +35,8 @@ def log_probs(q: Distribution) -> jax.Array:
     if isinstance(fn, dist.CategoricalLogits | dist.CategoricalProbs):
         logits = jax.nn.log_softmax(fn.logits)
     else:
-        logits = jnp.stack([fn.log_prob(jnp.full(fn.shape(), value)) for value in (0, 1)], -1)
+        # NumPyro's own density has no right derivative where the logit is zero, at which fits start.
+        logits = jnp.stack([log_density(fn, jnp.full(fn.shape(), value)) for value in (0, 1)], -1)
     logits = jnp.broadcast_to(logits, (*q.shape(), logits.shape[-1]))
     return jnp.maximum(logits, jnp.log(jnp.finfo(logits.dtype).tiny))
 

@@ -9,6 +9,7 @@ import pytest
 from test_variances import EXACT, TARGET, THREE
 
 from autovi.estimators import Concrete, Rebar, ReinMax, Relax, Score, StraightThrough
+from autovi.estimators.categories import log_probs
 from autovi.estimators.onehot import given
 from autovi.preparation import Options, prepare
 
@@ -136,6 +137,12 @@ def test_a_categorical_of_two_values_is_a_bernoulli():
     like = bernoullis(logits[:, 1], 40_000)
     np.testing.assert_allclose(found[..., 1].var(0), like.var(0), rtol=0.1)
     assert np.abs(found[..., 1].mean(0) - EXACT).max() < 5 * like.std(0).max() / 200
+
+
+@pytest.mark.parametrize("make", [lambda x: dist.Bernoulli(logits=x), lambda x: dist.Bernoulli(jax.nn.sigmoid(x))])
+def test_log_probabilities_have_their_slope_where_both_values_are_as_likely(make):
+    """Where fits start; the derivative of NumPyro's own density is off there."""
+    np.testing.assert_allclose(jax.jacobian(lambda x: log_probs(make(x)))(0.0), [-0.5, 0.5], atol=1e-6)
 
 
 def test_the_relaxation_given_the_draw_has_the_draw_at_its_top():
