@@ -239,6 +239,36 @@ def test_relax_learns_in_a_compiled_loop():
     assert float(mean) == pytest.approx(0.25 * (0.501**2 - 0.499**2), abs=4 * float(last / 2000) ** 0.5)
 
 
+def test_a_network_learns_a_baseline_from_what_comes_before_a_site():
+    """An actor and its critic: the cost is 10 times the state, which the network reads, and then nothing is left."""
+
+    def act(theta):
+        with numpyro.plate("episodes", 8):
+            state = numpyro.deterministic("state", numpyro.sample("start", dist.Normal(0.0, 1.0)))
+            action = numpyro.sample("action", dist.Bernoulli(logits=theta * state))
+        return 10.0 * state + action
+
+    critic = {"action": {"estimator": "score", "baseline": "network", "inputs": "state", "learning_rate": 0.02}}
+    grad = autovi.stochastic_grad(act, estimators=critic)
+
+    @jax.jit
+    def train(state):
+        step = lambda s, k: (grad(0.5, rng_key=k, estimator_state=s)[1], None)  # noqa: E731
+        return jax.lax.scan(step, state, jax.random.split(KEY, 800))[0]
+
+    @jax.jit
+    def draws(state):
+        return jax.vmap(lambda k: grad(0.5, rng_key=k, estimator_state=state)[0])(jax.random.split(KEY, 2000))
+
+    before = grad.init(0.5)
+    first, last = draws(before), draws(train(before))
+    assert jnp.var(last) < 0.1 * jnp.var(first)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    rate = 1 / (1 + np.exp(-0.5 * nodes))
+    exact = 8 * np.sum(weights / np.sqrt(2 * np.pi) * rate * (1 - rate) * nodes)
+    assert float(last.mean()) == pytest.approx(exact, abs=4 * float(last.std()) / 2000**0.5)
+
+
 # --- loops and branches -----------------------------------------------------------------------------------------------
 
 
