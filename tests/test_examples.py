@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from examples import coal_mining, custom_guide, digits_vae, eight_schools, mixed_latents, permutations
+from examples import coal_mining, custom_guide, digits_vae, eight_schools, lqg, mixed_latents, newsvendor, permutations
 
 KHAT = re.compile(r"^k-hat: .* \(.+\)$", re.MULTILINE)
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -201,6 +201,53 @@ def test_permutations(capsys):
     assert "matched 6 of 6 wines" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_newsvendor(capsys):
+    found = newsvendor.main()
+    for name, exact in found["exact"].items():
+        assert found["error"][name] < 0.01 * abs(exact)
+        assert abs(found["gradient"][name] - exact) < 4.5 * found["error"][name]
+    (price, order, profit), (best_price, best_order, best_profit) = found["found"], found["optimum"]
+    assert best_profit * 0.998 < profit <= best_profit * 1.0001
+    assert price == pytest.approx(best_price, rel=0.02) and order == pytest.approx(best_order, abs=0.75)
+    assert "leave_one_out" in capsys.readouterr().out
+
+
+def test_the_newsvendors_expected_loss_is_the_sum_over_demands():
+    params = {"log_price": np.log(5.0), "log_order": np.log(17.3)}
+    k = np.arange(newsvendor.MOST)
+    weights = stats.poisson.pmf(k, np.exp(newsvendor.BASE - newsvendor.SLOPE * 5.0))
+    profits = 5.0 * np.minimum(17.3, k) - newsvendor.UNIT_COST * 17.3
+    assert float(newsvendor.exact_loss(params)) == pytest.approx(-np.sum(weights * profits), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_lqg(capsys):
+    found = lqg.main(num_steps=400)
+    for estimator in ("explicit", "score"):
+        mean, error, _ = found[estimator]
+        assert np.linalg.norm(error) < 0.06 * np.linalg.norm(found["exact"])
+        assert (np.abs(mean - found["exact"]) < 4.5 * error).all()
+    assert found["score"][2] > 5 * found["explicit"][2]
+    start, trained, best = found["costs"]
+    assert best <= trained < best + 0.02 * (start - best)
+    assert "exact gradient" in capsys.readouterr().out
+
+
+def test_the_controllers_expected_cost_is_that_of_many_runs():
+    """The recursion of covariances against simulated runs, written without autovi."""
+    rng, n = np.random.default_rng(0), 40_000
+    a, b, q, gain = (np.asarray(m) for m in (lqg.A, lqg.B, lqg.Q, lqg.GAIN))
+    x, costs = np.tile(np.asarray(lqg.START), (n, 1)), np.zeros(n)
+    for _ in range(lqg.STEPS):
+        measured = x + lqg.MEASUREMENT * rng.normal(size=(n, 2))
+        u = -measured @ gain + lqg.EXPLORATION * rng.normal(size=n)
+        costs += np.einsum("ni,ij,nj->n", x, q, x) + lqg.R * u**2
+        x = x @ a.T + u[:, None] * b + lqg.PROCESS * rng.normal(size=(n, 2))
+    assert float(lqg.exact_loss(lqg.GAIN)) == pytest.approx(costs.mean(), abs=4 * costs.std() / n**0.5)
+
+
+@pytest.mark.slow
 def test_readme_example(capsys):
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
     code = readme.split("```python\n", 1)[1].split("```", 1)[0]

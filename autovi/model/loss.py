@@ -128,7 +128,9 @@ class _LossRun(NumPyroRun):
             _check_record(r)
         terms = _terms(returned[0], unrolled.parts, records)
         found = describe(records)
-        self.sites = Sites({**found.samples, **{n: term_site(n) for n in terms}}, {}, found.deterministics, found.plates)
+        self.sites = Sites(
+            {**found.samples, **{n: term_site(n) for n in terms}}, {}, found.deterministics, found.plates
+        )
         self.scales = {}
         out |= {f"value:{n}": v for n, v in self.drawn.items()}
         out |= {f"value:{n}": jnp.asarray(r.value) for n, r in records.items() if r.kind == "deterministic"}
