@@ -1,6 +1,7 @@
 """autovi: variational inference for NumPyro models, with gradient estimators chosen site by site."""
 
 from autovi import distributions, estimators, families, implicit, objectives
+from autovi.checking.audit import check_gradients
 from autovi.fitting import fit, plan
 from autovi.loading import load
 from autovi.model.log_density import LogDensity
@@ -23,6 +24,7 @@ __all__ = [
     "LogDensity",
     "Plan",
     "StochasticGradient",
+    "check_gradients",
     "clear_cache",
     "distributions",
     "estimators",

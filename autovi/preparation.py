@@ -17,10 +17,8 @@ from autovi.analysis.conjugacy import find_conjugate
 from autovi.analysis.counted import masked_in_part, masked_sites, partly_masked
 from autovi.analysis.discontinuities import find_jumps, untested_jumps
 from autovi.analysis.indices import check_indices
-from autovi.analysis.onehot import one_hot
 from autovi.analysis.periodicity import find_aperiodic, untested_angles
 from autovi.analysis.structure import Structure, analyse_structure
-from autovi.distributions.table import CATEGORICAL
 from autovi.families import FAMILIES
 from autovi.families.base import Params
 from autovi.ladder.rungs import why_not
@@ -30,7 +28,6 @@ from autovi.model.execution import ONE_AT_A_TIME, check_keys
 from autovi.model.guides import another_model, as_guide_function
 from autovi.model.inputs import Inputs, bind, check_allowed
 from autovi.model.matching import guide_nodes
-from autovi.model.places import cause_of
 from autovi.model.repeatable import GlobalDraws, check_same_again
 from autovi.model.sites import Sites
 from autovi.model.target import Target
@@ -45,6 +42,7 @@ from autovi.plan.rules import GUIDES, make_plan
 from autovi.process import computing
 from autovi.program.program import Program
 from autovi.program.reading import read_outputs
+from autovi.run.between import traced_for
 from autovi.run.cache import CACHE, environment, sorted_items
 from autovi.run.checks import check_count
 from autovi.run.engine import Engine
@@ -171,22 +169,11 @@ def _make(
         objective=objective,
         conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
     )
-    weighted, relaxed = _between_values(chosen, traced)
-    program = traced
-    if relaxed:
-        try:
-            program, _ = trace_program(model, guide, inputs, lengths, relaxed)
-        except ValueError as error:
-            raise ValueError(
-                f"site {sorted(relaxed)[0]!r}: its estimator asks for the cost between the values of the support, "
-                f"where the model does not run (as an index, say, a value must be whole): {error}"
-            ) from cause_of(error)
-    if weighted:
-        program = one_hot(program, weighted)
+    program = traced_for(chosen, traced, model, guide, inputs, lengths)
     optimizer = Optimizer(options.optimizer)
     moves = (
         {}
-        if relaxed or weighted or traced.guide_sites is not None
+        if program is not traced or traced.guide_sites is not None
         else _noncentred(traced, structure, chosen, options, objective)
     )
     if moves:
@@ -197,16 +184,6 @@ def _make(
     made = Program(program, structure, chosen, objective)
     read_outputs(made)  # raises where an estimator reads what is not there
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
-
-
-def _between_values(plan: Plan, traced: Traced) -> tuple[set[str], set[str]]:
-    """The discrete sites whose estimators ask for the cost between their values: those that take weights of these, and
-    those that take numbers between."""
-    asked = {b for b in plan.blocks if b.estimator.relaxed}
-    guide = traced.guide_sites
-    drawn_from = lambda b: b.family.distribution_name if guide is None else guide.samples[b.name].distribution  # noqa: E731
-    weighted = {b.name for b in asked if drawn_from(b) in CATEGORICAL}
-    return weighted, {b.name for b in asked} - weighted
 
 
 def _noncentred(

@@ -186,6 +186,11 @@ class StochasticGradient:
         """
         return self._program(_Call(self, args, kwargs)).engine.program.plan
 
+    def taken_apart(self, args: tuple) -> tuple[Engine, dict[str, Any], dict[str, Any]]:
+        """The engine for these arguments, the arrays that are differentiated by path, and the others."""
+        call = _Call(self, args, {})
+        return self._program(call).engine, *call.parts
+
     def _places(self, args: tuple) -> list[int]:
         return [i % len(args) for i in self.argnums]
 
@@ -220,6 +225,8 @@ class _Call:
         for names in self.moved.values():
             for name in names:
                 _check_floating(name, values[name])
+        moving = {n: self.arrays[n] for names in self.moved.values() for n in names}
+        self.parts = moving, {n: a for n, a in self.arrays.items() if n not in moving}
         kinds = tuple((n, v.shape, str(v.dtype), getattr(v, "weak_type", False)) for n, v in self.arrays.items())
         constants = tuple((n, type(v), _hashable(v)) for n, v in self.static)
         self.signature = kinds, constants, self.tree, jax.config.read("jax_enable_x64")
@@ -261,9 +268,7 @@ class _Program:
     def __call__(self, call: _Call, rng_key: jax.Array, state: EstimatorState | None) -> Any:
         if state is None:
             state = EstimatorState(*init_estimators(self.engine.program, rng_key))
-        moved = {n: call.arrays[n] for names in self._moved.values() for n in names}
-        fixed = {n: a for n, a in call.arrays.items() if n not in moved}
-        arguments = (moved, fixed, rng_key, state)
+        arguments = (*call.parts, rng_key, state)
         at_once = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
         run = self._outside if at_once and _is_running() else self._inside
         value, grads, state = run(*arguments)

@@ -33,6 +33,7 @@ ORDER = [
     "initial",
     "climbing",
     "starting",
+    "checking",
     "fitting",
     "loading",
     "travel",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autovi.estimators import Estimator
+from autovi.estimators.base import Facts
 from autovi.families import Family
 from autovi.model.sites import Plate, Site
 from autovi.plan.plan import Block
@@ -23,6 +24,7 @@ class Row:
     estimator: Estimator
     why: str
     alone: bool  # the site must have a block of its own
+    facts: Facts
 
 
 def blocks_of(rows: list[Row], nodes: Mapping[str, Site]) -> tuple[Block, ...]:

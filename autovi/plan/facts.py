@@ -45,6 +45,17 @@ def facts_of(
     )
 
 
+def candidates(family: Family | None, facts: Facts, absent: bool = False) -> tuple[str, ...]:
+    """The entries of the table that a family admits, or the distribution of a guide function's site."""
+    if absent:
+        return ("marginalize",)
+    if family is not None:
+        return family.estimators
+    pathwise = (facts.gradients.pathwise,) if facts.gradients.pathwise else ()
+    others = ("enumerate", "score", "marginalize", "rsvi", "g_rep")
+    return (*others, *pathwise) if facts.gradients.reserved else (*pathwise, *others)
+
+
 def _tied(site: Site, nodes: Mapping[str, Site], structure: Structure, conditional: bool) -> str | None:
     """Why a site is not independent of the others in the guide."""
     if conditional and not site.discrete:

@@ -9,6 +9,7 @@ from typing import Any
 
 from autovi.analysis.centring import Moves
 from autovi.estimators import Estimator
+from autovi.estimators.base import Facts
 from autovi.families import Family
 from autovi.plan.choices import Choice
 from autovi.plan.display import plan_html, plan_text
@@ -61,6 +62,8 @@ class Plan:
     # The sites on which the scale of such a site depends.
     scales: tuple[str, ...] = ()
     rungs: tuple[str, ...] = ()  # of a fit: the way to its q
+    # Site -> what was known of it when its estimator was chosen, a jump that could not be tested for counted as one.
+    facts: Mapping[str, Facts] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, site: str) -> Choice:
         for choice in self.choices:

@@ -21,7 +21,7 @@ from autovi.plan.bias import TOLD, not_allowed
 from autovi.plan.blocks import Row, blocks_of
 from autovi.plan.choices import Choice
 from autovi.plan.coupling import coupled_sites, told
-from autovi.plan.facts import facts_of
+from autovi.plan.facts import candidates, facts_of
 from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
 
@@ -136,6 +136,7 @@ def make_plan(
     under = (objective, allow_bias, num_particles)
     rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, under)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
+    facts = {r.site: replace(r.facts, jumps=r.facts.jumps or jumps.untested.get(r.site)) for r in rows}
     blocks = blocks_of(rows, nodes)
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
@@ -150,7 +151,7 @@ def make_plan(
     choices = tuple(found[n] for n in ([n for n in sites.latents if n in found] if guide_sites is None else found))
     particles = _particles(blocks, num_particles, objective)
     named = guide if guide_sites is None else "function"
-    return Plan(choices, blocks, marginal, named, particles, ancestral=ancestral, coupled=coupled)
+    return Plan(choices, blocks, marginal, named, particles, ancestral=ancestral, coupled=coupled, facts=facts)
 
 
 def _ancestral(sites: Sites, structure: Structure, asked: Collection[str]) -> tuple[str, ...]:
@@ -272,26 +273,16 @@ def _choose_estimators(
         scored = next((m for m in below[n] if m not in rows or rows[m].estimator.has_surrogate), None)
         where = jumps.get(n), aperiodic.get(n), conditional, scored, family
         facts = facts_of(site, distribution, gradients, nodes, structure, sampled, *where)
-        estimator, why = _estimator(site, wanted.get(n), _candidates(family, facts, absent), facts, *under)
+        estimator, why = _estimator(site, wanted.get(n), candidates(family, facts, absent), facts, *under)
         alone = site.masked or site.subsampled or estimator.alone
-        rows[n] = Row(n, family, estimator, f"{family_why}; {why}", alone)
+        rows[n] = Row(n, family, estimator, f"{family_why}; {why}", alone, facts)
     return [rows[n] for n in nodes]
-
-
-def _candidates(family: Family | None, facts: Facts, absent: bool) -> tuple[str, ...]:
-    if absent:
-        return ("marginalize",)
-    if family is not None:
-        return family.estimators
-    pathwise = (facts.gradients.pathwise,) if facts.gradients.pathwise else ()
-    others = ("enumerate", "score", "marginalize", "rsvi", "g_rep")
-    return (*others, *pathwise) if facts.gradients.reserved else (*pathwise, *others)
 
 
 def _estimator(
     site: Site,
     wanted: Estimator | None,
-    candidates: tuple[str, ...],
+    admitted: tuple[str, ...],
     facts: Facts,
     objective: Objective,
     allow_bias: bool,
@@ -300,13 +291,13 @@ def _estimator(
     def refusal(estimator: Estimator) -> str | None:
         return estimator.refuses(facts) or objective.refuses(estimator)
 
-    known_ones = {n: objective.taken(ESTIMATORS[n](), num_particles) for n in candidates}
+    known_ones = {n: objective.taken(ESTIMATORS[n](), num_particles) for n in admitted}
     valid = {n: estimator for n, estimator in known_ones.items() if refusal(estimator) is None}
     if wanted is not None:
         reason = refusal(wanted)
         known = type(wanted) in ESTIMATORS.values() and not wanted.on_request
-        if reason is None and known and wanted.name not in candidates:
-            reason = f"its distribution admits {list(candidates)} only"
+        if reason is None and known and wanted.name not in admitted:
+            reason = f"its distribution admits {list(admitted)} only"
         there = {n: kind() for n, kind in ESTIMATORS.items() if kind.on_request and (allow_bias or not kind.biased)}
         named = sorted({*valid, *(n for n, estimator in there.items() if refusal(estimator) is None)})
         if reason is not None:
@@ -323,7 +314,7 @@ def _estimator(
         sentence = _sentence(name, site, facts, estimator.baseline_name)
         if sentence is not None:
             return estimator, sentence
-    reasons = "; ".join(f"{n}: {refusal(ESTIMATORS[n]())}" for n in candidates)
+    reasons = "; ".join(f"{n}: {refusal(ESTIMATORS[n]())}" for n in admitted)
     raise ValueError(f"site {site.name!r} ({site.distribution}): no estimator is right for it ({reasons})")
 
 

@@ -24,6 +24,7 @@ from autovi.process import computing
 from autovi.program.program import Program
 from autovi.program.surrogate import Estimate, Step, estimate
 from autovi.run.background import Compiling
+from autovi.run.between import traced_for
 from autovi.run.cache import Latest
 from autovi.run.clock import Seconds, waiting
 from autovi.run.loop import make_chunk
@@ -98,14 +99,20 @@ class Engine:
         return replace(self.program, traced=traced)
 
     def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:
-        """The engine of the same program under another plan; kept, so that it compiles once."""
+        """The engine of the same program under another plan; kept, so that it compiles once.
+
+        Raises:
+            ValueError: an estimator asks for the cost between a site's values, where the model does not run.
+        """
         optimizer = self.optimizer if optimizer is None else optimizer
         blocks = (*plan.blocks, *plan.marginal.values())
         key = (plan.num_particles, optimizer, *((b.distribution, b.estimator) for b in blocks))
         if key not in self._derived:
-            program = replace(self.program, plan=plan)
-            guide = None if self._guide is None else self._guide.function
-            made = Engine(program, self._model.function, guide, self.inputs, optimizer, self.fingerprint, self.lengths)
+            asked, guide, model = self.program.traced, self.guide, self._model.function
+            coordinates = {"noncentred": asked.direct, "imaged": asked.imaged}
+            traced = traced_for(plan, asked, model, guide, self.inputs, self.lengths, **coordinates)
+            program = replace(self.program, plan=plan, traced=traced)
+            made = Engine(program, model, guide, self.inputs, optimizer, self.fingerprint, self.lengths)
             made._model, made._guide, made._derived = self._model, self._guide, self._derived
             self._derived[key] = made
         return self._derived[key]
