@@ -55,3 +55,8 @@ def summed_like(value: jax.Array, cost: jax.Array) -> jax.Array:
     value = jnp.sum(value, tuple(range(cost.ndim, value.ndim)))
     alone = tuple(axis for axis, size in enumerate(cost.shape) if size == 1 and value.shape[axis] > 1)
     return jnp.sum(value, alone, keepdims=True)
+
+
+def of_others(value: jax.Array) -> jax.Array:
+    """The mean over the other particles."""
+    return (jnp.sum(value, 0, keepdims=True) - value) / (value.shape[0] - 1)

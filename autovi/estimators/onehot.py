@@ -77,8 +77,9 @@ def value_of(q: Distribution, w: jax.Array) -> jax.Array:
 
 
 def gumbels(rng_key: jax.Array, like: jax.Array) -> jax.Array:
-    """Standard Gumbels g: argmax (logits + g) is a draw."""
-    return jax.random.gumbel(rng_key, like.shape, like.dtype)
+    """Standard Gumbels g: argmax (logits + g) is a draw. In the mode that has digits far in the upper tail, where the
+    draws of values with logits below -16 come from."""
+    return jax.random.gumbel(rng_key, like.shape, like.dtype, mode="high")
 
 
 def given(logits: jax.Array, drawn: jax.Array, e: jax.Array) -> jax.Array:

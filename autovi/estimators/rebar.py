@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from autovi.estimators.relaxation import Relaxation
+from autovi.estimators.base import Cost
+from autovi.estimators.relaxation import Part, Relaxation
 
 
 @dataclass(frozen=True)
@@ -15,13 +16,15 @@ class Rebar(Relaxation):
     w is the draw as a one-hot vector and l the logits of p; z = log p + G with w at its argmax, G Gumbels, and z~ a
     draw of the same given where the argmax is. For Bernoulli sites whose cost can be evaluated between 0 and 1, and
     categorical ones of which the model makes what is linear in w; one evaluation at the draw and two, with gradients,
-    between. Unbiased for every eta and tau, which are trained on the square of the estimate.
+    between. Unbiased for every eta and tau: eta, 1 at first, is the regression coefficient of least variance by past
+    steps, tau is trained on the square of the estimate.
     Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein (2017), "REBAR: Low-variance, unbiased gradient estimates for
     discrete latent variable models".
 
     Args:
         temperature: tau at the start.
-        learning_rate: of Adam, for eta and log tau; 0 leaves them as they are.
+        learning_rate: of Adam, for log tau; 0 leaves it as it is.
+        rate: at which the moments behind eta forget past steps; 0 leaves eta at 1.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -31,3 +34,10 @@ class Rebar(Relaxation):
     """
 
     name: ClassVar[str] = "rebar"
+
+    @property
+    def start(self) -> tuple[float, ...]:
+        return (1.0,)
+
+    def parts(self, cost: Cost, params: Any) -> list[Part]:
+        return [self.of_model(cost, params)]

@@ -10,23 +10,27 @@ import jax.numpy as jnp
 
 from autovi.estimators.base import Cost
 from autovi.estimators.binary import summed_like
-from autovi.estimators.relaxation import Relaxation
+from autovi.estimators.control import evaluate, network
+from autovi.estimators.relaxation import Part, Relaxation
 from autovi.families.base import Layout
 
 
 @dataclass(frozen=True)
 class Relax(Relaxation):
-    """As `rebar` with c(z) = eta f(softmax(z / tau)) + r(z), r a network of every element's z, trained with the rest.
+    """As `rebar` with c(z) = eta f(softmax(z / tau)) + rho r(z) + k, r a network of every element's z.
 
-    Unbiased for every c. Without the first part (`through_model=False`) the cost is never evaluated between the values
-    of the site, so that it may be a black box: one evaluation for each particle.
+    Unbiased for every c. eta, rho and k are the regression coefficients of least variance by past steps, and 1, 0, 0 at
+    first; the network and tau are trained on the square of the estimate. Without the first part
+    (`through_model=False`) the cost is never evaluated between the values of the site, so that it may be a black box:
+    one evaluation for each particle.
     Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), "Backpropagation through the Void", section 3.
 
     Args:
         width: hidden units of r.
         through_model: whether c holds the cost at relaxed draws.
         temperature: tau at the start.
-        learning_rate: of Adam, for c.
+        learning_rate: of Adam, for r and log tau.
+        rate: at which the moments behind eta, rho and k forget past steps.
 
     Example:
         >>> autovi.fit(model, data, estimators={"z": {"estimator": "relax", "through_model": False}})
@@ -41,16 +45,17 @@ class Relax(Relaxation):
     def relaxed(self) -> bool:  # type: ignore[override]
         return self.through_model
 
-    def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
-        weights = jax.random.normal(rng_key, ((layout.num_values or 2) - 1, self.width))
-        zero = jnp.zeros(self.width)
-        return {**super().init(rng_key, layout), "in": weights, "bias": zero, "out": zero}
+    @property
+    def start(self) -> tuple[float, ...]:
+        return (0.0, 0.0, 1.0) if self.through_model else (0.0, 0.0)
 
-    def control(self, cost: Cost, z: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-        odds = z[..., 1:] - z[..., :1]
-        own = jnp.tanh(odds @ params["in"] + params["bias"]) @ params["out"]
-        learned = summed_like(own, cost.value), jnp.sum(own, tuple(range(1, own.ndim)))
-        if not self.through_model:
-            return learned
-        of_model = super().control(cost, z, params)
-        return learned[0] + of_model[0], learned[1] + of_model[1]
+    def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
+        odds = (layout.num_values or 2) - 1
+        return super().init(rng_key, layout) | {"network": network(rng_key, odds, self.width)}
+
+    def parts(self, cost: Cost, params: Any) -> list[Part]:
+        own = lambda z: evaluate(params["network"], z[..., 1:] - z[..., :1])  # noqa: E731
+        sums = lambda z: jnp.sum(own(z).reshape(z.shape[0], -1), 1)  # noqa: E731
+        learned = Part(lambda z: summed_like(own(z), cost.value), sums)
+        constant = Part(lambda z: jnp.ones_like(cost.value), lambda z: jnp.zeros(z.shape[0]))
+        return [learned, constant, *([self.of_model(cost, params)] if self.through_model else [])]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +15,31 @@ from numpyro.distributions import Distribution
 from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
 from autovi.estimators.binary import along, each
 from autovi.estimators.categories import log_probs
+from autovi.estimators.control import coefficients, moments, moments_loss, optimizer
 from autovi.estimators.onehot import given, gumbels, refuses_slope, refuses_weights, stop, value_of
 from autovi.families.base import Layout
 
 
+class Part(NamedTuple):
+    """A function of relaxed draws z `[particles, *batch, *event, K]`: `at` with the size of the cost, `total` with
+    every term once `[particles]`."""
+
+    at: Callable[[jax.Array], jax.Array]
+    total: Callable[[jax.Array], jax.Array]
+
+
 @dataclass(frozen=True)
 class Relaxation(Estimator):
-    """d/dl E f(w) = E (f(w) - c(z~)) (w - p) + dc(z)/dl - dc(z~)/dl, with a control variate c of relaxed draws.
+    """d/dl E f(w) = E (f(w) - c(z~)) (w - p) + dc(z)/dl - dc(z~)/dl, with a control variate c = sum a_i c_i.
 
     w is the draw as a one-hot vector and l the logits of p; z = log p + G with w at its argmax, G Gumbels, and z~ a
-    draw of the same given where the argmax is. Unbiased for every c; what c has of parameters is trained on the square
-    of the estimate.
+    draw of the same given where the argmax is. Unbiased for every c. The a_i are regression coefficients by past steps;
+    what the c_i have of parameters is trained on the square of the estimate.
 
     Args:
         temperature: tau at the start.
-        learning_rate: of Adam, for what c has of parameters; 0 leaves them as they are.
+        learning_rate: of Adam, for what the c_i have of parameters; 0 leaves them as they are.
+        rate: at which the moments behind the a_i forget past steps; 0 leaves the a_i as they are at the start.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -36,6 +47,7 @@ class Relaxation(Estimator):
 
     temperature: float = 0.5
     learning_rate: float = 0.01
+    rate: float = 0.01
 
     on_request: ClassVar[bool] = True
     relaxed: ClassVar[bool] = True
@@ -48,11 +60,21 @@ class Relaxation(Estimator):
         return refuses_weights(facts) or (refuses_slope(facts) if self.relaxed else None)
 
     @property
+    @abstractmethod
+    def start(self) -> tuple[float, ...]:
+        """The a_i before the first step."""
+
+    @abstractmethod
+    def parts(self, cost: Cost, params: Any) -> list[Part]:
+        """The c_i."""
+
+    @property
     def optimizer(self) -> optax.GradientTransformation:
-        return optax.adam(self.learning_rate)
+        return optimizer(self.rate, self.learning_rate)
 
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
-        return {"eta": jnp.ones(()), "log_temperature": jnp.log(jnp.asarray(self.temperature, float))}
+        log_temperature = jnp.log(jnp.asarray(self.temperature, float))
+        return {"moments": moments(len(self.start)), "log_temperature": log_temperature}
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         free, conditional = jax.random.split(noise)
@@ -63,10 +85,10 @@ class Relaxation(Estimator):
         e = jax.random.exponential(conditional, logits.shape, logits.dtype)
         return Draw(value_of(q, w) if self.relaxed else drawn, aux=(w, g, e))
 
-    def control(self, cost: Cost, z: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-        """c at relaxed draws: with the size of the cost, and with every term once `[particles]`."""
-        relaxed = jax.nn.softmax(z * jnp.exp(-params["log_temperature"]), -1)
-        return params["eta"] * cost.at(relaxed), params["eta"] * cost.total(relaxed)
+    def of_model(self, cost: Cost, params: Any) -> Part:
+        """The cost at softmax(z / tau)."""
+        relaxed = lambda z: jax.nn.softmax(z * jnp.exp(-params["log_temperature"]), -1)  # noqa: E731
+        return Part(lambda z: cost.at(relaxed(z)), lambda z: cost.total(relaxed(z)))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         logits, (w, g, e) = q.over(log_probs), draw.aux
@@ -80,9 +102,13 @@ class Relaxation(Estimator):
         def conditional(logits: jax.Array) -> jax.Array:
             return given(jax.nn.log_softmax(logits, -1), w, e)
 
-        def slope(relaxed: Callable) -> jax.Array:
-            return jax.grad(lambda logits: jnp.sum(self.control(weighted, relaxed(logits), params)[1]))(at)
+        def control(part: Part) -> jax.Array:
+            slope = lambda relaxed: jax.grad(lambda logits: jnp.sum(part.total(relaxed(logits))))(at)  # noqa: E731
+            return slope(free) - slope(conditional) - each(part.at(conditional(at)), logits) * (w - p)
 
-        bound, _ = self.control(weighted, conditional(at), params)
-        estimate = each(cost.value - bound, logits) * (w - p) + slope(free) - slope(conditional)
-        return along(estimate, logits), 0.5 * jnp.sum(jnp.mean(estimate**2, 0))
+        controls = [control(part) for part in self.parts(weighted, params)]
+        plain = each(cost.value, logits) * (w - p)
+        factors = coefficients(params["moments"], self.start)
+        estimate = plain + sum(a * c for a, c in zip(factors, controls, strict=True))
+        loss = 0.5 * jnp.sum(jnp.mean(estimate**2, 0)) + moments_loss(params["moments"], plain, controls)
+        return along(estimate, logits), loss

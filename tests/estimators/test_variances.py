@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 
 import autovi
@@ -117,27 +118,16 @@ def test_a_linear_cost_leaves_muprop_without_noise():
 
 
 def test_a_linear_cost_leaves_double_cv_without_noise_at_one():
-    own = {"b": {"a": jnp.ones(())}}
+    own = {"b": {"weight": jnp.ones(()), "products": -jnp.ones(1), "squares": jnp.ones((1, 1))}}
     found = gradients(jnp.array([0.3, -0.5]), lambda b: b @ jnp.array([2.0, -1.0]), DoubleCV(), 2, 100, own)
     p = 1 / (1 + np.exp(-np.array([0.3, -0.5])))
-    np.testing.assert_allclose(found, np.broadcast_to(np.array([2.0, -1.0]) * p * (1 - p), found.shape), atol=1e-6)
+    np.testing.assert_allclose(found, np.broadcast_to(np.array([2.0, -1.0]) * p * (1 - p), found.shape), atol=3e-6)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "target", "part"),
-    [
-        # In the toy f is the same at 0 and 1 but for 0.002, and far lower between: no eta of the cost helps there.
-        (Rebar(temperature=0.1), -3.0, 0.1),
-        (Relax(), 0.499, 0.01),
-        (Relax(through_model=False), 0.499, 0.01),
-        (DoubleCV(), -3.0, 0.2),  # f is nearly linear
-    ],
-)
-def test_training_the_control_variate_lowers_the_variance(estimator, target, part):
-    """By the estimator's own optimizer on its own loss, against what it is without one."""
-    particles = estimator.min_particles
-    engine, inputs = engine_of(ONE, squared(target), estimator, particles)
-    raw = {"guide": {}, "param": {"logit": ONE}}
+def trained(logit, cost, estimator, particles, steps):
+    """The estimator's own parameters after so many steps of its own optimizer on its own loss."""
+    engine, inputs = engine_of(logit, cost, estimator, particles)
+    raw = {"guide": {}, "param": {"logit": logit}}
     loss = jax.grad(lambda own, key: engine.estimate(raw, own, inputs.traced(), key)[0])
 
     def step(carry, key):
@@ -147,12 +137,75 @@ def test_training_the_control_variate_lowers_the_variance(estimator, target, par
 
     start = engine.estimator_params()["b"]
     begin = (start, estimator.optimizer.init(start))
-    (own, _), _ = jax.jit(lambda c, ks: jax.lax.scan(step, c, ks))(begin, jax.random.split(jax.random.key(0), 5_000))
-    without = Score("none") if particles == 1 else Score()
-    before = total_variance(ONE, squared(target), without, particles, 20_000)
-    found = gradients(ONE, squared(target), estimator, particles, 20_000, {"b": own})
-    assert found.var() < part * before
+    (own, _), _ = jax.jit(lambda c, ks: jax.lax.scan(step, c, ks))(begin, jax.random.split(jax.random.key(0), steps))
+    return {"b": own}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "target", "bound"),
+    [
+        # f is the same at 0 and 1 but for 0.002, and far lower between: no eta of the cost helps there.
+        (Rebar(temperature=0.1), -3.0, 1.4),  # of 39.1
+        # A network trained by Adam alone was at 2e-6 to 1e-5 after 5,000 steps: its parameters keep jittering by a rate
+        # that does not fall with the gradient. What is linear in them is found by regression.
+        (Relax(), 0.499, 2e-7),  # of 1.6e-2
+        (Relax(through_model=False), 0.499, 2e-7),
+        (Relax(), -3.0, 1.0),
+        (DoubleCV(), -3.0, 1.25),  # of 6.1: f is nearly linear
+    ],
+)
+def test_training_the_control_variate_lowers_the_variance(estimator, target, bound):
+    particles = estimator.min_particles
+    own = trained(ONE, squared(target), estimator, particles, 2_000)
+    found = gradients(ONE, squared(target), estimator, particles, 20_000, own)
+    assert found.var() < bound
     assert found.mean() == pytest.approx((1 - 2 * target) / 4, abs=5 * found.std() / 20_000**0.5 + 1e-6)
+
+
+def test_the_toy_of_double_control_variates():
+    """f = mean (b_i - .499)^2 over 200 Bernoullis, maximized by RMSprop at .01 with two particles: the variance, a mean
+    over coordinates, is that of leave-one-out at first, and nothing by step 1,000 (Titsias and Shi 2022, section 5)."""
+
+    def model():
+        b = numpyro.sample(
+            "b", dist.Bernoulli(logits=jax.lax.stop_gradient(numpyro.param("logit", jnp.zeros(200)))).to_event(1)
+        )
+        numpyro.factor("cost", jnp.mean((b - 0.499) ** 2))
+
+    def guide():
+        numpyro.sample("b", dist.Bernoulli(logits=numpyro.param("logit", jnp.zeros(200))).to_event(1))
+
+    def variances(estimator):
+        """Before the first step, and after 1,000."""
+        engine, inputs = prepare(model, None, Options(guide=guide, estimators={"b": estimator}, num_particles=2))
+        own = engine.estimator_params()
+        outer, inner = optax.rmsprop(0.01, eps=1e-7, eps_in_sqrt=False), estimator.optimizer
+        loss = lambda raw, own, key: engine.estimate({"guide": {}, "param": raw}, own, inputs.traced(), key)[0]  # noqa: E731
+
+        def step(carry, key):
+            raw, own, memory, memories = carry
+            slope, slopes = jax.grad(loss, (0, 1))(raw, own, key)
+            change, memory = outer.update(slope, memory, raw)
+            changes, memories = inner.update(slopes["b"], memories, own["b"])
+            own = {"b": optax.apply_updates(own["b"], changes)}
+            return (optax.apply_updates(raw, change), own, memory, memories), None
+
+        @jax.jit
+        def variance(raw, own):
+            grads = jax.lax.map(lambda key: jax.grad(loss)(raw, own, key)["logit"], keys[:1000], batch_size=250)
+            return jnp.var(grads, 0).mean()
+
+        keys = jax.random.split(jax.random.key(1), 1_000)
+        begin = (start, own, outer.init(start), inner.init(own["b"]))
+        end, _ = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(begin)
+        return float(variance(start, own)), float(variance(end[0], end[1]))
+
+    with jax.enable_x64(True):
+        start = {"logit": jnp.zeros(200)}
+        plain, double = variances(Score()), variances(DoubleCV())
+    assert plain[0] == pytest.approx(1.25e-9, rel=0.1) and double[0] == pytest.approx(1.25e-9, rel=0.1)
+    assert plain[1] > 0.5 * plain[0]
+    assert double[1] < 0.01 * plain[1]
 
 
 def test_the_optimal_constant_is_better_than_leave_one_out():

@@ -1,0 +1,64 @@
+"""The relaxed draws of REBAR and RELAX, and those given the draw, at logits where a uniform number has no digits."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from autovi.estimators import Rebar, Relax
+from autovi.estimators.onehot import given, gumbels
+from autovi.preparation import Options, prepare
+
+precision = pytest.mark.parametrize("x64", [False, True], ids=["single", "double"])
+
+
+@precision
+@pytest.mark.parametrize("logit", [-20.0, -3.0, 0.0, 1.0, 20.0])
+def test_the_draw_given_the_value_has_the_right_law(x64, logit):
+    """Of two values: P(z1 - z0 > y) / P(z1 - z0 > 0) is uniform, 1 / (1 + e0 / e1) of the two exponentials."""
+    ratio = np.geomspace(1e-3, 1e6, 40)
+    with jax.enable_x64(x64):
+        logits = jax.nn.log_softmax(jnp.array([0.0, logit]))
+        e = jnp.stack([jnp.asarray(ratio), jnp.ones(40)], -1)
+        z = np.asarray(given(logits, jnp.array([0.0, 1.0]), e), float)
+    y = z[:, 1] - z[:, 0]
+    log_sigmoid = lambda x: -np.logaddexp(0, -x)  # noqa: E731
+    log_tail = log_sigmoid(logit - y) - log_sigmoid(logit)
+    assert (y >= 0).all()
+    np.testing.assert_allclose(log_tail, -np.log1p(ratio), rtol=1e-6 if x64 else 1e-3, atol=1e-9 if x64 else 1e-5)
+
+
+@precision
+def test_gumbels_have_digits_far_in_the_upper_tail(x64):
+    with jax.enable_x64(x64):
+        g = np.asarray(gumbels(jax.random.key(0), jnp.zeros(1_000_000)), float)
+    assert g.mean() == pytest.approx(np.euler_gamma, abs=6e-3)
+    steps = np.exp(-g[g > 9]) * 2**23
+    assert len(steps) > 60 and np.mean(np.abs(steps - np.round(steps)) > 0.02) > 0.9
+
+
+@precision
+@pytest.mark.parametrize("estimator", [Rebar(), Relax()], ids=["rebar", "relax"])
+def test_estimates_at_extreme_logits(x64, estimator):
+    """The exact gradient is 2e-9 or less there: without the rare draw the estimates must be as small."""
+    with jax.enable_x64(True) if x64 else contextlib.nullcontext():
+        logit = jnp.array([20.0, -20.0])
+
+        def model():
+            b = numpyro.sample("b", dist.Bernoulli(logits=logit).to_event(1))
+            numpyro.factor("cost", jnp.sum((b - 0.2) ** 2))
+
+        def guide():
+            numpyro.sample("b", dist.Bernoulli(logits=numpyro.param("logit", logit)).to_event(1))
+
+        engine, inputs = prepare(model, None, Options(guide=guide, estimators={"b": estimator}, num_particles=1))
+        raw, own = {"guide": {}, "param": {"logit": logit}}, engine.estimator_params()
+        grad = jax.grad(lambda raw, key: engine.estimate(raw, own, inputs.traced(), key)[0])
+        one = lambda key: grad(raw, key)["param"]["logit"]  # noqa: E731
+        found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 5000)))
+    assert np.isfinite(found).all()
+    assert np.abs(np.mean(found, 0)).max() < 1e-6
