@@ -25,6 +25,12 @@ def to_site(term: jax.Array, aligned: Aligned, lead: int) -> jax.Array:
     return jnp.expand_dims(term, [lead + d for d, e in enumerate(aligned) if e is None])
 
 
+def from_then_on(term: jax.Array, axis: int, strict: bool) -> jax.Array:
+    """The sum of a term over all places from each on along an axis; over those after it if `strict`."""
+    total = jnp.flip(jnp.cumsum(jnp.flip(term, axis), axis), axis)
+    return total - term if strict else total
+
+
 def to_term(weights: jax.Array, aligned: Aligned, ndim: int, lead: int) -> jax.Array:
     """The inverse for weights of a site's elements: dimensions put where a term of `ndim` dimensions has them.
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
-from autovi.analysis.interpreter import Dependence, MutableStateError, Value, is_inexact, joined, run
+from autovi.analysis.interpreter import MutableStateError, Value, is_inexact, run
+from autovi.analysis.paths import Dependence, Since, joined, joined_since
 from autovi.analysis.primitives import shape_of
 from autovi.model.graph import Graph
 
-__all__ = ["Dependence", "analyse", "analyse_graph", "analyse_variable", "joined"]
+__all__ = ["Dependence", "Since", "analyse", "analyse_graph", "analyse_variable", "joined", "joined_since"]
 
 
 def analyse(
@@ -48,7 +49,7 @@ def analyse(
     report = dict(zip(out_names, outs, strict=True))
     floating = {n for n, v in atoms.items() if is_inexact(v)}
     return {
-        out: {n: p if n in floating else Dependence(p.aligned) for n, p in value.paths.items()}
+        out: {n: p if n in floating else Dependence(p.aligned, later=p.later) for n, p in value.paths.items()}
         for out, value in report.items()
     }
 
@@ -82,7 +83,7 @@ def _analysed(graph: Graph, tracked: dict[str, Any], outputs: Iterable[str]) -> 
         outs = [Value(lost) for _ in out_names]
     floating = {n for n, v in zip(names, variables, strict=True) if is_inexact(v)}
     return {
-        out: {n: p if n in floating else Dependence(p.aligned) for n, p in value.paths.items()}
+        out: {n: p if n in floating else Dependence(p.aligned, later=p.later) for n, p in value.paths.items()}
         for out, value in zip(out_names, outs, strict=True)
     }
 

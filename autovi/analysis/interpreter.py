@@ -6,18 +6,20 @@ cost may be split by element; and which operations on the way could make it jump
 side only: a dependence is never missed, an alignment never claimed without proof, a jump never overlooked
 (`jump_test.py` tests the suspicions).
 
-The method is abstract interpretation. Each variable of the jaxpr carries, for every tracked input that
-reaches it, a path: the position map so far and the names of the operations that could jump.
+Each variable of the jaxpr carries, for every tracked input that reaches it, a path: the position map so far
+and the names of the operations that could jump.
 """
 
-from collections.abc import Callable, Iterable
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, reduce
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from autovi.analysis.paths import NONE, Dependence, join_paths, moved, seen_later
 from autovi.analysis.primitives import (
     CONTINUOUS,
     COPYING,
@@ -32,24 +34,7 @@ from autovi.analysis.primitives import (
     scan_counts,
 )
 from autovi.analysis.smooth_functions import is_smooth_function
-
-NONE: Names = frozenset()
-
-
-class Dependence(NamedTuple):
-    """How an output depends on an input.
-
-    aligned: for each dimension `d` of the input the output dimension `e` such that `out[..., i at e, ...]`
-        depends on the input only through `input[..., i at d, ...]`; None where no such dimension is known.
-    jumps: primitives on the way at which the output, where it is finite, may be discontinuous in the input.
-        Empty for inputs that are not floating point.
-    cutoffs: the same for switches between the output and a non-finite constant, such as `-inf` outside the
-        support: the output does not jump from one finite value to another there, but `exp(output)` may.
-    """
-
-    aligned: tuple[int | None, ...]
-    jumps: Names = NONE
-    cutoffs: Names = NONE
+from autovi.analysis.steps import read_at_the_step
 
 
 class Value(NamedTuple):
@@ -70,8 +55,9 @@ Handler = Callable[[Any, list[Value]], list[Value]]
 # --- Running a jaxpr ---------------------------------------------------------------------------------------
 
 
-def run(jaxpr: Any, args: list[Value]) -> list[Value]:
-    """Interprets an open or closed jaxpr on abstract values."""
+def run(jaxpr: Any, args: list[Value], slices: Mapping[int, int] = MappingProxyType({})) -> list[Value]:
+    """Interprets an open or closed jaxpr on abstract values. `slices` are equations that take the first operand's slice
+    at the step of an enclosing loop, and the mark of that loop."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     known = dict(zip(jaxpr.invars, args, strict=True)) | {v: Value() for v in jaxpr.constvars}
     shifts = cancelled_shifts(jaxpr)
@@ -84,8 +70,11 @@ def run(jaxpr: Any, args: list[Value]) -> list[Value]:
             raise MutableStateError
         operands = [read(v) for v in eqn.invars]
         if position in shifts:
-            operands[0] = _map_paths(operands[0], lambda p: Dependence(p.aligned))
-        results = HANDLERS.get(eqn.primitive.name, _primitive)(eqn, operands)
+            operands[0] = _map_paths(operands[0], lambda p: Dependence(p.aligned, later=p.later))
+        if position in slices:
+            results = [_map_moved(operands[0], partial(_sliced, slices[position]))]
+        else:
+            results = HANDLERS.get(eqn.primitive.name, _primitive)(eqn, operands)
         known |= zip(eqn.outvars, results, strict=True)
     return [read(v) for v in jaxpr.outvars]
 
@@ -104,31 +93,19 @@ def _map_paths(value: Value, change: Callable[[Dependence], Dependence], **field
     return value._replace(paths={n: change(p) for n, p in value.paths.items()}, **fields)
 
 
-def _join_paths(a: Dependence, b: Dependence) -> Dependence:
-    aligned = tuple(i if i == j else None for i, j in zip(a.aligned, b.aligned, strict=True))
-    return Dependence(aligned, a.jumps | b.jumps, a.cutoffs | b.cutoffs)
-
-
 def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
     merged = dict(maps[0]) if maps else {}
     for paths in maps[1:]:
         for name, path in paths.items():
             other = merged.setdefault(name, path)
             if other is not path:
-                merged[name] = _join_paths(other, path)
+                merged[name] = join_paths(other, path)
     return merged
 
 
 def _join(a: Value, b: Value) -> Value:
     """What is known of a variable that may be either."""
     return Value(_merge(a.paths, b.paths), a.polynomial and b.polynomial, a.nonfinite and b.nonfinite)
-
-
-def joined(a: Dependence | None, b: Dependence | None) -> Dependence:
-    """How the sum of two outputs depends on an input that either may depend on."""
-    if a is None or b is None:
-        return a or b or Dependence(())
-    return _join_paths(a, b)
 
 
 def _join_lists(a: list[Value], b: list[Value]) -> list[Value]:
@@ -159,7 +136,7 @@ def _primitive(eqn: Any, args: list[Value]) -> list[Value]:
 
 
 def _as_cutoffs(path: Dependence) -> Dependence:
-    return Dependence(path.aligned, NONE, path.jumps | path.cutoffs)
+    return path._replace(jumps=NONE, cutoffs=path.jumps | path.cutoffs)
 
 
 def _is_nonfinite(eqn: Any, args: list[Value]) -> bool:
@@ -181,19 +158,14 @@ def _through(eqn: Any, args: list[Value], i: int, k: int, dims: DimMap) -> dict[
         return args[i].paths  # nothing moves and nothing is added: most operations, of which a program has many
 
     def onward(path: Dependence) -> Dependence:
-        aligned = _place(path.aligned, dims)
+        onto = moved(path, lambda a: a if a < 0 else dims[a])
         if cutting:
-            return _as_cutoffs(path._replace(aligned=aligned))
+            return _as_cutoffs(onto)
         if keeps:
-            return Dependence(aligned, path.jumps | new, path.cutoffs)
-        return Dependence(aligned, path.jumps | path.cutoffs | new)
+            return onto._replace(jumps=path.jumps | new)
+        return onto._replace(jumps=path.jumps | path.cutoffs | new, cutoffs=NONE)
 
     return {name: onward(path) for name, path in args[i].paths.items()}
-
-
-def _place(aligned: Iterable[int | None], dims: DimMap) -> tuple[int | None, ...]:
-    """Negative entries stand for steps of an enclosing loop, and no operation inside a step moves them."""
-    return tuple(a if a is None or a < 0 else dims[a] for a in aligned)
 
 
 def _jump(eqn: Any, args: list[Value], i: int, k: int) -> Names:
@@ -283,7 +255,7 @@ def _controlled(outs: list[Value], controls: Iterable[Value]) -> list[Value]:
     chosen = _merge(*(c.paths for c in controls))
     if not chosen:
         return outs
-    how = {n: Dependence(p.aligned, p.jumps | p.cutoffs) for n, p in chosen.items()}
+    how = {n: p._replace(jumps=p.jumps | p.cutoffs, cutoffs=NONE) for n, p in chosen.items()}
     return [Value(_merge(out.paths, how), polynomial=False) for out in outs]
 
 
@@ -306,22 +278,28 @@ def _scan(eqn: Any, args: list[Value]) -> list[Value]:
     num_consts, num_carry = scan_counts(eqn)
     consts, rest = args[:num_consts], args[num_consts:]
     init, stacked = rest[:num_carry], rest[num_carry:]
-    step = min((a for v in args for q in v.paths.values() for a in q.aligned if a is not None), default=0)
+    marks = (a for v in args for q in v.paths.values() for a in (*q.aligned, *(s.axis for s in q.since if s)))
+    step = min([a for a in marks if a is not None], default=0)
     step = min(step, 0) - 1  # a mark of this loop's own: "aligned with the step"
-    slices = [_map_aligned(v, lambda a: step if a == 0 else a - (a > 0)) for v in stacked]
+    slices = [_map_moved(v, lambda a: step if a == 0 else a - (a > 0)) for v in stacked]
+    at_step = {} if eqn.params["reverse"] else dict.fromkeys(read_at_the_step(eqn), step)
 
     def carried(carry: list[Value]) -> list[Value]:
-        outs = run(body, [*consts, *carry, *slices])[:num_carry]
-        # A later step sees this one.
-        return [_map_aligned(v, lambda a: None if a == step else a) for v in outs]
+        outs = run(body, [*consts, *carry, *slices], at_step)[:num_carry]
+        return [_map_paths(v, lambda p: seen_later(p, step, eqn.params["reverse"])) for v in outs]
 
     carry = _settled(carried, init)
-    outs = run(body, [*consts, *carry, *slices])[num_carry:]
-    return [*carry, *(_map_aligned(v, lambda a: 0 if a == step else a + (a >= 0)) for v in outs)]
+    outs = run(body, [*consts, *carry, *slices], at_step)[num_carry:]
+    last = [_map_paths(v, lambda p: seen_later(p, step, True)) for v in carry]
+    return [*last, *(_map_moved(v, lambda a: 0 if a == step else a + (a >= 0)) for v in outs)]
 
 
-def _map_aligned(value: Value, change: Callable[[int], int | None]) -> Value:
-    return _map_paths(value, lambda p: p._replace(aligned=tuple(None if a is None else change(a) for a in p.aligned)))
+def _sliced(step: int, dimension: int) -> int:
+    return step if dimension == 0 else dimension
+
+
+def _map_moved(value: Value, change: Callable[[int], int | None]) -> Value:
+    return _map_paths(value, lambda p: moved(p, change))
 
 
 HANDLERS: dict[str, Handler] = {

@@ -17,13 +17,14 @@ from jax.extend.core import Literal
 from numpyro import validation_enabled
 
 from autovi.analysis.costs import Aligned, agreed, unique
-from autovi.analysis.dependence import Dependence, analyse_graph, joined
+from autovi.analysis.dependence import Dependence, Since, analyse_graph, joined, joined_since
 from autovi.analysis.linear import find_linear
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Plate, Sites
 from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
 
+Sinces = tuple[Since | None, ...]
 COORDINATES = ("location:", "spread:")  # outputs of the graph that a site's coordinates are made of
 
 
@@ -32,7 +33,8 @@ class Structure:
     """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]`
     names the operations on the way at which the term may be discontinuous in the node's value; `moved_by` has the nodes
     on which the outputs "location:z" and "spread:z" depend; `not_linear` says why a node does not enter by a product
-    with data."""
+    with data. `since[node][term]` is there for terms that follow the steps of a scan along a dimension of the node's:
+    where an element is felt from its own step on."""
 
     downstream: Mapping[str, Mapping[str, Aligned]]
     jumps: Mapping[str, Mapping[str, frozenset[str]]]
@@ -40,6 +42,8 @@ class Structure:
     plates: Mapping[str, tuple[Plate, ...]]
     moved_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     not_linear: Mapping[str, str | None] = field(default_factory=dict)
+    since: Mapping[str, Mapping[str, Sinces]] = field(default_factory=dict)
+    chained: frozenset[str] = frozenset()  # nodes that are drawn step by step, since they depend on their own draws
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
@@ -92,7 +96,17 @@ def analyse_structure(traced: Traced) -> Structure:
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
     downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in below.items()} for n, below in direct.items()}
-    return Structure(_closed(downstream), jumps, shapes, plates, moved_by, _not_linear(traced, nodes))
+    closed = _closed(downstream, _through, agreed)
+    return Structure(
+        closed,
+        jumps,
+        shapes,
+        plates,
+        moved_by,
+        _not_linear(traced, nodes),
+        _since(direct, batch, closed),
+        frozenset(traced.chains),
+    )
 
 
 def _not_linear(traced: Traced, nodes: Iterable[str]) -> dict[str, str | None]:
@@ -148,8 +162,27 @@ def _value(atom: Any, made: dict[Any, Any]) -> jax.Array:
     return jnp.asarray(atom.val) if isinstance(atom, Literal) else made[atom]
 
 
-def _closed(direct: Mapping[str, Mapping[str, Aligned]]) -> dict[str, dict[str, Aligned]]:
+def _since(
+    direct: Mapping[str, Mapping[str, Dependence]],
+    batch: Mapping[str, int],
+    downstream: Mapping[str, Mapping[str, Aligned]],
+) -> dict[str, dict[str, Sinces]]:
+    """`Structure.since`."""
+    if all(d.later is None for below in direct.values() for d in below.values()):
+        return {}
+    own = {n: {t: d.since[: batch[n]] for t, d in below.items()} for n, below in direct.items()}
+    found: dict[str, dict[str, Sinces]] = {n: {} for n in direct}
+    for n, below in _closed(own, _through_since, _agreed_since).items():
+        for t, since in below.items():
+            if any(s is not None and e is None for s, e in zip(since, downstream[n][t], strict=True)):
+                found[n][t] = since
+    return found
+
+
+def _closed(direct: Mapping[str, Mapping[str, Any]], through: Callable, agree: Callable) -> dict[str, dict[str, Any]]:
     """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on.
+    `through(onto, inner)` is how n's dimensions belong to a term's, from how they belong to m's, and m's to the term's,
+    `agree` what two ways from n to one term have in common.
 
     The sites of a `scan` may depend on one another in circles: a node is looked at again whenever something below it
     has changed. Alignments only get lost, so this ends. Without circles, and with `direct` in order of execution, every
@@ -167,14 +200,26 @@ def _closed(direct: Mapping[str, Mapping[str, Aligned]]) -> dict[str, dict[str, 
         del waiting[n]
         before = dict(closed[n])
         for m in below[n]:
-            _add_through(closed[n], direct[n][f"q:{m}"], dict(closed[m]))
+            onto = direct[n][f"q:{m}"]
+            for t, inner in dict(closed[m]).items():
+                new = through(onto, inner)
+                closed[n][t] = agree(closed[n][t], new) if t in closed[n] else new
         if closed[n] != before:
             waiting.update(dict.fromkeys(above[n]))
     return closed
 
 
-def _add_through(terms: dict[str, Aligned], onto: Aligned, inner: Mapping[str, Aligned]) -> None:
-    """Adds to a node's `terms` those of a node below it, `inner`, whose batch dimensions are `onto` the node's."""
-    for t, aligned in inner.items():
-        through = tuple(aligned[e] if e is not None and e < len(aligned) else None for e in onto)
-        terms[t] = agreed(terms[t], through) if t in terms else through
+def _through(onto: Aligned, inner: Aligned) -> Aligned:
+    return tuple(inner[e] if e is not None and e < len(inner) else None for e in onto)
+
+
+def _through_since(onto: Sinces, inner: Sinces) -> Sinces:
+    nexts = [None if s is None or s.axis >= len(inner) else inner[s.axis] for s in onto]
+    return tuple(
+        None if s is None or n is None else Since(n.axis, s.strict or n.strict)
+        for s, n in zip(onto, nexts, strict=True)
+    )
+
+
+def _agreed_since(a: Sinces, b: Sinces) -> Sinces:
+    return tuple(joined_since(s, t) for s, t in zip(a, b, strict=True))

@@ -106,6 +106,7 @@ class Facts:
     scored: str | None = None  # a site drawn given it through whose draw no gradient flows
     jumps: str | None = None  # where the cost is discontinuous in it
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
+    chained: bool = False  # in a scan, each step drawn from a distribution that depends on the steps before
     distribution: str = ""  # the class of its variational distribution, wrappers stripped
     curved: bool = False  # draws are a map of normal noise that is not affine
     not_linear: str | None = "it is not known how it enters"  # why it is not by one product with data, row by row
@@ -135,6 +136,7 @@ class Estimator(ABC):
     local: ClassVar[bool] = False  # what sees a product of the site with data sees a draw of that, by `product`
     on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for
     biased: ClassVar[bool] = False  # taken only where `allow_bias` is True, and said to be so
+    sequential: ClassVar[bool] = False  # asks for nothing but a site's own draws and their cost
     num_particles: ClassVar[int] = 4  # where the user does not say
 
     @abstractmethod
@@ -230,8 +232,9 @@ class Baselined(Estimator):
         baseline: "none", "moving_average" (of past costs), "leave_one_out" (mean of the other particles), "network" (a
             small one of `inputs`), or a network or function of your own: a Flax NNX or Equinox module, a pair
             `(init, apply)` (`init(rng_key, *inputs)`, `apply(params, *inputs)`; an object with these two methods), or a
-            function without parameters. It gets the inputs of one element and returns one number. Networks are
-            trained on the costs in units of their running mean and standard deviation; a function is taken as it is.
+            function without parameters. It gets the inputs of one element and returns one number, about the cost:
+            log p - log q below the site, or minus the loss. Networks are trained on the costs in units of their
+            running mean and standard deviation; a function is taken as it is.
         inputs: what a network or function reads: names of data arguments, of sites above this one, or of deterministic
             values that do not depend on it. Arrays with the site's plates in front are read element by element, all
             others whole.

@@ -41,6 +41,10 @@ class Explicit(Pathwise):
     def own_sampler(self) -> bool:
         return not self.coupled
 
+    @property
+    def sequential(self) -> bool:  # type: ignore[override]
+        return not self.coupled
+
     def refuses(self, facts: Facts) -> str | None:
         gradients, refused = facts.gradients, refuses_pathwise(facts)
         if refused:

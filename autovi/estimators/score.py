@@ -46,6 +46,7 @@ class Score(Baselined):
     """
 
     name: ClassVar[str] = "score"
+    sequential: ClassVar[bool] = True
     special: ClassVar[tuple[str, ...]] = (OPTIMAL,)
     num_particles: ClassVar[int] = 8
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from autovi.distributions import registry
 from autovi.distributions.supports import bijection_to
-from autovi.model.execution import SiteError, execute, site_key
+from autovi.model.execution import SiteError, execute, place_in_scan, site_key
 from autovi.model.inputs import Inputs
 from autovi.model.places import with_places
 from autovi.model.sites import Sites, describe, support_name, term_site
@@ -79,7 +79,7 @@ class Loss(Target):
 
         def latent(msg: dict[str, Any]) -> Any:
             transform = None if registry.is_discrete(msg["fn"]) else bijection_to(msg["fn"].support)
-            if transform is None:
+            if transform is None or place_in_scan(msg) is not None:
                 return None
             key = site_key(rng_key, msg["name"])
             drawn = msg["fn"](rng_key=key, sample_shape=msg["kwargs"].get("sample_shape") or ())
@@ -123,6 +123,7 @@ class _LossRun(NumPyroRun):
         args, kwargs = arguments
         returned: list[Any] = []
         unrolled = Unrolled(lambda *a, **k: returned.append(self.tracing.model(*a, **k)))
+        self.make_stacked()
         records, out = self.guided(unrolled, args, kwargs, rng_key)
         for r in records.values():
             _check_record(r)

@@ -16,6 +16,7 @@ from jax.extend.core import Literal
 
 from autovi.distributions.coordinates import Coordinates
 from autovi.distributions.registry import Made
+from autovi.model.chains import Chains
 from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives
 from autovi.model.graph import Graph
 from autovi.model.places import Place
@@ -46,7 +47,7 @@ class Traced:
     leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
     a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
     it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its
-    density, "density:z" that of the node's value.
+    density, "density:z" that of the node's value. Sites of `chains` are drawn there too: see `model/chains.py`.
     """
 
     sites: Sites
@@ -65,6 +66,7 @@ class Traced:
     # Site that could be in such -> its coordinates, the names of outputs in the place of arrays.
     coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
     one_hot: frozenset[str] = frozenset()  # sites that take weights of their values, in a last dimension of "node:z"
+    chains: Chains = field(default_factory=dict)  # sites of a scan that depend on their own earlier draws
     imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
 
     @cached_property

@@ -20,6 +20,7 @@ from autovi.distributions.location_scale import coordinates_of
 from autovi.distributions.supports import bijection_to
 from autovi.model.agreement import check_site
 from autovi.model.centring import NodeOf, check_noncentred, coordinates_at, named, part_outputs
+from autovi.model.chains import chains_of, drawn_in_steps
 from autovi.model.complaints import Circumstances, complain
 from autovi.model.concrete import is_concrete_error
 from autovi.model.execution import Record, SiteError, execute, mask_of, place_in_scan, plate_scale, site_key, unmasked
@@ -68,6 +69,7 @@ class NumPyroTracing:
     check_guide: Callable[[Sites], Any]
     noncentred: frozenset[str] = frozenset()
     stacked: dict[str, Site] = field(default_factory=dict)
+    chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
     of_run: Callable[[NumPyroTracing], NumPyroRun] = field(default_factory=lambda: NumPyroRun)
     late: dict[str, Any] = field(default_factory=dict)  # shapes of parameters that are asked for before they are made
     seen: list[str] = field(default_factory=list)
@@ -86,7 +88,9 @@ class NumPyroTracing:
         if not inside and not self.late:
             return traced
         self.stacked = inside
-        return replace(self._once(inputs), starts=traced.graph)
+        again = self._once(inputs)
+        self.chains = chains_of(again.graph, [n for n in inside if n in again.distributions])
+        return replace(self._once(inputs) if self.chains else again, starts=traced.graph)
 
     def _once(self, inputs: Inputs) -> Traced:
         box: list[NumPyroRun] = []
@@ -103,7 +107,7 @@ class NumPyroTracing:
         params = {n: Param(leaves, made, declared.get(n, constraints.real)) for n, (leaves, made) in run.made.items()}
         parts = (run.sites, run.guide_sites, graph, graph, run.scales, run.distributions, run.sealed, params)
         whole = (self.relaxed, tuple(run.classes), run.entropy, run.places, self.noncentred, run.coordinates)
-        return Traced(*parts, *whole)
+        return Traced(*parts, *whole, chains=self.chains)
 
     def checked_run(self, inputs: Inputs) -> Traced:
         """`run`, whose exceptions say what to do."""
@@ -145,10 +149,7 @@ class NumPyroRun:
 
     def outputs(self, arguments: tuple[tuple, dict], rng_key: jax.Array) -> dict[str, Any]:
         args, kwargs = arguments
-        for name, site in self.tracing.stacked.items():
-            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
-            self._node(name, shape, site.discrete)
-            self._pseudo_data(name)
+        self.make_stacked()
         out: dict[str, Any] = {}
         if self.tracing.guide is not None:
             self.tracing.running = "guide"
@@ -193,9 +194,18 @@ class NumPyroRun:
         out = self._own_draws(records, rng_key)
         for r in drawn:
             out |= self._guide_outputs(r, rng_key.dtype)
+        if self.tracing.chains:
+            out |= drawn_in_steps(function, args, kwargs, key, self.tracing.chains, self._guide_latent, **bound)
         return records, out
 
     # --- what is chosen from outside --------------------------------------------------------------------------------
+
+    def make_stacked(self) -> None:
+        """The nodes of sites inside a scan, whose whole shape is known by now."""
+        for name, site in self.tracing.stacked.items():
+            shape = site.shape if site.unconstrained_shape is None or self.tracing.guide else site.unconstrained_shape
+            self._node(name, shape, site.discrete)
+            self._pseudo_data(name)
 
     def _node(self, name: str, shape: tuple[int, ...], discrete: bool) -> jax.Array:
         if name not in self.nodes:

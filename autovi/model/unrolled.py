@@ -11,16 +11,16 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import Messenger
 
-from autovi.model.execution import SiteError
-
-MAX_STEPS = 400  # of a scan; each costs as much to compile as a line of the user's
+MAX_STEPS = 20  # of a scan that is written out; each costs as much to compile as a line of the user's
 
 
 class Unrolled(Messenger):
-    """A function whose scans are loops and whose conds run both branches.
+    """A function whose short scans are loops and whose conds run both branches.
 
-    A site "x" in a scan is "x[0]", "x[1]", ..., each drawn given those before it; in a cond it is "x[true]" or
-    "x[false]", both are drawn, and the predicate selects what comes out. `parts` has what a scan has stacked.
+    A site "x" in a scan of up to `MAX_STEPS` steps is "x[0]", "x[1]", ..., each drawn given those before it; in a cond
+    it is "x[true]" or "x[false]", both are drawn, and the predicate selects what comes out. `parts` has what a scan has
+    stacked. In a longer scan "x" is one site with a dimension of steps, drawn one after the other where each depends on
+    those before (`model/chains.py`).
     """
 
     def __init__(self, fn: Callable):
@@ -28,7 +28,7 @@ class Unrolled(Messenger):
         self._stacked: list[tuple[Any, list[Any]]] = []
 
     def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "control_flow":
+        if msg["type"] == "control_flow" and not (msg["fn"] is scan_wrapper and _length(msg) > MAX_STEPS):
             msg["fn"] = self._loop if msg["fn"] is scan_wrapper else _both
 
     def parts(self, array: Any) -> list[Any]:
@@ -37,12 +37,6 @@ class Unrolled(Messenger):
 
     def _loop(self, f: Callable, init: Any, xs: Any, length: int | None, reverse: bool, **others: Any) -> Any:
         length = jnp.shape(jax.tree.leaves(xs)[0])[0] if length is None else length
-        if length > MAX_STEPS:
-            raise SiteError(
-                f"scan: its {length} steps would be written out one after the other, more than {MAX_STEPS}; make it "
-                "shorter, or draw the noise of all steps before it (a numpyro.plate of that length), so that only "
-                "what is computed from it is in the scan (jax.lax.scan)"
-            )
         carry, made = jax.tree.map(jnp.asarray, init), {}
         for step in reversed(range(length)) if reverse else range(length):
             with _Named(f"[{step}]"):
@@ -56,6 +50,11 @@ class Unrolled(Messenger):
         stacked = jnp.stack(parts)
         self._stacked.append((stacked, list(parts)))
         return stacked
+
+
+def _length(msg: dict[str, Any]) -> int:
+    _, _, xs, length = msg["args"][:4]
+    return jnp.shape(jax.tree.leaves(xs)[0])[0] if length is None else length
 
 
 def _both(predicate: Any, true_fun: Callable, false_fun: Callable, operand: Any, **others: Any) -> Any:

@@ -37,6 +37,7 @@ def facts_of(
         nested=_bound_to_guide(site, nodes, structure),
         jumps=jumps,
         aperiodic=aperiodic,
+        chained=site.name in structure.chained,
         distribution=distribution,
         curved=isinstance(family, NoiseFamily),
         not_linear=structure.not_linear.get(site.name, Facts.not_linear),

@@ -28,6 +28,7 @@ from autovi.plan.requests import as_estimator, as_family, check_arguments, overr
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank", "flow")
 FULL_RANK_LIMIT = MAX_DENSE  # unconstrained dimensions of a joint normal
 WITH_BASELINE = "with a leave-one-out baseline"
+CHAINED = "its draw at each step of the scan depends on the steps before, so that it cannot be set to other values"
 OWN = "own"  # in a rule: the family that the table of distributions names
 ENUMERATION_BUDGET = 50_000_000  # numbers per particle that the branches of one site may hold
 
@@ -289,7 +290,8 @@ def _estimator(
     num_particles: int | None,
 ) -> tuple[Estimator, str]:
     def refusal(estimator: Estimator) -> str | None:
-        return estimator.refuses(facts) or objective.refuses(estimator)
+        chained = CHAINED if facts.chained and not estimator.sequential else None
+        return estimator.refuses(facts) or chained or objective.refuses(estimator)
 
     known_ones = {n: objective.taken(ESTIMATORS[n](), num_particles) for n in admitted}
     valid = {n: estimator for n, estimator in known_ones.items() if refusal(estimator) is None}

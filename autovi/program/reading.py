@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from autovi.analysis.dependence import analyse_graph
 from autovi.families.base import Layout
 from autovi.model.traced import data_input
 from autovi.plan.plan import Block
@@ -48,13 +49,32 @@ def _reading(program: Wiring, block: Block, name: str) -> Reading:
             f"{sorted({*arguments, *values} - {block.name})}"
         )
     var = graph.outputs[value]
-    if var in program.affected(block.name):
+    if var in program.affected(block.name) and not _comes_before(program, block.name, value):
         raise ValueError(
             f"{who}, which depends on the site's own draw, so that the gradient would be biased; name data, or what "
             "comes before it"
         )
     batch_shape = () if program.is_flat(block.name) else program.node_site(block.name).batch_shape
     return _of_shape(name, value, jnp.shape(var.aval), batch_shape)
+
+
+def _comes_before(program: Wiring, node: str, output: str) -> bool:
+    """Does an output that follows the steps of a scan depend at each step on what a node was at earlier ones alone?"""
+    graph = program.traced.graph
+    nodes = [n for n in (node, *program.below(node)) if f"node:{n}" in graph.inputs]
+    found = analyse_graph(graph, [f"node:{n}" for n in nodes], [output])[output]
+    drawn = program.follows(node)
+
+    def before(other: str, axis: int) -> bool:
+        since = found[f"node:{other}"].since if f"node:{other}" in found else ()
+        given = drawn.get(f"q:{other}", ()) if other != node else ()
+        return f"node:{other}" not in found or any(
+            s is not None and s.axis == axis and (s.strict or any(g is not None and g.strict for g in given))
+            for s in since
+        )
+
+    depth = len(program.node_site(node).batch_shape)
+    return any(all(before(other, axis) for other in nodes) for axis in range(depth))
 
 
 def _of_shape(name: str, output: str | None, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> Reading:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.analysis.costs import Aligned, to_site
+from autovi.analysis.costs import Aligned, from_then_on, to_site
+from autovi.analysis.structure import Sinces
 from autovi.estimators.base import Cost, Density
 from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
@@ -153,7 +155,8 @@ class Step:
             value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))
             cost = Cost(value, _no_counterfactual, _no_counterfactual, inputs)
             return block.estimator.surrogate(density, node.draw, cost, own)
-        value = stop(downstream_cost(program, block.name, self.raw, self.terms, lead=1))
+        follows = program.follows(block.name) if block.estimator.sequential else {}
+        value = stop(downstream_cost(program, block.name, self.raw, self.terms, lead=1, follows=follows))
         total = lambda v: self.at(block.name, v, whole=True)  # noqa: E731
         cost = Cost(value, lambda v: self.at(block.name, v), total, inputs)
         return block.estimator.surrogate(density, node.draw, cost, own)
@@ -221,9 +224,11 @@ def downstream_cost(
     terms: Mapping[str, Term],
     lead: int,
     whole: bool = False,
+    follows: Mapping[str, Sinces] = MappingProxyType({}),
 ) -> jax.Array:
     """The cost of each element of a node, with `lead` axes in front; `whole`: of all elements together. A term that an
-    integrated site above the node replaced is taken as sampled: its branches drew the node again."""
+    integrated site above the node replaced is taken as sampled: its branches drew the node again. Of terms that
+    `follows` has, which follow the steps of a scan, each element has the part from its own step on."""
     aligned = program.downstream(node)
     placed = to_site if not whole else lambda term, _, lead: jnp.sum(term, tuple(range(lead, jnp.ndim(term))))
     total = jnp.zeros(())
@@ -231,12 +236,22 @@ def downstream_cost(
         mine = [t for t in term.sources if t in aligned]
         if not mine:
             continue
-        if term.by is not None and program.is_below(node, term.by):
+        if term.by is None and mine[0] in follows:
+            total = total + _from_then_on(term.value, aligned[mine[0]], follows[mine[0]], lead)
+        elif term.by is not None and program.is_below(node, term.by):
             total = total + sum(placed(raw[t], aligned[t], lead) for t in mine)
         else:
             onto = aligned[mine[0]] if term.owned is None else _through(program, aligned, term, mine)
             total = total + placed(term.value, onto, lead)
     return total
+
+
+def _from_then_on(term: jax.Array, aligned: Aligned, since: Sinces, lead: int) -> jax.Array:
+    onto = list(aligned)
+    for d, step in enumerate(since):
+        if onto[d] is None and step is not None and step.axis not in onto:
+            term, onto[d] = from_then_on(term, lead + step.axis, step.strict), step.axis
+    return to_site(term, tuple(onto), lead)
 
 
 def _through(program: Program, aligned: Mapping[str, Aligned], term: Term, mine: list[str]) -> Aligned:

@@ -17,8 +17,9 @@ from jax.extend.core import Literal
 from autovi.analysis.costs import Aligned, agreed
 from autovi.analysis.counted import masked_sites
 from autovi.analysis.linear import Linear, find_linear
-from autovi.analysis.structure import Structure
+from autovi.analysis.structure import Sinces, Structure
 from autovi.families.base import Layout
+from autovi.model.chains import draw_output, flow_input, key_input
 from autovi.model.graph import Values
 from autovi.model.sites import Site, Sites
 from autovi.model.traced import KEY, Traced
@@ -149,6 +150,10 @@ class Wiring:
     def _downstream(self) -> dict[str, dict[str, Aligned]]:
         return {}
 
+    def follows(self, node: str) -> Mapping[str, Sinces]:
+        """The terms that follow the steps of a scan along a dimension of a node's."""
+        return {} if self.is_flat(node) else self.structure.since.get(node, {})
+
     def placed(self, node: str, value: Any) -> Values:
         """The variables of the graph that a value of a node sets."""
         graph, sites = self.traced.graph, self.sites
@@ -221,7 +226,13 @@ class Wiring:
         inputs = self.traced.graph.inputs
         names = (*self.order, *self.plan.marginal, *self.plan.ancestral)
         nodes = [v for n in names for v in self.node_variables(n)]
-        return frozenset([*nodes, inputs[KEY], *(inputs[f"noise:{n}"] for n in self.traced.sealed)])
+        return frozenset([*nodes, inputs[KEY], *(inputs[n] for n in self._of_draws)])
+
+    @property
+    def _of_draws(self) -> list[str]:
+        """The inputs of draws that the graph makes."""
+        chained = [of(n) for n in self.traced.chains for of in (key_input, flow_input)]
+        return [*(f"noise:{n}" for n in self.traced.sealed), *chained]
 
     def _frontier(self, wanted: tuple[str, ...]) -> list[Any]:
         """The variables common to all particles that theirs are made of."""
@@ -272,7 +283,8 @@ class Wiring:
             for i in range(made.num_leaves)
         ]
         draws = [f"draw:{n}:{i}" for n, made in self.traced.sealed.items() for i in range(made.num_leaves)]
-        return (*terms, *distributions, *draws, *(f"drawn:{n}" for n in self.traced.sealed))
+        chained = [draw_output(n) for n in self.traced.chains]
+        return (*terms, *distributions, *draws, *chained, *(f"drawn:{n}" for n in self.traced.sealed))
 
     @cached_property
     def everything(self) -> tuple[str, ...]:

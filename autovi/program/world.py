@@ -11,6 +11,7 @@ from jax.extend.core import Literal
 
 from autovi.analysis.counted import counts_of, masked_sites
 from autovi.estimators.base import Draw, Estimator
+from autovi.model.chains import draw_output, flow_input, key_input
 from autovi.model.graph import Values, like_traced
 from autovi.model.traced import weighted
 from autovi.program.nodes import Conditional, Node, density_of, log_q_of, naming
@@ -122,6 +123,9 @@ class World:
 
     def _set(self, node: str, value: Any) -> None:
         estimator = self.program.plan.estimator_of(node)
+        if node in self.program.traced.chains:
+            self._set_chain(node, value)
+            return
         if node in self.program.traced.sealed:
             self._set_sealed(node, value, estimator)
             return
@@ -153,6 +157,26 @@ class World:
 
         mean, variance = at(q.mean, there), at(q.variance, jnp.square(there))
         self.values[product] = estimator.product(self.noise[node], mean, variance)
+
+    def _set_chain(self, node: str, value: Any) -> None:
+        """The same for the sites of a chain, whose distributions depend on one another's draws: the graph draws them,
+        all at the first of them."""
+        chain = self.program.traced.chains[node]
+        if value is not None:
+            raise TypeError(f"site {node!r}: it is drawn step by step, and cannot be forced to a value")
+        if node != next(n for n in self.program.order if n in chain):
+            return
+        inputs, estimators = self.program.traced.graph.inputs, {n: self.program.plan.estimator_of(n) for n in chain}
+        for name, estimator in estimators.items():
+            key, flow = inputs[key_input(name)], inputs[flow_input(name)]
+            self.values[key] = like_traced(self.noise[name], key)
+            self.values[flow] = jnp.asarray(estimator.pathwise, flow.aval.dtype)
+        drawn = self.outputs([draw_output(n) for n in chain])
+        for name in chain:
+            self.values.update(self.program.placed(name, drawn[draw_output(name)]))
+        for name in chain:
+            draw, q = Draw(drawn[draw_output(name)]), self.distribution(name)
+            self.nodes[name] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, name)))
 
     def _set_sealed(self, node: str, value: Any, estimator: Estimator) -> None:
         """The same for a node whose distribution cannot leave the graph: the graph draws it."""
