@@ -83,6 +83,25 @@ def test_discrete_steps_that_depend_on_those_before(baseline):
     check(found, float(jax.grad(exact_walk)(0.4)), 0.05)
 
 
+def test_relax_with_the_state_in_its_network():
+    """Its relaxed draws are made given the draws, step by step; the network may be anything."""
+    estimators = {"up": {"estimator": "relax", "through_model": False, "inputs": "place"}}
+    grad = autovi.stochastic_grad(walk, estimators=estimators, num_samples=2)
+    state = grad.init(0.4)
+    one = lambda key: grad(0.4, rng_key=key, estimator_state=state)[0]  # noqa: E731
+    found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40_000)))
+    check(found, float(jax.grad(exact_walk)(0.4)), 0.05)
+
+    def learn(state, key):
+        return grad(0.4, rng_key=key, estimator_state=state)[1], None
+
+    state, _ = jax.jit(lambda s, ks: jax.lax.scan(learn, s, ks))(state, jax.random.split(jax.random.key(1), 3000))
+    found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40_000)))
+    plain = estimates(walk, 0.4, count=4000, estimators={"up": Score("none")}, num_samples=2)
+    check(found, float(jax.grad(exact_walk)(0.4)), 0.05)
+    assert found.var() < 0.5 * plain.var()
+
+
 def test_a_step_is_charged_with_what_comes_after_it():
     """The loss of step t depends on the draws up to t: without that the first losses would be noise in every step."""
 

@@ -158,6 +158,11 @@ class Estimator(ABC):
         """The draw of a product with data, of which these are mean and variance: of estimators that are `local`."""
         raise TypeError(f"{type(self).__name__}: it is not local")
 
+    def completed(self, noise: Any, q: Distribution, value: Any) -> Draw:
+        """The draw that a value is which the engine has drawn from q in the place of a `sequential` estimator, with
+        what `draw` would have left beside it."""
+        return Draw(value)
+
     def init(self, rng_key: jax.Array, layout: Layout) -> Any:
         """The estimator's own parameters for a site of this layout (plates at full size), often none.
 

@@ -60,6 +60,10 @@ class Relaxation(Estimator):
         return refuses_weights(facts) or (refuses_slope(facts) if self.relaxed else None)
 
     @property
+    def sequential(self) -> bool:  # type: ignore[override]
+        return not self.relaxed
+
+    @property
     @abstractmethod
     def start(self) -> tuple[float, ...]:
         """The a_i before the first step."""
@@ -85,6 +89,13 @@ class Relaxation(Estimator):
         e = jax.random.exponential(conditional, logits.shape, logits.dtype)
         return Draw(value_of(q, w) if self.relaxed else drawn, aux=(w, g, e))
 
+    def completed(self, noise: jax.Array, q: Distribution, value: jax.Array) -> Draw:
+        free, conditional = jax.random.split(noise)
+        logits = stop(log_probs(q))
+        w = jax.nn.one_hot(value, logits.shape[-1], dtype=logits.dtype)
+        e, own = (jax.random.exponential(key, logits.shape, logits.dtype) for key in (conditional, free))
+        return Draw(value, aux=(w, given(logits, w, own) - logits, e))
+
     def of_model(self, cost: Cost, params: Any) -> Part:
         """The cost at softmax(z / tau)."""
         relaxed = lambda z: jax.nn.softmax(z * jnp.exp(-params["log_temperature"]), -1)  # noqa: E731
@@ -94,7 +105,8 @@ class Relaxation(Estimator):
         logits, (w, g, e) = q.over(log_probs), draw.aux
         at, p = stop(logits), stop(jnp.exp(logits))
         value = lambda w: value_of(q.distribution, w)  # noqa: E731
-        weighted = Cost(cost.value, lambda w: cost.at(value(w)), lambda w: cost.total(value(w)))
+        at_weights, total = (lambda w: cost.at(value(w))), (lambda w: cost.total(value(w)))
+        weighted = Cost(cost.value, at_weights, total, cost.inputs)
 
         def free(logits: jax.Array) -> jax.Array:
             return logits + g

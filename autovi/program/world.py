@@ -175,7 +175,9 @@ class World:
         for name in chain:
             self.values.update(self.program.placed(name, drawn[draw_output(name)]))
         for name in chain:
-            draw, q = Draw(drawn[draw_output(name)]), self.distribution(name)
+            q = self.distribution(name)
+            with naming(name):
+                draw = estimators[name].completed(self.noise[name], q, drawn[draw_output(name)])
             self.nodes[name] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, name)))
 
     def _set_sealed(self, node: str, value: Any, estimator: Estimator) -> None:
