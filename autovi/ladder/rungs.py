@@ -50,6 +50,8 @@ def why_not(traced: Traced, plan: Plan, objective: Objective, exact: Collection[
         return "the model is fitted on batches, from which neither a mode nor a curvature is known"
     if not isinstance(objective, Elbo):
         return f"the objective is {objective.name!r}"
+    if objective.closed:
+        return "the objective takes terms in closed form"
     joint = any(mappable(b) for b in plan.blocks)
     if not joint and any(b.family is not None and b.family.unconstrained for b in plan.blocks):
         return "no sites are jointly normal"

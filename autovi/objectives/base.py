@@ -52,6 +52,11 @@ class Objective(ABC):
         raise TypeError(f"{type(self).__name__}: it has local costs")
 
     @property
+    def closed(self) -> frozenset[str]:
+        """The kinds of cost terms, "p" of priors and "q", that are taken in closed form where that is known."""
+        return frozenset()
+
+    @property
     def min_particles(self) -> int:
         """The number of particles below which it cannot work."""
         return 1

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from autovi.estimators.base import Estimator
 from autovi.objectives.base import Objective, Scalar, Weights
 
+CLOSED_FORMS = (None, "entropy", "kl")
+
 
 @dataclass(frozen=True)
 class Elbo(Objective):
@@ -19,12 +21,36 @@ class Elbo(Objective):
     of its own, and admits every estimator. Jordan, Ghahramani, Jaakkola and Saul (1999), "An Introduction to
     Variational Methods for Graphical Models".
 
+    Terms in closed form take their own noise out, and may add some: what is sampled cancels in part. Pathwise gradients
+    of log p - log q lose all noise where q is the posterior, and those of log p with the entropy in closed form do not
+    (Roeder, Wu and Duvenaud, 2017); in a discrete VAE, closed-form KL terms raised the variance of the score function
+    2.2 times. So they are a candidate to be tried, not a rule, and nothing by default.
+
+    Args:
+        closed_form: None: all terms are sampled. "entropy": E[-log q] of every site whose distribution has an entropy
+            in closed form. "kl": that, and E[log p] of sites with a prior that depends on no other latent site, if it
+            is normal and q too, or the support is finite. All others are sampled.
+
+    Raises:
+        ValueError: `closed_form` is none of these.
+
     Example:
         >>> autovi.fit(model, data, objective="elbo")
+        >>> autovi.fit(model, data, objective=autovi.objectives.Elbo(closed_form="kl"))
     """
+
+    closed_form: str | None = None
 
     name: ClassVar[str] = "elbo"
     local_costs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.closed_form not in CLOSED_FORMS:
+            raise ValueError(f"closed_form: expected one of {list(CLOSED_FORMS)}, got {self.closed_form!r}")
+
+    @property
+    def closed(self) -> frozenset[str]:
+        return frozenset({None: (), "entropy": ("q",), "kl": ("p", "q")}[self.closed_form])
 
     def value(self, log_weights: Weights) -> Scalar:
         return jnp.mean(log_weights)

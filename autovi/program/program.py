@@ -161,14 +161,15 @@ class Program(Wiring):
         noise: Mapping[str, Any],
         forced: Mapping[str, Any] | None = None,
         through: Any = None,
-        local: bool = False,
+        in_step: bool = False,
     ) -> World:
         """One particle: every node drawn from its noise, those apart that are `forced` to a value. The gradient through
-        draws that are doubly reparameterized is multiplied by `through`; if `local`, products with data are drawn in
-        the place of nodes whose estimator asks for that."""
+        draws that are doubly reparameterized is multiplied by `through`; `in_step` products
+        with data are drawn in the place of nodes whose estimator asks for that, and terms are in closed form where the
+        objective wants that."""
         key = self.traced.graph.inputs[KEY]
         values = {**shared.values, key: like_traced(rng_key, key)}
-        return World(self, values, shared.distributions, noise, through=through, local=local).draw(forced or {})
+        return World(self, values, shared.distributions, noise, through=through, in_step=in_step).draw(forced or {})
 
     def noise(self, rng_key: jax.Array, num_particles: int) -> dict[str, Any]:
         """The noise of every node, of all particles together."""

@@ -57,10 +57,10 @@ def estimate(
     """A scalar whose gradient in `params` is an estimate of minus the objective's, and in `estimator_params` trains
     those. Of tables, both hold the rows of the elements in `indices`."""
     also = read_outputs(program)
-    step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, local=True)
+    step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, in_step=True)
     if program.doubly:  # evaluated again, with what the weights say
         through = stop(program.objective.through(step.log_weights))
-        step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, through=through, local=True)
+        step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, through=through, in_step=True)
     surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
     for block in program.plan.blocks:
         if block.estimator.has_surrogate:
@@ -86,14 +86,14 @@ class Step:
         lanes: int | None = None,
         also: tuple[str, ...] = (),
         through: jax.Array | None = None,
-        local: bool = False,
+        in_step: bool = False,
     ):
         """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
         outputs of the graph to be kept in `outputs`. `through` is what the gradient through each particle's doubly
-        reparameterized draws is multiplied by; if `local`, products with data are drawn in the place of nodes where
-        an estimator asks for that, so that terms and values do not belong to one draw."""
+        reparameterized draws is multiplied by; `in_step` products with data may be drawn in the place of nodes,
+        and terms be in closed form, so that these do not belong to one draw."""
         self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
-        self.local = local
+        self.in_step = in_step
         self.lanes = num_particles if lanes is None else lanes
         self.shared: Shared = program.shared(params, arrays, indices, (*program.cost_outputs, *also))
         self.noise = program.noise(rng_key, num_particles)
@@ -133,7 +133,7 @@ class Step:
         return jax.vmap(fn)(*args)
 
     def _particle(self, key: jax.Array, noise: Any, forced: Mapping[str, Any], through: Any) -> Any:
-        world = self.program.particle(self.shared, key, noise, forced, through, self.local)
+        world = self.program.particle(self.shared, key, noise, forced, through, self.in_step)
         world.run_effects()
         raw, together = world.all_terms()
         terms, extra = integrated(self.program, world, raw, self.program.integrating, self.lanes)
@@ -166,7 +166,7 @@ class Step:
 
         def one(evaluated: list[Any], noise: Any, nodes: Any, value: Any) -> jax.Array:
             values = {**self.shared.values, **dict(zip(self._variables, evaluated, strict=True))}
-            world = World(self.program, values, self.shared.distributions, noise)
+            world = World(self.program, values, self.shared.distributions, noise, in_step=self.in_step)
             world.nodes = dict(nodes)
             return counterfactual_cost(self.program, world, name, value, self.lanes, whole)
 

@@ -27,6 +27,7 @@ from autovi.objectives import Elbo, Objective
 from autovi.plan.plan import Block, Plan
 from autovi.program.alike import Alike, find_alike
 from autovi.program.blocks import BlockGuide, site_value
+from autovi.program.closed_form import known_priors
 from autovi.program.rows import row_axes
 
 
@@ -97,6 +98,16 @@ class Wiring:
     def doubly(self) -> bool:
         """Does the objective weight the gradient through some draws by what the particles' weights are?"""
         return not self.objective.local_costs and any(b.estimator.doubly for b in self.plan.blocks)
+
+    @cached_property
+    def known_priors(self) -> frozenset[str]:
+        """The sites whose prior's term is taken in closed form."""
+        return known_priors(self) if "p" in self.objective.closed else frozenset()
+
+    @cached_property
+    def node_of(self) -> dict[str, str]:
+        """Site -> the block in which it is drawn."""
+        return {s: b.name for b in self.plan.blocks for s in b.sites}
 
     @cached_property
     def linear(self) -> dict[str, Linear]:
@@ -307,7 +318,7 @@ class Wiring:
     def alike(self) -> list[Alike]:
         """Terms of latent sites that are computed alike. Only where no site needs a cost of its own are they computed
         together: they are not told apart then."""
-        if self.integrating or any(b.estimator.has_surrogate for b in self.plan.blocks):
+        if self.known_priors or self.integrating or any(b.estimator.has_surrogate for b in self.plan.blocks):
             return []
         there, masked = self.traced.graph.outputs, masked_sites(self.traced)
         names = [n for n in self.sites.latents if f"p:{n}" in there and n not in masked]

@@ -14,6 +14,7 @@ from autovi.estimators.base import Draw, Estimator
 from autovi.model.chains import draw_output, flow_input, key_input
 from autovi.model.graph import Values, like_traced
 from autovi.model.traced import weighted
+from autovi.program.closed_form import entropy_of, expected_prior
 from autovi.program.nodes import Conditional, Node, density_of, log_q_of, naming
 from autovi.program.wiring import Wiring
 
@@ -37,14 +38,15 @@ class World:
         hidden: frozenset[Any] = frozenset(),
         frozen: bool = False,
         through: Any = None,
-        local: bool = False,
+        in_step: bool = False,
     ):
         self.program, self.noise = program, noise
         self.values = dict(values)
         self.distributions = jax.tree.map(stop, dict(distributions)) if frozen else distributions
         self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
         self.under, self.hidden, self.frozen = under, hidden, frozen
-        self.through, self.local = through, local
+        self.through = through
+        self.in_step: bool = in_step or (under is not None and under.in_step)
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class World:
                 draw = draw._replace(value=_scaled(draw.value, self.through), log_q=_scaled(draw.log_q, self.through))
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, node)))
         self.values.update(self.program.placed(node, draw.value))
-        if self.local and node in self.program.linear:
+        if self.in_step and node in self.program.linear:
             self._set_product(node, q, estimator)
         for variable, (block, start, end) in self.program.stacks.items():
             if block == node:
@@ -259,14 +261,19 @@ class World:
     def _term(self, term: str, out: Mapping[str, jax.Array]) -> jax.Array:
         kind, name = term.split(":", 1)
         if kind == "p":
+            if self.in_step and name in self.program.known_priors:
+                return expected_prior(self, self.program.node_of[name], name)
             density, *jacobian = (out[o] for o in self.program.outputs_of(term))
             return density if not jacobian else density + weighted(jacobian[0], 1.0, self.counts(name))
         if name not in self.nodes:
             return out[term]
         log_q = self.nodes[name].log_q
+        entropy = entropy_of(self.nodes[name].q) if self.in_step and "q" in self.program.objective.closed else None
         # The gradient of log q at a fixed draw has mean zero: it is noise, unless the draw itself moves or, in a frozen
         # world, what the density depends on.
-        if not (self.frozen or self.program.keeps_entropy(name)):
+        if entropy is not None:
+            log_q = jnp.broadcast_to(-entropy, log_q.shape)
+        elif not (self.frozen or self.program.keeps_entropy(name)):
             log_q = stop(log_q)
         if self.program.is_flat(name):
             return -log_q
