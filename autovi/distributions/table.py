@@ -13,7 +13,7 @@ from typing import Any
 
 from jax import Array
 
-from autovi.distributions import counts, formulas, gammas
+from autovi.distributions import counts, formulas, gammas, gates
 from autovi.distributions.truncated import truncated
 
 Density = Callable[[Any, Array], Array]
@@ -87,8 +87,8 @@ def _finite(note: str = "", **densities: Any) -> Known:
     return Known(None, discrete=True, enumerable=True, note=note, **densities)
 
 
-def _discrete(note: str = "", **densities: Any) -> Known:
-    return Known(None, discrete=True, note=note, **densities)
+def _discrete(note: str = "", **more: Any) -> Known:
+    return Known(None, discrete=True, note=note, **more)
 
 
 def _no_path(note: str) -> Known:
@@ -105,6 +105,8 @@ _INFINITE = "infinite support"
 _TOTAL = "if the total count is concrete and the same throughout"
 _GATED = "mixed: an atom at zero and a density; the gate needs enumeration or the score function"
 _SINE_BIVARIATE: dict[str, Any] = dict.fromkeys(("phi_concentration", "psi_concentration", "correlation"), "triangular")
+_INFLATED: dict[str, Any] = {"own_family": "zero_inflated_poisson", "density": gates.zero_inflated}
+_HURDLE: dict[str, Any] = {"own_family": "hurdle_poisson", "density": gates.hurdle}
 _CENSORED = "the log density is not that of a draw"
 _PER_INSTANCE = "read from the wrapped distribution"
 
@@ -117,7 +119,7 @@ TABLE: dict[str, Known] = {
     "BernoulliProbs": _finite(density=formulas.bernoulli_probs, relaxed_density=formulas.bernoulli_probs),
     "Beta": _implicit(own_family="beta", density=gammas.beta, concentration1="quadrature", concentration0="quadrature"),
     "BetaBinomial": _finite(_TOTAL),
-    "BetaNegativeBinomial": _discrete(_INFINITE),
+    "BetaNegativeBinomial": _discrete(_INFINITE, own_family="negative_binomial"),
     "BetaProportion": _implicit(own_family="beta", density=gammas.beta, mean="quadrature", concentration="quadrature"),
     "BinomialLogits": _finite(_TOTAL, density=counts.binomial_logits, relaxed_density=counts.binomial_logits),
     "BinomialProbs": _finite(_TOTAL, density=counts.binomial_probs, relaxed_density=counts.binomial_probs),
@@ -141,22 +143,22 @@ TABLE: dict[str, Known] = {
     "Exponential": _explicit(own_family="gamma"),
     "FoldedDistribution": _no_path(_PER_INSTANCE),
     "Gamma": _implicit(own_family="gamma", density=gammas.gamma, concentration="quadrature"),
-    "GammaPoisson": _discrete(_INFINITE, density=counts.gamma_poisson),
+    "GammaPoisson": _discrete(_INFINITE, own_family="negative_binomial", density=counts.gamma_poisson),
     "GaussianCopula": _no_path(_PER_INSTANCE),
     "GaussianCopulaBeta": _implicit(concentration1="analytic", concentration0="analytic"),
     "GaussianRandomWalk": _explicit(),
     "GaussianStateSpace": _explicit(),
-    "GeometricLogits": _discrete(_INFINITE),
-    "GeometricProbs": _discrete(_INFINITE),
+    "GeometricLogits": _discrete(_INFINITE, own_family="negative_binomial"),
+    "GeometricProbs": _discrete(_INFINITE, own_family="negative_binomial"),
     "Gompertz": _explicit(),
     "Gumbel": _explicit(),
     "HalfCauchy": _explicit(note=_HEAVY),
     "HalfNormal": _explicit(),
     "HurdleGamma": _implicit(missing=("gate",), concentration="quadrature", note=_GATED),
     "HurdleLogNormal": _implicit(missing=("gate",), base_dist="analytic", note=_GATED),
-    "HurdleLogits": _discrete("discrete or mixed, as the base is"),
-    "HurdlePoisson": _discrete(_INFINITE),
-    "HurdleProbs": _discrete("discrete or mixed, as the base is"),
+    "HurdleLogits": _discrete("discrete or mixed, as the base is", **_HURDLE),
+    "HurdlePoisson": _discrete(_INFINITE, **_HURDLE),
+    "HurdleProbs": _discrete("discrete or mixed, as the base is", **_HURDLE),
     "ImproperUniform": _observed("no sampler: may be a prior, never a guide"),
     "Independent": _no_path(_PER_INSTANCE),
     "IntervalCensoredDistribution": _observed(_CENSORED),
@@ -184,9 +186,9 @@ TABLE: dict[str, Known] = {
     "MultinomialProbs": _discrete(_COUNTS),
     "MultivariateNormal": _explicit(),
     "MultivariateStudentT": _implicit(df="quadrature"),
-    "NegativeBinomial2": _discrete(_INFINITE, density=counts.gamma_poisson),
-    "NegativeBinomialLogits": _discrete(_INFINITE),
-    "NegativeBinomialProbs": _discrete(_INFINITE, density=counts.gamma_poisson),
+    "NegativeBinomial2": _discrete(_INFINITE, own_family="negative_binomial", density=counts.gamma_poisson),
+    "NegativeBinomialLogits": _discrete(_INFINITE, own_family="negative_binomial"),
+    "NegativeBinomialProbs": _discrete(_INFINITE, own_family="negative_binomial", density=counts.gamma_poisson),
     "Normal": _explicit(density=formulas.normal),
     "OrderedLogistic": _finite(),
     "Pareto": _explicit("scale", note=_HEAVY),
@@ -210,9 +212,13 @@ TABLE: dict[str, Known] = {
     "Weibull": _explicit(),
     "Wishart": _implicit(concentration="triangular"),
     "WishartCholesky": _implicit(concentration="triangular"),
-    "ZeroInflatedLogits": _discrete("enumerable if the base is"),
-    "ZeroInflatedPoisson": _discrete(_INFINITE),
-    "ZeroInflatedProbs": _discrete("enumerable if the base is"),
+    "ZeroInflatedLogits": _discrete(
+        "enumerable if the base is", own_family="zero_inflated_poisson", density=gates.zero_inflated
+    ),
+    "ZeroInflatedPoisson": _discrete(_INFINITE, **_INFLATED),
+    "ZeroInflatedProbs": _discrete(
+        "enumerable if the base is", own_family="zero_inflated_poisson", density=gates.zero_inflated
+    ),
     "ZeroSumNormal": _explicit(),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,12 +43,19 @@ class EnumerateGate(ByParts):
         gate = jnp.broadcast_to(gated.gate, q.batch_shape)[None]
         base = gated.base_dist.expand(q.batch_shape)
         if registry.is_discrete(gated):
-            # A gate that is open always leaves a zero-inflated base as it is, and of a hurdle's the positive counts.
-            hurdle = isinstance(gated, dist.HurdleProbs)
-            behind = dist.HurdleProbs(base, jnp.zeros(q.batch_shape), validate_args=False) if hurdle else base
+            behind = _open(gated).expand(q.batch_shape) if isinstance(gated, dist.HurdleProbs) else base
             value = stop(behind(rng_key=noise))
             part = Parts(1 - gate, value[None], log_density(behind, value)[None])
         else:
             value = implicit.sample(noise, base)
             part = Parts(1 - gate, value[None])
         return Parts(gate, jnp.zeros_like(value)[None]), part
+
+
+def _open(hurdle: Any) -> Any:
+    """The same distribution with a gate that is always open: positive counts."""
+    behind = copy(hurdle)
+    behind.gate = jnp.zeros_like(hurdle.gate)
+    if isinstance(hurdle, dist.HurdleLogits):
+        behind.gate_logits = jnp.full_like(hurdle.gate_logits, -jnp.inf)
+    return behind

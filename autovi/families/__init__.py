@@ -11,7 +11,10 @@ from autovi.families.dirichlet import Dirichlet
 from autovi.families.flow import Flow
 from autovi.families.full_rank import FullRank
 from autovi.families.gamma import Gamma
+from autovi.families.geometric import Geometric
+from autovi.families.hurdle_poisson import HurdlePoisson
 from autovi.families.low_rank import LowRank
+from autovi.families.negative_binomial import NegativeBinomial
 from autovi.families.normal import Normal
 from autovi.families.plackett_luce import PlackettLuce
 from autovi.families.poisson import Poisson
@@ -19,6 +22,7 @@ from autovi.families.sinh_arcsinh import SinhArcsinh
 from autovi.families.stretched import Stretched
 from autovi.families.structured import Structured
 from autovi.families.von_mises import VonMises
+from autovi.families.zero_inflated_poisson import ZeroInflatedPoisson
 
 FAMILIES: dict[str, type[Family]] = {
     "normal": Normal,
@@ -38,6 +42,10 @@ FAMILIES: dict[str, type[Family]] = {
     "bernoulli": Bernoulli,
     "categorical": Categorical,
     "poisson": Poisson,
+    "geometric": Geometric,
+    "negative_binomial": NegativeBinomial,
+    "zero_inflated_poisson": ZeroInflatedPoisson,
+    "hurdle_poisson": HurdlePoisson,
     "plackett_luce": PlackettLuce,
 }
 
@@ -54,7 +62,10 @@ __all__ = [
     "Flow",
     "FullRank",
     "Gamma",
+    "Geometric",
+    "HurdlePoisson",
     "LowRank",
+    "NegativeBinomial",
     "Normal",
     "PlackettLuce",
     "Poisson",
@@ -62,6 +73,7 @@ __all__ = [
     "Stretched",
     "Structured",
     "VonMises",
+    "ZeroInflatedPoisson",
 ]
 
 

@@ -175,10 +175,17 @@ def full_rank_params(loc: jax.Array, scale: jax.Array) -> Params:
     return {"loc": loc, "log_diagonal": jnp.log(diagonal), "lower": lower}
 
 
+def refuses_but_counts(site: Site) -> str | None:
+    """The refusal of families of counts without a bound."""
+    return None if site.is_count else f"its support is {site.support}, not the non-negative integers"
+
+
 def continuous_with_bijection(site: Site) -> str | None:
     """The refusal of families on the unconstrained scale."""
     if site.discrete:
         return f"its values are discrete ({site.support})"
+    if site.gradients.not_pathwise:
+        return "one of its values has a probability of its own, which no density follows"
     if site.unconstrained_shape is None:
         return f"no bijection maps its support ({site.support}) to the real line"
     return None

@@ -30,6 +30,8 @@ class Gamma(Family):
     estimators: ClassVar[tuple[str, ...]] = ("implicit", "score", "rsvi", "g_rep")
 
     def refuses(self, site: Site) -> str | None:
+        if site.gradients.not_pathwise:
+            return "one of its values has a probability of its own, which no density follows"
         return None if site.support in ("positive", "nonnegative") else f"its support is {site.support}, not positive"
 
     def init(self, start: jax.Array, layout: Layout) -> Params:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from autovi.families.base import Family, Layout, Params, to_event
+from autovi.families.base import Family, Layout, Params, refuses_but_counts, to_event
 from autovi.model.sites import Site
 
 
@@ -28,8 +28,7 @@ class Poisson(Family):
     estimators: ClassVar[tuple[str, ...]] = ("score",)
 
     def refuses(self, site: Site) -> str | None:
-        ok = site.support == "integer nonnegative"
-        return None if ok else f"its support is {site.support}, not the non-negative integers"
+        return refuses_but_counts(site)
 
     def init(self, start: jax.Array, layout: Layout) -> Params:
         return {"log_rate": jnp.log1p(jnp.asarray(start, jnp.result_type(float)))}

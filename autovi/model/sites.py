@@ -62,6 +62,11 @@ class Site:
     def subsampled(self) -> bool:
         return any(p.subsampled for p in self.plates)
 
+    @property
+    def is_count(self) -> bool:
+        """Does it have integers from 0 on without a bound?"""
+        return self.discrete and self.support == "integer nonnegative"
+
     def full(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """`shape`, which starts with the batch shape, with every subsampled plate at its full size."""
         out, ndim = list(shape), len(self.batch_shape)

@@ -50,7 +50,8 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.support == "boolean", "bernoulli", "a yes-or-no site"),
     (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
     (lambda s, c: s.support == "permutation", "plackett_luce", "permutations"),
-    (lambda s, c: s.discrete and s.support == "integer nonnegative", "poisson", "counts without a bound"),
+    (lambda s, c: s.is_count and s.gradients.own_family is not None, OWN, "counts without a bound, as its prior's"),
+    (lambda s, c: s.is_count, "poisson", "counts without a bound"),
     (
         lambda s, c: s.name in c.own_asked,
         OWN,
@@ -336,11 +337,8 @@ def _sentence(name: str, site: Site, facts: Facts, baseline: str | None) -> str 
             because = ESTIMATORS["enumerate"]().refuses(facts) or dear
         own = "without a baseline, which takes two samples or a state" if baseline == "none" else WITH_BASELINE
         return f"the score function {own}{f', since {because}' if because else ''}"
-    if name == "implicit":
-        return "implicit reparameterization, since the cost is smooth in it"
-    if name == "sticking":
-        return "explicit reparameterization without the score of q, since the cost is smooth in it"
-    return "explicit reparameterization, since the cost is smooth in it"
+    how = {"implicit": "implicit reparameterization", "sticking": "explicit reparameterization without the score of q"}
+    return f"{how.get(name, 'explicit reparameterization')}, since the cost is smooth in it"
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------

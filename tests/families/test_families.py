@@ -53,6 +53,10 @@ PRIORS = {
     "bernoulli": dist.Bernoulli(0.3),
     "categorical": dist.Categorical(jnp.array([0.2, 0.3, 0.5])),
     "poisson": dist.Poisson(4.0),
+    "geometric": dist.GeometricProbs(0.2),
+    "negative_binomial": dist.NegativeBinomial2(4.0, 2.0),
+    "zero_inflated_poisson": dist.ZeroInflatedPoisson(0.3, 4.0),
+    "hurdle_poisson": dist.HurdlePoisson(0.3, 4.0),
 }
 
 
