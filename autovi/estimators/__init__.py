@@ -14,6 +14,7 @@ from autovi.estimators.enumerate_component import EnumerateComponent
 from autovi.estimators.enumerate_gate import EnumerateGate
 from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
+from autovi.estimators.gumbel_softmax import GumbelSoftmax
 from autovi.estimators.implicit import Implicit
 from autovi.estimators.local import Local
 from autovi.estimators.marginalize import Marginalize
@@ -51,6 +52,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "relax": Relax,
     "relax_permutation": RelaxPermutation,
     "concrete": Concrete,
+    "gumbel_softmax": GumbelSoftmax,
     "straight_through": StraightThrough,
     "reinmax": ReinMax,
     "measure_valued": MeasureValued,
@@ -78,6 +80,7 @@ __all__ = [
     "Estimator",
     "Explicit",
     "GRep",
+    "GumbelSoftmax",
     "Implicit",
     "Local",
     "Marginalize",

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Cost, Density, Draw, Facts, Scalar
+from autovi.estimators.base import Cost, Density, Draw, Scalar
 from autovi.estimators.categories import log_probs
-from autovi.estimators.onehot import Biased, check_temperature, gumbels, refuses_slope, stop, value_of
-from autovi.families.base import Layout
+from autovi.estimators.onehot import Tempered, gumbels, stop, value_of
 
 
 @dataclass(frozen=True)
-class Concrete(Biased):
+class Concrete(Tempered):
     """d/dl E f(w) is taken to be d/dl E f(softmax((log p + G) / tau)), G Gumbels. Biased, the less the lower tau.
 
     The draw itself is the one-hot w of argmax (log p + G), so that losses, and the gradients of all other sites, are at
@@ -40,24 +37,7 @@ class Concrete(Biased):
         >>> autovi.fit(model, data, estimators=estimators, allow_bias=True)
     """
 
-    temperature: float | Callable[[Any], Any] = 0.5
-
     name: ClassVar[str] = "concrete"
-
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-
-    def refuses(self, facts: Facts) -> str | None:
-        return super().refuses(facts) or refuses_slope(facts)
-
-    def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, jax.Array]:
-        return {"step": jnp.zeros(())} if callable(self.temperature) else {}
-
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """Counts the steps."""
-        one_more = lambda updates, state, params=None: (jax.tree.map(jnp.ones_like, updates), state)  # noqa: E731
-        return optax.GradientTransformation(lambda params: optax.EmptyState(), one_more)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         logits = stop(log_probs(q))
@@ -66,8 +46,7 @@ class Concrete(Biased):
         return Draw(value_of(q, w), aux=g)
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        logits, asked = q.over(log_probs), self.temperature
-        tau = jnp.asarray(asked(stop(params["step"])) if callable(asked) else asked, logits.dtype)
-        relaxed = lambda logits: value_of(q.distribution, jax.nn.softmax((logits + draw.aux) / tau, -1))  # noqa: E731
-        slope = jax.grad(lambda logits: jnp.sum(cost.total(relaxed(logits))))(stop(logits))
+        logits = q.over(log_probs)
+        value = lambda logits: value_of(q.distribution, self.relaxed_at(logits + draw.aux, params))  # noqa: E731
+        slope = jax.grad(lambda logits: jnp.sum(cost.total(value(logits))))(stop(logits))
         return jnp.sum(stop(slope) * logits) / logits.shape[0], jnp.zeros(())

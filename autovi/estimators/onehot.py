@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from numpyro.distributions import Distribution
 
 from autovi.distributions.registry import strip
 from autovi.estimators.base import Draw, Estimator, Facts
 from autovi.estimators.binary import BERNOULLI
 from autovi.estimators.categories import CATEGORICAL, log_probs
+from autovi.families.base import Layout
 
 stop = jax.lax.stop_gradient
 LEAST = -80.0  # of a logit whose exponential is divided by, in float32
@@ -40,6 +43,37 @@ class Biased(Estimator):
 
     def refuses(self, facts: Facts) -> str | None:
         return refuses_weights(facts)
+
+
+@dataclass(frozen=True)
+class Tempered(Biased):
+    """A biased estimator whose draws are relaxed at a temperature, a number or a function of the step."""
+
+    temperature: float | Callable[[Any], Any] = 0.5
+
+    def __post_init__(self) -> None:
+        if not callable(self.temperature) and not self.temperature > 0:
+            raise ValueError(
+                f"temperature: expected a positive number or a function of the step, got {self.temperature}"
+            )
+
+    def refuses(self, facts: Facts) -> str | None:
+        return super().refuses(facts) or refuses_slope(facts)
+
+    def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, jax.Array]:
+        return {"step": jnp.zeros(())} if callable(self.temperature) else {}
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Counts the steps."""
+        one_more = lambda updates, state, params=None: (jax.tree.map(jnp.ones_like, updates), state)  # noqa: E731
+        return optax.GradientTransformation(lambda params: optax.EmptyState(), one_more)
+
+    def relaxed_at(self, z: jax.Array, params: Any) -> jax.Array:
+        """softmax(z / tau), tau the temperature of this step."""
+        asked = self.temperature
+        tau = asked(stop(params["step"])) if callable(asked) else asked
+        return jax.nn.softmax(z / jnp.asarray(tau, z.dtype), -1)
 
 
 @dataclass(frozen=True)
@@ -94,9 +128,3 @@ def softmax_slope(z: jax.Array, temperature: float) -> jax.Array:
     """The Jacobian of softmax(z / temperature), `[..., K, K]`."""
     p = jax.nn.softmax(z / temperature, -1)
     return (p[..., None] * jnp.eye(p.shape[-1], dtype=p.dtype) - p[..., :, None] * p[..., None, :]) / temperature
-
-
-def check_temperature(temperature: Any) -> None:
-    """Raises ValueError unless it is a positive number, or a function of the step."""
-    if not callable(temperature) and not temperature > 0:
-        raise ValueError(f"temperature: expected a positive number or a function of the step, got {temperature}")
