@@ -19,6 +19,7 @@ from autovi.model.callables import check_function
 from autovi.model.fingerprint import Itself
 from autovi.model.inputs import Inputs
 from autovi.model.loss import Loss
+from autovi.model.traced import data_input
 from autovi.objectives import Expectation
 from autovi.plan.bias import check_allow_bias
 from autovi.plan.plan import Plan
@@ -189,7 +190,8 @@ class StochasticGradient:
     def taken_apart(self, args: tuple) -> tuple[Engine, dict[str, Any], dict[str, Any]]:
         """The engine for these arguments, the arrays that are differentiated by path, and the others."""
         call = _Call(self, args, {})
-        return self._program(call).engine, *call.parts
+        program, (moved, fixed) = self._program(call), call.parts
+        return program.engine, moved, {**fixed, **program.closed}
 
     def _places(self, args: tuple) -> list[int]:
         return [i % len(args) for i in self.argnums]
@@ -200,7 +202,7 @@ class StochasticGradient:
             # Whatever transformation the call is in, the trials of a plan are computed at once.
             with jax.core.eval_context():
                 program = _Program(self.fn, call, self._options)
-        if not program.engine.program.traced.of_transformation:
+        if not program.closes_over_traced:
             self._programs[call.signature] = program
         while len(self._programs) > MAX_PROGRAMS:
             del self._programs[next(iter(self._programs))]
@@ -247,6 +249,9 @@ class _Program:
         self._loss = Loss(fn, unknown, moving)  # the engine does not keep it alive
         self.engine, _ = prepare(self._loss, inputs, options)
         self._moved = call.moved
+        traced = self.engine.program.traced
+        self.closes_over_traced = traced.of_transformation
+        self.closed = traced.graph.lift_traced(data_input)
         own = jax.eval_shape(self.engine.estimator_params)
         self._learning = [n for n, params in own.items() if jax.tree.leaves(params)]
         once = _refusing_derivatives(partial(_estimate, self.engine))
@@ -268,7 +273,8 @@ class _Program:
     def __call__(self, call: _Call, rng_key: jax.Array, state: EstimatorState | None) -> Any:
         if state is None:
             state = EstimatorState(*init_estimators(self.engine.program, rng_key))
-        arguments = (*call.parts, rng_key, state)
+        moved, fixed = call.parts
+        arguments = (moved, {**fixed, **self.closed}, rng_key, state)
         at_once = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
         run = self._outside if at_once and _is_running() else self._inside
         value, grads, state = run(*arguments)

@@ -176,6 +176,18 @@ def test_a_function_may_close_over_traced_values():
     assert_unbiased(batched(lambda m, t, k: both(m, t, k)[1]), (0.2, 0.7), flat(norm.pdf(0.5)))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_derivative_in_what_a_function_closes_over_is_an_error_too(compiled):
+    def value(t):
+        centred = lambda m: (numpyro.sample("x", dist.Normal(m, 1.0)) - t) ** 2  # noqa: E731
+        return autovi.stochastic_value_and_grad(centred)(0.3, rng_key=0)[0]
+
+    with pytest.raises(TypeError, match="stochastic_grad: its results cannot be differentiated"):
+        jax.grad(jax.jit(value) if compiled else value)(1.0)
+    over = jax.vmap(value)(jnp.array([0.5, 1.0]))
+    same(over, [value(0.5), value(1.0)])
+
+
 def undefined(m, t):
     return over(m, 0.3) * jnp.sqrt(t - 5.0)
 

@@ -67,6 +67,14 @@ class Graph:
         self.inputs: dict[str, Any] = inputs
         self.outputs: dict[str, Any] = outputs
 
+    def lift_traced(self, name_of: Callable[[str], str]) -> dict[str, Any]:
+        """Makes inputs of the constants that a transformation of JAX's traces, named by `name_of("closed:0")`, and
+        returns them by what it is given. A compiled program cannot hold them."""
+        traced = [v for v, c in self.constants.items() if isinstance(c, jax.core.Tracer)]
+        closed = {f"closed:{i}": self.constants.pop(v) for i, v in enumerate(traced)}
+        self.inputs |= {name_of(name): v for name, v in zip(closed, traced, strict=True)}
+        return closed
+
     @cached_property
     def _made_by(self) -> dict[Any, int]:
         return {var: i for i, eqn in enumerate(self.eqns) for var in eqn.outvars}
