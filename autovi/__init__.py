@@ -2,6 +2,7 @@
 
 from autovi import distributions, estimators, families, implicit, objectives
 from autovi.checking.audit import check_gradients
+from autovi.claims import reparameterizations
 from autovi.fitting import fit, plan
 from autovi.loading import load
 from autovi.model.log_density import LogDensity
@@ -35,6 +36,7 @@ __all__ = [
     "objectives",
     "plan",
     "prior_predictive",
+    "reparameterizations",
     "show_versions",
     "stochastic_grad",
     "stochastic_value_and_grad",

@@ -24,6 +24,7 @@ ORDER = [
     "estimators",
     "objectives",
     "plan",
+    "claims",
     "program",
     "run",
     "ladder",

@@ -55,6 +55,11 @@ def add(cls: type[dist.Distribution], row: Known) -> None:
     _ADDED[cls] = row
 
 
+def depends_on_instance(name: str) -> bool:
+    """Is what is known of a class read from what its instances hold?"""
+    return name in _PER_INSTANCE_ROWS
+
+
 def is_listed(fn: dist.Distribution) -> bool:
     """Are `fn` and all distributions inside it NumPyro's own classes, as they are in the table?"""
     inside = jax.tree.leaves(vars(fn), is_leaf=lambda x: isinstance(x, dist.Distribution))
