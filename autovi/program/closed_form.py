@@ -35,7 +35,8 @@ def known_priors(program: Wiring) -> frozenset[str]:
     for block in program.plan.blocks:
         for name in block.sites:
             site = program.sites.samples.get(name)
-            if site is None or program.structure.upstream.get(f"p:{name}") != (name,):
+            # In a scan the steps of one site depend on one another.
+            if site is None or site.from_scan or program.structure.upstream.get(f"p:{name}") != (name,):
                 continue
             finite = site.values is not None and site.batch_shape == program.node_site(name).batch_shape
             if finite or (site.distribution == "Normal" and _is_normal(program, block)):

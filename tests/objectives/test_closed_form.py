@@ -8,6 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from gradient_checks import ONCE, assert_unbiased, batched, flat
+from numpyro.contrib.control_flow import scan
 
 import autovi
 from autovi.objectives import Elbo
@@ -103,6 +104,20 @@ def test_of_a_joint_normal_the_correlations_are_in_the_entropy():
     value = jax.jit(loss, compiler_options=ONCE)
     for key in (1, 2):
         assert float(value(guide, jax.random.key(key))) == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_priors_that_depend_on_draws_are_sampled():
+    """On another site's, or on those of the steps before in a scan."""
+
+    def walk(seen=True):
+        def step(before, _):
+            z = numpyro.sample("z", dist.Normal(0.9 * before, 1.0))
+            return z, numpyro.sample("below", dist.Normal(z, 1.0))
+
+        scan(step, numpyro.sample("start", dist.Normal(0.0, 1.0)), None, length=3)
+
+    engine, _, _ = loss_of(walk, guide="mean_field")
+    assert engine.program.known_priors == {"start"}
 
 
 def test_of_a_fit_the_final_elbo_is_that_of_whole_draws():
