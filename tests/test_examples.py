@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from examples import (
+    cartpole,
     coal_mining,
     custom_guide,
     digits_vae,
@@ -305,3 +306,15 @@ def test_readme_example(capsys):
     assert all(name in printed for name in ("switch", "early", "late")) and KHAT.search(printed)
     expected = sum(year * p for year, p in coal_mining.exact_switch_posterior().items())
     assert draws(namespace["fit"], "switch").mean() == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.slow
+def test_cartpole(tmp_path, capsys):
+    # A push of 10 N on 1.1 kg for 0.02 s, as the reference implementation moves them.
+    np.testing.assert_allclose(cartpole.moved(np.zeros(4), True), [0.0, 0.19512, 0.0, -0.29268], atol=1e-5)
+    curves = cartpole.main(tmp_path, num_updates=200, num_seeds=1, horizon=40)
+    for name, (curve,) in curves.items():
+        # Pushes at random stand for about 20 steps.
+        assert curve.returns[:6].mean() < 32 and curve.returns[-40:].mean() > 36, name
+    assert (tmp_path / "cartpole.png").read_bytes().startswith(PNG)
+    assert capsys.readouterr().out.count(" -  ") == 3  # a return of 195 is out of reach
