@@ -16,6 +16,7 @@ from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
 from autovi.estimators.gumbel_softmax import GumbelSoftmax
 from autovi.estimators.implicit import Implicit
+from autovi.estimators.lax import Lax
 from autovi.estimators.local import Local
 from autovi.estimators.marginalize import Marginalize
 from autovi.estimators.measure_valued import MeasureValued
@@ -50,6 +51,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "double_cv": DoubleCV,
     "rebar": Rebar,
     "relax": Relax,
+    "lax": Lax,
     "relax_permutation": RelaxPermutation,
     "concrete": Concrete,
     "gumbel_softmax": GumbelSoftmax,
@@ -83,6 +85,7 @@ __all__ = [
     "GumbelSoftmax",
     "Implicit",
     "Local",
+    "Lax",
     "Marginalize",
     "MeasureValued",
     "MuProp",

@@ -44,7 +44,7 @@ def _normal_normal() -> Oracle:
         {"x": data},
         params,
         exact_elbo,
-        {"mu": ("explicit", "score", "dreg", "taylor_cv")},
+        {"mu": ("explicit", "score", "dreg", "taylor_cv", "lax")},
     )
 
 
@@ -99,7 +99,9 @@ def _student_t() -> Oracle:
         prior = expected_normal(p["loc"], 0.0, 2.0, var)
         return prior + expected_normal(data, p["loc"], 1.0, var).sum() + entropy
 
-    return Oracle("student_t", model, guide, {"x": data}, params, exact_elbo, {"mu": ("implicit", "score", "dreg")})
+    return Oracle(
+        "student_t", model, guide, {"x": data}, params, exact_elbo, {"mu": ("implicit", "score", "dreg", "lax")}
+    )
 
 
 def _gamma_poisson() -> Oracle:
@@ -122,7 +124,7 @@ def _gamma_poisson() -> Oracle:
         log_lik = data.sum() * mean_log - len(data) * mean - gammaln(data + 1.0).sum()
         return expected_gamma(2.0, 1.0, mean_log, mean) - expected_gamma(a, b, mean_log, mean) + log_lik
 
-    sites = {"rate": ("implicit", "score", "rsvi", "g_rep", "measure_valued")}
+    sites = {"rate": ("implicit", "score", "rsvi", "g_rep", "measure_valued", "lax")}
     return Oracle("gamma_poisson", model, guide, {"y": data}, params, exact_elbo, sites)
 
 
@@ -147,7 +149,13 @@ def _beta_binomial() -> Oracle:
         return expected_dirichlet(jnp.full(2, 2.0), mean_log) - expected_dirichlet(alpha, mean_log) + log_lik
 
     return Oracle(
-        "beta_binomial", model, guide, {"k": data}, params, exact_elbo, {"p": ("implicit", "score", "rsvi", "g_rep")}
+        "beta_binomial",
+        model,
+        guide,
+        {"k": data},
+        params,
+        exact_elbo,
+        {"p": ("implicit", "score", "rsvi", "g_rep", "lax")},
     )
 
 
@@ -172,7 +180,7 @@ def _dirichlet_categorical() -> Oracle:
         prior_term = expected_dirichlet(jnp.asarray(prior), mean_log)
         return prior_term - expected_dirichlet(alpha, mean_log) + (counts * mean_log).sum()
 
-    sites = {"p": ("implicit", "score", "rsvi", "g_rep")}
+    sites = {"p": ("implicit", "score", "rsvi", "g_rep", "lax")}
     return Oracle("dirichlet_categorical", model, guide, {"y": data}, params, exact_elbo, sites)
 
 

@@ -87,7 +87,7 @@ def _discrete_above_normal() -> Oracle:
         log_lik = expected_normal(data, p["m"], 0.8, scale**2)
         return (jnp.exp(log_q) * (bernoulli_log_pmf(logit(0.4)) - log_q + x_terms + log_lik)).sum()
 
-    sites = {"z": ("score", "enumerate"), "x": ("explicit", "score", "taylor_cv")}
+    sites = {"z": ("score", "enumerate"), "x": ("explicit", "score", "taylor_cv", "lax")}
     return Oracle("discrete_above_normal", model, guide, {"y": data}, params, exact_elbo, sites)
 
 

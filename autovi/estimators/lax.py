@@ -1,0 +1,116 @@
+"""LAX: the score function with a learned control variate whose own gradient is pathwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from numpyro.distributions import Distribution
+
+from autovi import implicit
+from autovi.distributions.densities import log_density
+from autovi.distributions.noise import is_of_noise
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
+from autovi.estimators.binary import summed_like
+from autovi.estimators.control import coefficients, evaluate, moments, moments_loss, network, optimizer
+from autovi.families.base import Layout
+
+stop = jax.lax.stop_gradient
+
+
+@dataclass(frozen=True)
+class Lax(Estimator):
+    """d/dt E f(z) = E (f(z) - c(z)) d log q(z; t)/dt + dc(z(eps; t))/dt, c(z) = k + rho r(z), r a network.
+
+    For continuous sites whose draws have a derivative. The cost is never differentiated, so that it may jump or be a
+    black box: one evaluation for each particle. Unbiased for every c. k and rho are the regression coefficients of
+    least variance by past steps, 0 at first; the network, of each element's value, is trained on the square of the
+    gradient in the parameters of q. Its input is (z - m) / s, with the mean and the deviation of past draws.
+    Grathwohl, Choi, Wu, Roeder and Duvenaud (2018), "Backpropagation through the Void", section 3.1.
+
+    Args:
+        width: hidden units of r.
+        learning_rate: of Adam, for r.
+        rate: at which the moments behind k and rho, and m and s, forget past steps.
+
+    Example:
+        >>> autovi.fit(model, data, estimators={"threshold": "lax"})
+    """
+
+    width: int = 10
+    learning_rate: float = 0.01
+    rate: float = 0.01
+
+    name: ClassVar[str] = "lax"
+    on_request: ClassVar[bool] = True
+    num_particles: ClassVar[int] = 8
+
+    def refuses(self, facts: Facts) -> str | None:
+        known = facts.gradients
+        if known.discrete:
+            return "its values are discrete, so a draw has no derivative"
+        if known.pathwise is None or known.not_pathwise:
+            missing = ", ".join(known.not_pathwise) or known.note or "any parameter"
+            return f"its draws have no right derivative ({missing})"
+        if known.moving_support:
+            moving = ", ".join(known.moving_support)
+            return f"its support depends on its parameter {moving}, and the score misses what the moving edge does"
+        if known.periodic:
+            return "the control variate is not periodic in it, and a pathwise gradient does not see the jump at the cut"
+        return None
+
+    @property
+    def local_costs(self) -> bool:
+        return False
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return optimizer(self.rate, self.learning_rate)
+
+    def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
+        size = prod(layout.event_shape)
+        seen = {"mean": jnp.zeros(size), "variance": jnp.zeros(size)}
+        return {"moments": moments(2) | seen, "network": network(rng_key, size, self.width)}
+
+    def draw(self, noise: jax.Array, q: Distribution) -> Draw:
+        return Draw(stop(pathwise(noise, q)), aux=noise)
+
+    def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
+        leaves, tree = jax.tree.flatten(q.distribution)
+        moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+        known = params["moments"]
+        share = jnp.where(known["weight"] > 0, known["weight"], 1)
+        mean, variance = stop((known["mean"] / share, known["variance"] / share))
+        scale = jnp.sqrt(jnp.where(variance > 0, variance, 1))
+
+        def parts(own: list[jax.Array], others: list[Any], noise: Any, value: jax.Array, f: jax.Array) -> jax.Array:
+            """Of one particle: what has the gradients of the score, and of the control variates 1 and r(z)."""
+            given = dict(zip(moving, own, strict=True))
+            fn = jax.tree.unflatten(tree, [given.get(i, leaf) for i, leaf in enumerate(others)])
+            log_q = log_density(fn, value)
+            r = lambda z: evaluate(params["network"], (z.reshape(*log_q.shape, -1) - mean) / scale)  # noqa: E731
+            scored = jnp.sum(log_q * summed_like(r(value), f))
+            return jnp.stack([jnp.sum(log_q * f), -jnp.sum(log_q), jnp.sum(r(pathwise(noise, fn))) - scored])
+
+        floating = [leaves[i] for i in moving]
+        slopes = jax.vmap(jax.jacrev(parts))(*stop((floating, leaves, draw.aux, draw.value, cost.value)))
+        plain, constant, learned = jnp.concatenate([s.reshape(*s.shape[:2], -1) for s in slopes], -1).swapaxes(0, 1)
+        k, rho = coefficients(known, [0.0, 0.0])
+        estimate = plain + k * constant + rho * learned
+        ends = [sum(prod(s.shape[2:]) for s in slopes[: i + 1]) for i in range(len(slopes) - 1)]
+        surrogate = jnp.zeros(())
+        for leaf, slope in zip(floating, jnp.split(stop(estimate), ends, -1), strict=True):
+            surrogate += jnp.sum(leaf.reshape(slope.shape) * slope) / slope.shape[0]
+        x = draw.value.reshape(-1, len(mean))
+        seen = (known["mean"] - jnp.mean(x, 0)) ** 2 + (known["variance"] - jnp.mean((x - mean) ** 2, 0)) ** 2
+        loss = 0.5 * (jnp.sum(jnp.mean(estimate**2, 0)) + jnp.sum(seen))
+        return surrogate, loss + moments_loss(known, plain, [constant, learned])
+
+
+def pathwise(noise: Any, q: Distribution) -> jax.Array:
+    """A draw with its gradient in q's parameters."""
+    return q(rng_key=noise) if is_of_noise(q) else implicit.sample(noise, q)
