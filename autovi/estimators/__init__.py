@@ -27,6 +27,7 @@ from autovi.estimators.relax import Relax
 from autovi.estimators.relax_permutation import RelaxPermutation
 from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
+from autovi.estimators.spsa import SPSA
 from autovi.estimators.sticking import Sticking
 from autovi.estimators.straight_through import StraightThrough
 from autovi.estimators.taylor_cv import TaylorCV
@@ -58,6 +59,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "straight_through": StraightThrough,
     "reinmax": ReinMax,
     "measure_valued": MeasureValued,
+    "spsa": SPSA,
     "rsvi": RSVI,
     "g_rep": GRep,
     "enumerate": Enumerate,
@@ -90,6 +92,7 @@ __all__ = [
     "MeasureValued",
     "MuProp",
     "RSVI",
+    "SPSA",
     "Rebar",
     "ReinMax",
     "Relax",
