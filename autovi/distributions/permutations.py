@@ -30,7 +30,27 @@ class Permutation(constraints.ParameterFreeConstraint):
         return "permutation"
 
 
+class PermutationMatrix(constraints.ParameterFreeConstraint):
+    """The support of permutation matrices `[..., n, n]`: a single one in every row and column, zeros elsewhere."""
+
+    is_discrete = True
+    event_dim = 2
+
+    def __call__(self, x: Any) -> Any:
+        x = jnp.asarray(x)
+        whole = jnp.all((x == 0) | (x == 1), (-2, -1))
+        return whole & jnp.all(jnp.sum(x, -1) == 1, -1) & jnp.all(jnp.sum(x, -2) == 1, -1)
+
+    def feasible_like(self, prototype: Any) -> Any:
+        prototype = jnp.asarray(prototype)
+        return jnp.broadcast_to(jnp.eye(prototype.shape[-1], dtype=prototype.dtype), prototype.shape)
+
+    def __repr__(self) -> str:
+        return "permutation_matrix"
+
+
 permutation = Permutation()
+permutation_matrix = PermutationMatrix()
 
 
 class PlackettLuce(dist.Distribution):
@@ -75,6 +95,67 @@ class PlackettLuce(dist.Distribution):
     def log_prob(self, value: Array) -> Array:
         """The log probability of each permutation."""
         return log_prob(self.logits, value)
+
+
+class PlackettLuceMatrix(dist.Distribution):
+    r"""The permutations of `PlackettLuce` as matrices: row i has its one in the column of the item in place i.
+
+    So `value @ items` are the items in that order, and the model has values and derivatives between permutations too,
+    as `gumbel_sinkhorn` and `birkhoff` want them. There the density is continued by
+
+    .. math:: \log q(P) = \sum_i \Big( P_i l - \log \sum_k \sum_{j \ge i} P_{jk} e^{l_k} \Big).
+
+    Args:
+        logits: log weights of the items, `[*batch, n]`.
+        validate_args: as of every distribution of NumPyro.
+
+    Example:
+        >>> matching = numpyro.sample("matching", autovi.distributions.PlackettLuceMatrix(jnp.zeros(5)))
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}
+    support = permutation_matrix
+    pytree_data_fields = ("logits",)
+
+    def __init__(self, logits: Array, *, validate_args: bool | None = None):
+        shape = PlackettLuce(logits, validate_args=validate_args).shape()
+        self.logits = logits
+        super().__init__(shape[:-1], (*shape[-1:], *shape[-1:]), validate_args=validate_args)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws, without a derivative."""
+        return as_matrix(PlackettLuce(self.logits).expand(self.batch_shape).sample(key, sample_shape)).astype(int)
+
+    @validate_sample
+    def log_prob(self, value: Array) -> Array:
+        """The log probability of each permutation."""
+        logits = jnp.asarray(self.logits)
+        value = jnp.asarray(value, jnp.result_type(logits, float))
+        there = jnp.cumsum(value[..., ::-1, :], -2)[..., ::-1, :]
+        rows = jnp.broadcast_to(logits[..., None, :], jnp.broadcast_shapes(value.shape, logits[..., None, :].shape))
+        return jnp.sum(value * rows, (-2, -1)) - jnp.sum(jax.nn.logsumexp(rows, -1, b=there), -1)
+
+
+def as_matrix(order: Array) -> Array:
+    """The permutation matrix of an order."""
+    return jax.nn.one_hot(order, jnp.shape(order)[-1], dtype=jnp.result_type(float))
+
+
+def soft_order(z: Array, temperature: float, iterations: int) -> Array:
+    """The matrix `[..., n, n]` of exp((n - 1 - 2 i) z_j / temperature), rows and columns scaled until they add up to
+    one: at a low temperature that of the order of z, from the largest on."""
+    n = z.shape[-1]
+    places = jnp.arange(n - 1, -n, -2, dtype=z.dtype)
+    # Taken off whole columns this changes nothing in the limit, which is then nearly reached from the start: what is
+    # left are the rows of a soft sort.
+    apart = jnp.sum(jnp.abs(z[..., :, None] - z[..., None, :]), -1)
+    scores = (places[:, None] * z[..., None, :] - apart[..., None, :]) / temperature
+
+    def scaled(log_p: Array, _: None) -> tuple[Array, None]:
+        log_p = log_p - jax.nn.logsumexp(log_p, -2, keepdims=True)
+        return jax.nn.log_softmax(log_p, -1), None
+
+    return jnp.exp(jax.lax.scan(scaled, jax.nn.log_softmax(scores, -1), None, iterations)[0])
 
 
 def log_prob(logits: Array, order: Array) -> Array:

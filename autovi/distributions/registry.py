@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from autovi.distributions.permutations import PlackettLuce
+from autovi.distributions.permutations import PlackettLuce, PlackettLuceMatrix
 from autovi.distributions.table import OWN, TABLE, Known
 
-_ADDED: dict[type, Known] = {cls: OWN[cls.__name__] for cls in (PlackettLuce,)}  # and those that users have made known
+# autovi's own classes, and those that users have made known.
+_ADDED: dict[type, Known] = {cls: OWN[cls.__name__] for cls in (PlackettLuce, PlackettLuceMatrix)}
 
 # Distributions that draw as another does.
 WRAPPERS = (dist.ExpandedDistribution, dist.Independent, dist.MaskedDistribution)

@@ -223,7 +223,7 @@ TABLE: dict[str, Known] = {
 }
 
 # autovi's own classes.
-OWN: dict[str, Known] = {"PlackettLuce": _discrete(_COUNTS)}
+OWN: dict[str, Known] = {"PlackettLuce": _discrete(_COUNTS), "PlackettLuceMatrix": _discrete(_COUNTS)}
 
 
 def row_of(name: str) -> Known:

@@ -3,6 +3,7 @@
 from autovi.estimators.arm import Arm
 from autovi.estimators.arms import Arms
 from autovi.estimators.base import Estimator
+from autovi.estimators.birkhoff import Birkhoff
 from autovi.estimators.carms import Carms
 from autovi.estimators.concrete import Concrete
 from autovi.estimators.disarm import Disarm
@@ -14,6 +15,7 @@ from autovi.estimators.enumerate_component import EnumerateComponent
 from autovi.estimators.enumerate_gate import EnumerateGate
 from autovi.estimators.explicit import Explicit
 from autovi.estimators.g_rep import GRep
+from autovi.estimators.gumbel_sinkhorn import GumbelSinkhorn
 from autovi.estimators.gumbel_softmax import GumbelSoftmax
 from autovi.estimators.implicit import Implicit
 from autovi.estimators.lax import Lax
@@ -54,6 +56,8 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "relax": Relax,
     "lax": Lax,
     "relax_permutation": RelaxPermutation,
+    "gumbel_sinkhorn": GumbelSinkhorn,
+    "birkhoff": Birkhoff,
     "concrete": Concrete,
     "gumbel_softmax": GumbelSoftmax,
     "straight_through": StraightThrough,
@@ -73,6 +77,7 @@ __all__ = [
     "Arm",
     "Arms",
     "Concrete",
+    "Birkhoff",
     "Carms",
     "Disarm",
     "DisarmTree",
@@ -84,6 +89,7 @@ __all__ = [
     "Estimator",
     "Explicit",
     "GRep",
+    "GumbelSinkhorn",
     "GumbelSoftmax",
     "Implicit",
     "Local",

@@ -17,6 +17,7 @@ from autovi.families.low_rank import LowRank
 from autovi.families.negative_binomial import NegativeBinomial
 from autovi.families.normal import Normal
 from autovi.families.plackett_luce import PlackettLuce
+from autovi.families.plackett_luce_matrix import PlackettLuceMatrix
 from autovi.families.poisson import Poisson
 from autovi.families.sinh_arcsinh import SinhArcsinh
 from autovi.families.stretched import Stretched
@@ -47,6 +48,7 @@ FAMILIES: dict[str, type[Family]] = {
     "zero_inflated_poisson": ZeroInflatedPoisson,
     "hurdle_poisson": HurdlePoisson,
     "plackett_luce": PlackettLuce,
+    "plackett_luce_matrix": PlackettLuceMatrix,
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "NegativeBinomial",
     "Normal",
     "PlackettLuce",
+    "PlackettLuceMatrix",
     "Poisson",
     "SinhArcsinh",
     "Stretched",

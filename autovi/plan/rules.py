@@ -50,6 +50,7 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.support == "boolean", "bernoulli", "a yes-or-no site"),
     (lambda s, c: s.values is not None, "categorical", "a site with finitely many values"),
     (lambda s, c: s.support == "permutation", "plackett_luce", "permutations"),
+    (lambda s, c: s.support == "permutation matrix", "plackett_luce_matrix", "permutation matrices"),
     (lambda s, c: s.is_count and s.gradients.own_family is not None, OWN, "counts without a bound, as its prior's"),
     (lambda s, c: s.is_count, "poisson", "counts without a bound"),
     (

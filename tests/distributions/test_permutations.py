@@ -11,7 +11,8 @@ import pytest
 from scipy.optimize import minimize
 
 import autovi
-from autovi.distributions import PlackettLuce, permutation
+from autovi.distributions import PlackettLuce, PlackettLuceMatrix, permutation, permutation_matrix
+from autovi.distributions.permutations import soft_order
 from autovi.distributions.registry import lookup
 
 LOGITS = np.array([0.3, -1.0, 2.0, 0.5])
@@ -57,6 +58,42 @@ def test_shapes_and_batches():
     assert jnp.issubdtype(draw.dtype, jnp.integer) and bool(permutation(draw).all())
     stacked = jax.vmap(PlackettLuce)(jnp.asarray(np.stack([LOGITS, -LOGITS])))
     assert jax.vmap(lambda q: q.log_prob(jnp.arange(4)))(stacked).shape == (2,)
+
+
+def test_matrices_have_the_density_of_their_orders_and_one_between():
+    q, logits = PlackettLuceMatrix(jnp.asarray(LOGITS)), jnp.asarray(LOGITS)
+    matrices = jnp.eye(4, dtype=int)[jnp.asarray(ORDERS)]
+    expected = PlackettLuce(logits).log_prob(jnp.asarray(ORDERS))
+    np.testing.assert_allclose(q.log_prob(matrices), expected, atol=1e-5)
+    np.testing.assert_array_equal(matrices @ jnp.arange(4), ORDERS)
+    middle = PlackettLuceMatrix(logits, validate_args=False).log_prob(jnp.full((4, 4), 0.25))
+    np.testing.assert_allclose(middle, LOGITS.sum() - _uniform_middle(), rtol=1e-5)
+    draws = PlackettLuceMatrix(jnp.zeros((2, 1, 3))).expand((2, 4)).sample(jax.random.key(0), (5,))
+    assert draws.shape == (5, 2, 4, 3, 3) and bool(permutation_matrix(draws).all())
+    assert jnp.issubdtype(draws.dtype, jnp.integer)
+    assert not bool(permutation_matrix(jnp.array([[1, 0], [1, 0]])))
+
+
+def _uniform_middle():
+    """sum_i log (share of what is left at place i times the sum of the weights) where all shares are equal."""
+    return sum(np.log((4 - i) / 4 * np.exp(LOGITS).sum()) for i in range(4))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_scaled_matrices_are_doubly_stochastic_and_end_at_the_order(temperature):
+    z = jnp.array([0.3, -1.0, 2.0, 0.9])
+    p = soft_order(z, temperature, 20)
+    np.testing.assert_allclose(p.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(p.sum(-2), 1, atol=1e-3)
+    # The limit does not depend on where the scaling starts.
+    plain = jnp.exp(jnp.array([3.0, 1.0, -1.0, -3.0])[:, None] * z[None])
+    for _ in range(300 if temperature == 1.0 else 0):
+        plain = plain / plain.sum(0)
+        plain = plain / plain.sum(1, keepdims=True)
+    if temperature == 1.0:
+        np.testing.assert_allclose(p, plain, atol=2e-3)
+    else:
+        np.testing.assert_allclose(p, np.eye(4)[[2, 3, 0, 1]], atol=1e-3)
 
 
 def test_what_is_no_permutation_is_outside():

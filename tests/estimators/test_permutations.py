@@ -1,4 +1,5 @@
-"""RELAX for permutations: the law of the Gumbels given an order, and the estimate with a network that is not zero."""
+"""RELAX for permutations: the law of the Gumbels given an order, and the estimate with a network that is not zero; and
+the biased relaxations, whose means are those of their formulas."""
 
 import itertools
 
@@ -9,8 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from autovi.distributions import PlackettLuce
-from autovi.estimators import RelaxPermutation, Score
+from autovi.distributions import PlackettLuce, PlackettLuceMatrix
+from autovi.estimators import Birkhoff, GumbelSinkhorn, RelaxPermutation, Score
 from autovi.estimators.relax_permutation import given
 from autovi.preparation import Options, prepare
 
@@ -110,6 +111,78 @@ def test_it_starts_as_leave_one_out_and_training_lowers_the_variance():
 
 def test_score_is_unbiased():
     check_mean(gradients(Score(), 4))
+
+
+# --- biased ones -----------------------------------------------------------------------------------------------------
+
+PAIR = np.array([0.4, -0.3])
+X, Y = np.array([1.0, -0.5]), np.array([0.2, 0.4])
+U = (np.arange(200_000) + 0.5) / 200_000
+
+
+def pair_gradients(estimator, repeats=40_000):
+    """Of sum (P x - y)^3 over matrices of two items."""
+
+    def model():
+        p = numpyro.sample("p", PlackettLuceMatrix(jnp.asarray(PAIR)))
+        numpyro.factor("cost", jnp.sum((p @ jnp.asarray(X) - jnp.asarray(Y)) ** 3))
+
+    def guide():
+        numpyro.sample("p", PlackettLuceMatrix(numpyro.param("logits", jnp.asarray(PAIR))))
+
+    options = Options(guide=guide, estimators={"p": estimator}, num_particles=1, allow_bias=estimator.biased)
+    engine, inputs = prepare(model, None, options)
+    raw = {"guide": {}, "param": {"logits": jnp.asarray(PAIR)}}
+    grad = jax.grad(lambda p, key: engine.estimate(p, engine.estimator_params(), inputs.traced(), key)[0])
+    keys = jax.random.split(jax.random.key(3), repeats)
+    one = lambda key: -grad(raw, key)["param"]["logits"]  # noqa: E731
+    return np.asarray(jax.jit(lambda ks: jax.lax.map(one, ks, batch_size=1000))(keys), float)
+
+
+def of_share(s):
+    """The cost's derivative in s, the share of item 0 in place 0."""
+    step = X[0] - X[1]
+    first, second = X[1] + s * step - Y[0], X[0] - s * step - Y[1]
+    return 3 * step * (first**2 - second**2)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "softness", "temperature"),
+    [(GumbelSinkhorn(0.7), 1.0, 0.7), (Birkhoff(1.5, softness=0.4), 0.4, 1.5)],
+    ids=lambda v: getattr(v, "name", str(v)),
+)
+def test_biased_ones_have_the_mean_of_their_formulas(estimator, softness, temperature):
+    """With two items the matrix is that of a Bernoulli with logit l_0 - l_1: by the midpoint rule."""
+    z = PAIR[0] - PAIR[1] + np.log(U) - np.log1p(-U)
+    s = 1 / (1 + np.exp(-z / temperature))
+    expected = (of_share(softness * s + (1 - softness) * (z > 0)) * softness * s * (1 - s) / temperature).mean()
+    found = pair_gradients(estimator)
+    error = found.std(0) / len(found) ** 0.5
+    assert (error < 0.02 * abs(expected)).all()
+    np.testing.assert_array_less(np.abs(found.mean(0) - [expected, -expected]), 5 * error + 1e-5)
+    # And it is not the gradient.
+    p = 1 / (1 + np.exp(PAIR[1] - PAIR[0]))
+    cost = lambda s: (X[1] + s * (X[0] - X[1]) - Y[0]) ** 3 + (X[0] - s * (X[0] - X[1]) - Y[1]) ** 3  # noqa: E731
+    assert abs(expected - p * (1 - p) * (cost(1) - cost(0))) > 0.05 * abs(expected)
+
+
+def test_biased_ones_need_leave_and_matrices():
+    def model():
+        numpyro.sample("order", PlackettLuce(jnp.zeros(3)))
+        p = numpyro.sample("p", PlackettLuceMatrix(jnp.zeros(3)))
+        numpyro.factor("cost", p[0, 0])
+
+    for estimator in (GumbelSinkhorn(), Birkhoff()):
+        with pytest.raises(ValueError, match=f"site 'p'.*{estimator.name}.*allow_bias=True"):
+            prepare(model, None, Options(estimators={"p": estimator}))
+        with pytest.raises(ValueError, match="site 'order'.*it is for sites of permutation matrices only"):
+            prepare(model, None, Options(estimators={"order": estimator}, allow_bias=True))
+    with pytest.raises(ValueError, match="temperature: expected a positive number, got 0"):
+        GumbelSinkhorn(0.0)
+    with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
+        GumbelSinkhorn(iterations=0)
+    with pytest.raises(ValueError, match="softness: expected a number over 0 and up to 1, got 1.5"):
+        Birkhoff(softness=1.5)
 
 
 def test_what_is_no_permutation_is_refused():
