@@ -271,6 +271,12 @@ def coupled(y):
         numpyro.sample("y", dist.Normal(a + b + 0.0, 1.0), obs=y)
 
 
+def summed_indices():
+    with numpyro.plate("n", 3):
+        z = numpyro.sample("z", dist.Categorical(jnp.array([0.2, 0.5, 0.3])))
+    numpyro.factor("f", jnp.sin(1.0 * jnp.sum(z)))
+
+
 def switched(y):
     z = numpyro.sample("z", dist.Bernoulli(0.5))
     numpyro.sample("y", dist.Normal(z + 0.0, 1.0), obs=y[0])

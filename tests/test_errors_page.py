@@ -250,6 +250,10 @@ CASES = {
     "`families` or `estimators` that is no dict (`TypeError`)": [plan(families="normal")],
     '`infer={"autovi": …}` with an unknown key': [plan(m.asked(familly="normal"))],
     "a family or estimator that would be wrong": [plan(families={"mu": "gamma"})],
+    "a biased estimator without `allow_bias=True`": [plan(m.switched, estimators={"z": "concrete"})],
+    "one that relaxes a categorical site whose integers are mixed over elements": [
+        plan(m.summed_indices, {}, estimators={"z": "rebar"})
+    ],
     "a baseline for an estimator without one": [plan(estimators={"mu": {"estimator": "explicit", "baseline": "none"}})],
     "a guide that is neither a name, a function nor an AutoGuide (`TypeError`)": [plan(guide=3)],
     "an AutoGuide's class, not an instance (`TypeError`)": [plan(guide=AutoNormal)],

@@ -95,7 +95,7 @@ class Through(Biased):
         logits = log_probs(q)
         drawn = jax.nn.one_hot(jax.random.categorical(own, stop(logits)), logits.shape[-1], dtype=logits.dtype)
         soft = self.soft(logits, drawn, other)
-        w = drawn + soft - stop(soft)
+        w = drawn + (soft - stop(soft))  # the bracket is zero to the last digit
         log_q = jnp.sum(w * stop(logits), -1)
         return Draw(value_of(q, w), log_q=jnp.sum(log_q, tuple(range(len(q.batch_shape), log_q.ndim))))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -12,6 +13,7 @@ from test_variances import EXACT, TARGET, THREE, gradients, squared
 
 import autovi
 from autovi.estimators import ESTIMATORS, Concrete, ReinMax, StraightThrough
+from autovi.preparation import Options, prepare
 
 P = np.asarray(THREE, float)
 LOGIT = jnp.log(THREE) - jnp.log1p(-THREE)
@@ -123,6 +125,35 @@ def test_a_lower_temperature_has_less_bias_and_more_noise():
     hot, cold = (gradients(LOGIT, squared(TARGET), Concrete(t), repeats=40_000) for t in (1.0, 0.2))
     assert np.abs(cold.mean(0) - EXACT).max() < 0.6 * np.abs(hot.mean(0) - EXACT).max()
     assert cold.var(0).sum() > 2 * hot.var(0).sum()
+
+
+def test_the_gradient_flows_through_the_draws_below():
+    """a ~ Bernoulli(l), b ~ Bernoulli(-0.4 + 1.5 a), cost 2 b + a: straight through both that is
+    E p (1 - p) (1 + 3 s (1 - s)), s the probability of b given a."""
+
+    def guide():
+        logit, slope = numpyro.param("logit", 0.3), numpyro.param("slope", 1.5)
+        a = numpyro.sample("a", dist.Bernoulli(logits=logit))
+        numpyro.sample("b", dist.Bernoulli(logits=-0.4 + slope * a))
+
+    def model():
+        a = numpyro.sample("a", dist.Bernoulli(logits=0.3))
+        b = numpyro.sample("b", dist.Bernoulli(logits=-0.4 + 1.5 * a))
+        numpyro.factor("cost", 2.0 * b + a)
+
+    asked = dict.fromkeys("ab", "straight_through")
+    engine, inputs = prepare(model, None, Options(guide=guide, estimators=asked, num_particles=1, allow_bias=True))
+    params = {"logit": jnp.asarray(0.3), "slope": jnp.asarray(1.5)}
+    grad = jax.grad(lambda p, key: engine.estimate({"guide": {}, "param": p}, {}, inputs.traced(), key)[0])
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    found = jax.jit(lambda ks: jax.lax.map(lambda key: grad(params, key), ks, batch_size=1000))(keys)
+    p, s = 1 / (1 + np.exp(-0.3)), 1 / (1 + np.exp(0.4 - 1.5 * np.array([0.0, 1.0])))
+    flows = s * (1 - s)
+    expected = {"logit": p * (1 - p) * (1 + 3 * ((1 - p) * flows[0] + p * flows[1])), "slope": 2 * p * flows[1]}
+    for name, value in expected.items():
+        own = -np.asarray(found[name], float)
+        assert abs(own.mean() - value) < 5 * own.std() / len(own) ** 0.5 + 1e-5, name
+        assert own.std() / len(own) ** 0.5 < 0.02 * value
 
 
 def shifts(y):
