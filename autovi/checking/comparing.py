@@ -134,7 +134,8 @@ def _verdict(c: Comparison, at: slice, threshold: float, z: np.ndarray) -> tuple
     tested = np.where(heavy, 0.0, z)
     worst = float(tested[np.argmax(np.abs(tested))])
     if abs(worst) > threshold:
-        return "biased", _how_biased(c, at), worst
+        known = ", as a biased estimator may" if c.estimator.biased else ""
+        return "biased", _how_biased(c, at) + known, worst
     if np.all(heavy):
         return "heavy_tails", "a few of the estimates outweigh all others; see `variance`", float("nan")
     left = f"the tails of {how_many(int(heavy.sum()))} of {how_many(heavy.size)} numbers are too heavy for a test"

@@ -13,6 +13,7 @@ from autovi.plan.grouping import names
 HEADER = ("site", "parameter", "estimator", "against", "z", "variance", "signal/noise", "time")
 NUMBERS = 4  # the last columns, which are set to the right
 MAX_NAMES = 24  # columns
+NO_NOISE = 1e5  # signal over noise: what is left is rounding
 MAX_ROWS = 40  # of arrays alike, all that a person reads
 
 
@@ -98,7 +99,7 @@ def _cells(row: Any) -> tuple[str, ...]:
     z = "-" if row.z != row.z else f"{row.z:.1f}"
     told = lambda x: f"{x:.2g}" if x == x else "-"  # noqa: E731
     sites, seconds = names(row.sites, MAX_NAMES), _time(row.seconds)
-    noise = (told(row.variance), "no noise" if row.signal_to_noise == float("inf") else told(row.signal_to_noise))
+    noise = (told(row.variance), "no noise" if row.signal_to_noise >= NO_NOISE else told(row.signal_to_noise))
     return (sites, row.parameter, row.estimator, row.reference or "-", z, *noise, seconds)
 
 
@@ -132,20 +133,19 @@ def _closing(check: Audit) -> list[str]:
     """The ranking where estimators were compared, and the notes."""
     ranked = []
     for sites, work in check.work.items():
+        rows = [row for row in check.rows if row.sites == sites]
         if len(work) > 1:
-            ranked.append(f"variance x time at {names(sites, MAX_NAMES)}: {_ranking(work, _wrong(check, sites))}")
+            ranked.append(f"variance x time at {names(sites, MAX_NAMES)}: {_ranking(work, rows)}")
     return [*ranked, *(f"note: {note}" for note in check.notes)]
 
 
-def _wrong(check: Audit, sites: tuple[str, ...]) -> set[str]:
-    return {row.estimator for row in check.rows if row.sites == sites and row.verdict in ("biased", "not_finite")}
-
-
-def _ranking(work: Mapping[str, float], wrong: set[str]) -> str:
+def _ranking(work: Mapping[str, float], rows: Sequence[Any]) -> str:
     """Estimators from the cheapest on, as multiples of the first that has noise."""
-    order = sorted((name for name in work if name not in wrong), key=lambda name: work[name])
-    least = min((work[name] for name in order if work[name] > 0), default=0.0)
-    return ", ".join(f"{name} {number(work[name] / least)}" if work[name] > 0 else f"{name} no noise" for name in order)
+    wrong = {row.estimator for row in rows if row.verdict in ("biased", "not_finite")}
+    noisy = {row.estimator for row in rows if row.signal_to_noise < NO_NOISE}
+    order = sorted((n for n in work if n not in wrong), key=lambda n: (n in noisy, work[n]))
+    least = next((work[n] for n in order if n in noisy), 0.0)
+    return ", ".join(f"{n} {number(work[n] / least)}" if n in noisy else f"{n} no noise" for n in order)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
