@@ -19,6 +19,7 @@ from autovi.model.callables import check_function
 from autovi.model.fingerprint import Itself
 from autovi.model.inputs import Inputs
 from autovi.model.loss import Loss
+from autovi.model.stand_ins import stand_in
 from autovi.model.traced import data_input
 from autovi.objectives import Expectation
 from autovi.plan.bias import check_allow_bias
@@ -236,7 +237,7 @@ class _Call:
     def trial(self) -> tuple[Inputs, frozenset[str]]:
         """Inputs with numbers in the place of values that are not known, and which these are."""
         unknown = frozenset(n for n, v in self.arrays.items() if isinstance(v, jax.core.Tracer))
-        arrays = {n: _placeholder(v) if n in unknown else _as_numpy(v) for n, v in self.arrays.items()}
+        arrays = {n: stand_in(v) if n in unknown else _as_numpy(v) for n, v in self.arrays.items()}
         return Inputs(arrays, self.static, self.paths, self.tree, {}), unknown
 
 
@@ -395,12 +396,3 @@ def _hashable(value: Any) -> Any:
 
 def _as_numpy(value: Any) -> Any:
     return value if is_key(value) else np.asarray(value)
-
-
-def _placeholder(value: Any) -> Any:
-    """Something of this shape and type; inside of most supports."""
-    if is_key(value):
-        return jax.random.split(jax.random.key(0), value.shape)
-    if not jnp.issubdtype(value.dtype, jnp.inexact):
-        return np.zeros(value.shape, value.dtype)
-    return np.random.default_rng(value.size).uniform(0.2, 0.8, value.shape).astype(value.dtype)
