@@ -198,6 +198,7 @@ def plan(
     guide: Any = "auto",
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
+    objective: str | Objective = "elbo",
     allow_bias: bool = False,
     num_particles: int | None = None,
     batch_size: int | Mapping[str, int] | None = None,
@@ -211,7 +212,14 @@ def plan(
         >>> print(autovi.plan(model, {"y": y}))
     """
     options = Options(
-        guide, families, estimators, num_particles, batch_size, allow_bias=allow_bias, allow_nan=allow_nan
+        guide,
+        families,
+        estimators,
+        num_particles,
+        batch_size,
+        objective=as_objective(objective),
+        allow_bias=allow_bias,
+        allow_nan=allow_nan,
     )
     engine, _ = prepare(model, data, options)
     return engine.program.plan

@@ -18,7 +18,8 @@ from autovi.result.posterior import Posterior
 from oracles import ORACLES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_ESTIMATORS = sorted((ROOT / "docs" / "estimators").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *OF_ESTIMATORS]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -50,7 +51,7 @@ def in_folder(tmp_path, monkeypatch):
 
 def pages_with_code() -> list:
     coded = [p for p in PAGES if any(language == "python" for language, _, _ in blocks(p))]
-    return [pytest.param(p, id=p.stem) for p in coded]
+    return [pytest.param(p, id=p.relative_to(ROOT).with_suffix("").as_posix().removeprefix("docs/")) for p in coded]
 
 
 @pytest.mark.filterwarnings("ignore:The default .*:FutureWarning")
@@ -83,7 +84,20 @@ def test_local_links_resolve(page):
 
 def test_every_page_is_in_the_index():
     linked = set(LINK.findall((ROOT / "docs" / "index.md").read_text()))
-    assert {p.name for p in (ROOT / "docs").glob("*.md")} == linked | {"index.md"}
+    pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").glob("*.md")}
+    assert pages | {"estimators/index.md"} == linked | {"index.md"}
+
+
+def test_every_estimator_has_a_page_after_the_template():
+    parts = ["Claim", "Formula", "Biased when", "Cost", "Wins", "Does not", "Paper"]
+    chart = set(LINK.findall((ROOT / "docs" / "estimators" / "index.md").read_text()))
+    pages = {p.stem: p.read_text() for p in OF_ESTIMATORS if p.stem != "index"}
+    assert set(pages) == {made.name for made in autovi.estimators.ESTIMATORS.values()}
+    for name, text in pages.items():
+        assert re.findall(r"^\*\*([^*]+)\.\*\*", text, re.MULTILINE) == parts, name
+        assert f"`{name}`" in text and f"autovi.estimators.{autovi.estimators.ESTIMATORS[name].__name__}`" in text
+        assert f"{name}.md" in chart, name
+        assert autovi.estimators.ESTIMATORS[name].biased == ("allow_bias=True" in text), name
 
 
 def public_names() -> list:
