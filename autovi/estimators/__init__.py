@@ -27,6 +27,7 @@ from autovi.estimators.rebar import Rebar
 from autovi.estimators.reinmax import ReinMax
 from autovi.estimators.relax import Relax
 from autovi.estimators.relax_permutation import RelaxPermutation
+from autovi.estimators.rodeo import Rodeo
 from autovi.estimators.rsvi import RSVI
 from autovi.estimators.score import Score
 from autovi.estimators.spsa import SPSA
@@ -52,6 +53,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "unordered_set": UnorderedSet,
     "muprop": MuProp,
     "double_cv": DoubleCV,
+    "rodeo": Rodeo,
     "rebar": Rebar,
     "relax": Relax,
     "lax": Lax,
@@ -102,6 +104,7 @@ __all__ = [
     "Rebar",
     "ReinMax",
     "Relax",
+    "Rodeo",
     "RelaxPermutation",
     "Score",
     "Sticking",

@@ -21,7 +21,7 @@ ExactElbo = Callable[[dict], jax.Array]
 # Estimators of Bernoulli sites: those that evaluate the cost at 0 and 1 only, those that need no cost of an element's
 # own, all of them.
 WHOLE = ("arm", "disarm", "arms", "measure_valued")
-TOGETHER = ("arm", "disarm", "arms", "muprop", "double_cv", "rebar", "relax")
+TOGETHER = ("arm", "disarm", "arms", "muprop", "double_cv", "rodeo", "rebar", "relax")
 BINARY = (*TOGETHER, "measure_valued")
 # Estimators of categorical sites.
 LINEAR = ("rebar", "relax")  # of categorical sites that enter as one-hot vectors
