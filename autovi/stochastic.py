@@ -230,7 +230,7 @@ class _Call:
                 _check_floating(name, values[name])
         moving = {n: self.arrays[n] for names in self.moved.values() for n in names}
         self.parts = moving, {n: a for n, a in self.arrays.items() if n not in moving}
-        kinds = tuple((n, v.shape, str(v.dtype), getattr(v, "weak_type", False)) for n, v in self.arrays.items())
+        kinds = tuple((n, v.shape, str(v.dtype)) for n, v in self.arrays.items())
         constants = tuple((n, type(v), _hashable(v)) for n, v in self.static)
         self.signature = kinds, constants, self.tree, jax.config.read("jax_enable_x64")
 

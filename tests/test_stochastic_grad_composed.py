@@ -58,6 +58,8 @@ def test_it_is_traced_once_for_arguments_of_one_kind(step):
     for seed in range(3):
         step(jax.tree.map(lambda x: x + 1, PARAMS), TARGET + seed, rng_key=seed)
     jax.jit(lambda p: step(p, TARGET, rng_key=KEY))(PARAMS)
+    jax.jit(lambda p: step(p, TARGET, rng_key=KEY))({"a": 0.3, "m": -0.2})
+    step({"a": 0.3, "m": -0.2}, TARGET, rng_key=KEY)
     assert not CALLS
     step(PARAMS, TARGET[:1], rng_key=0)  # another shape
     assert CALLS
