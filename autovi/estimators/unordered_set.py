@@ -12,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
+from autovi.distributions.beams import distinct_orders, distinct_values
+from autovi.distributions.permutations import PlackettLuce
+from autovi.distributions.registry import strip
 from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, refuses_to_list
 from autovi.estimators.binary import BERNOULLI
 from autovi.estimators.categories import CATEGORICAL, along_probs, log_probs
 
+PERMUTATIONS = "PlackettLuce"
 MOST = 10  # members of a set, of which all subsets are gone through
 
 
@@ -23,10 +27,10 @@ MOST = 10  # members of a set, of which all subsets are gone through
 class UnorderedSet(Estimator):
     r"""d/dtheta E f(z) = E sum_{s in S} q(s) R(S, s) (f(s) - b_s) d/dtheta log q(s), S drawn without replacement.
 
-    For categorical and Bernoulli sites; `evaluations` k of the cost for each particle, at k different values,
-    unbiased. h(T), the probability that the part T of S is drawn when the rest of S has been taken out, follows from
-    :math:`h(T) = \sum_{s \in T} q(s) h(T \setminus s) / (1 - q(S \setminus T))`, h of the empty set being 1, for all
-    2^k parts; then
+    For categorical, Bernoulli and Plackett-Luce sites; `evaluations` k of the cost for each particle, at k different
+    values, unbiased. h(T), the probability that the part T of S is drawn when the rest of S has been taken out, follows
+    from :math:`h(T) = \sum_{s \in T} q(s) h(T \setminus s) / (1 - q(S \setminus T))`, h of the empty set being 1, for
+    all 2^k parts; then
 
     .. math:: R(S, s) = \frac{h(S \setminus s)}{h(S)}, \qquad
               b_s = q(s) f(s) + \sum_{s' \ne s} q(s') \frac{h(S \setminus \{s, s'\})}{h(S \setminus s)} f(s').
@@ -36,7 +40,7 @@ class UnorderedSet(Estimator):
     counterfactuals at the same noise. So all other sites, and the objective, see ordinary particles, and the members of
     a set differ in this site alone. Each element of a plate has a set of its own; elements that share a cost are
     refused. Kool, van Hoof and Welling (2020), "Estimating Gradients for Discrete Random Variables by Sampling without
-    Replacement", theorem 2 and section 4.2.
+    Replacement", theorem 2 and section 4.2; sets of permutations are found by stochastic beams.
 
     Args:
         evaluations: k, 2 to 10; of a site with fewer values all of them.
@@ -58,38 +62,40 @@ class UnorderedSet(Estimator):
             raise ValueError(f"evaluations: expected 2 to {MOST}, got {self.evaluations}")
 
     def refuses(self, facts: Facts) -> str | None:
-        # The second member of a set is no draw from q: beside the second members of other elements its cost is not f.
+        if facts.distribution == PERMUTATIONS:
+            return facts.entangled
         if facts.distribution not in (*CATEGORICAL, *BERNOULLI):
-            return "it is for categorical and Bernoulli sites only"
+            return "it is for categorical, Bernoulli and Plackett-Luce sites only"
+        # The second member of a set is no draw from q: beside the second members of other elements its cost is not f.
         return refuses_to_list(facts)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        log_p = jax.lax.stop_gradient(log_probs(q))
-        k = min(self.evaluations, log_p.shape[-1])
-        perturbed = log_p + jax.random.gumbel(noise, log_p.shape, log_p.dtype)
-        members = jnp.moveaxis(jax.lax.top_k(perturbed, k)[1], -1, 0)
-        return Draw(members[0], aux=members)
+        fn = strip(q)
+        if isinstance(fn, PlackettLuce):
+            logits = jnp.broadcast_to(jax.lax.stop_gradient(fn.logits), q.shape())
+            members, out = distinct_orders(noise, logits, self.evaluations)
+        else:
+            members, out = distinct_values(noise, jax.lax.stop_gradient(log_probs(q)), self.evaluations)
+        return Draw(members[0], aux=(members, out))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
-        log_p, members = q.over(log_probs), draw.aux
-        values = jnp.moveaxis(members, 1, 0)
-        costs = jnp.concatenate([cost.value[None], jax.lax.map(cost.at, values[1:])])
-        members, costs = jnp.moveaxis(members, 1, -1), jnp.moveaxis(costs, 0, -1)
-        chosen = jnp.take_along_axis(log_p, members, -1)
-        weight, baseline = _weights(*jax.lax.stop_gradient((log_p, members)))
+        members, out = jnp.moveaxis(draw.aux[0], 1, 0), draw.aux[1]
+        costs = jnp.concatenate([cost.value[None], jax.lax.map(cost.at, members[1:])])
+        chosen = jnp.moveaxis(jax.vmap(q.log_prob)(members), 0, -1)
+        chosen = jnp.maximum(chosen, jnp.log(jnp.finfo(chosen.dtype).tiny))
+        weight, baseline = _weights(*jax.lax.stop_gradient((chosen, out)))
+        costs = jnp.moveaxis(costs, 0, -1)
         # A number taken off all costs changes nothing but the rounding.
         costs = costs - jnp.mean(costs, -1, keepdims=True)
         slope = weight * (costs - jnp.einsum("...st,...t->...s", baseline, costs))
-        return along_probs(slope, chosen, log_p.shape[0]), jnp.zeros(())
+        return along_probs(slope, chosen, len(draw.value)), jnp.zeros(())
 
 
-def _weights(log_p: jax.Array, members: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """q(s) R(S, s) `[..., k]`, and what multiplies f(s') in b_s `[..., k, k]`."""
-    k = members.shape[-1]
-    own = jnp.take_along_axis(log_p, members, -1)
-    inside = jnp.any(members[..., None] == jnp.arange(log_p.shape[-1]), -2)
-    out = jax.nn.logsumexp(log_p, -1, where=~inside, keepdims=True)
-    h = _subsets(own, out)
+def _weights(own: jax.Array, out: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """q(s) R(S, s) `[..., k]`, and what multiplies f(s') in b_s `[..., k, k]`, by the log probabilities of the members
+    `[..., k]` and that of all other values `[...]`."""
+    k = own.shape[-1]
+    h = _subsets(own, out[..., None])
     every, bit, eye = 2**k - 1, 1 << np.arange(k), np.eye(k, dtype=bool)
     without = h[..., every - bit]
     two = h[..., np.where(eye, 0, every - bit[:, None] - bit[None, :])]

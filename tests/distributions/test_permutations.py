@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 import autovi
 from autovi.distributions import PlackettLuce, PlackettLuceMatrix, permutation, permutation_matrix
+from autovi.distributions.beams import distinct_orders
 from autovi.distributions.permutations import soft_order
 from autovi.distributions.registry import lookup
 
@@ -103,6 +104,23 @@ def test_what_is_no_permutation_is_outside():
         PlackettLuce(jnp.zeros(3), validate_args=True).log_prob(jnp.array([0, 0, 1]))
     with pytest.raises(ValueError, match="logits: expected at least one dimension"):
         PlackettLuce(jnp.zeros(()))
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_orders_without_replacement_are_drawn_one_after_the_other(number):
+    logits, repeats = np.array([0.5, -0.4, 0.9]), 40_000
+    orders = np.array(list(itertools.permutations(range(3))))
+    p = np.array([chance(logits, o) for o in orders])
+    keys = jax.random.split(jax.random.key(0), repeats)
+    found, out = jax.jit(jax.vmap(lambda key: distinct_orders(key, jnp.asarray(logits), number)))(keys)
+    index = (found[:, :, None] == orders).all(-1).argmax(-1)
+    assert (np.sort(index, -1)[:, 1:] > np.sort(index, -1)[:, :-1]).all()  # all are different
+    np.testing.assert_allclose(np.exp(out), 1 - p[index].sum(-1), atol=1e-5)
+    pairs = np.zeros((6, 6))
+    np.add.at(pairs, (index[:, 0], index[:, 1]), 1)
+    expected = repeats * p[:, None] * p / (1 - p[:, None]) * (1 - np.eye(6))
+    away = expected > 0
+    assert ((pairs - expected)[away] ** 2 / expected[away]).sum() < 75  # 29 degrees: 75 has probability 7e-6
 
 
 def test_what_is_known_of_it():

@@ -35,11 +35,11 @@ def by_draw(estimator, logits, values, aux):
             density = Density(q, lambda v: jax.vmap(lambda q, v: q.log_prob(v))(q, v))
             at = lambda v: table[v]  # noqa: E731
             cost = Cost(at(value[None]), at, at)
-            return estimator.surrogate(density, Draw(value[None], aux[None]), cost, ())[0]
+            return estimator.surrogate(density, Draw(value[None], jax.tree.map(lambda a: a[None], aux)), cost, ())[0]
 
         return jax.grad(surrogate)(jnp.asarray(logits))
 
-    return np.asarray(jax.vmap(one)(jnp.asarray(values), jnp.asarray(aux)), float)
+    return np.asarray(jax.vmap(one)(jnp.asarray(values), jax.tree.map(jnp.asarray, aux)), float)
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])
@@ -47,7 +47,8 @@ def test_a_set_without_replacement_is_unbiased_over_all_sequences(k):
     p = np.exp(FOUR)
     sequences = list(itertools.permutations(range(4), k))
     chance = [np.prod([p[s] / (1 - p[list(seq[:i])].sum()) for i, s in enumerate(seq)]) for seq in sequences]
-    found = by_draw(UnorderedSet(k), FOUR, [s[0] for s in sequences], np.array(sequences))
+    out = np.log(np.maximum([1 - p[list(seq)].sum() for seq in sequences], 1e-12))
+    found = by_draw(UnorderedSet(k), FOUR, [s[0] for s in sequences], (np.array(sequences), out))
     assert np.sum(chance) == pytest.approx(1)
     np.testing.assert_allclose(np.array(chance) @ found, exact(FOUR, COSTS), atol=2e-6)
     # The order of a set says nothing of it.

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 from autovi.distributions import PlackettLuce, PlackettLuceMatrix
-from autovi.estimators import Birkhoff, GumbelSinkhorn, RelaxPermutation, Score
+from autovi.estimators import Birkhoff, GumbelSinkhorn, RelaxPermutation, Score, UnorderedSet
 from autovi.estimators.relax_permutation import given
 from autovi.preparation import Options, prepare
 
@@ -107,6 +107,14 @@ def test_it_starts_as_leave_one_out_and_training_lowers_the_variance():
     trained = gradients(estimator, 2, {"order": own})
     check_mean(trained)
     assert trained.var(0).sum() < 0.45 * plain.var(0).sum()
+
+
+def test_a_set_of_orders_has_less_noise_and_none_when_it_holds_all():
+    found, plain = gradients(UnorderedSet(3), 1), gradients(Score(), 3)
+    check_mean(found)
+    assert found.var(0).sum() < 0.6 * plain.var(0).sum()  # 0.46
+    every = gradients(UnorderedSet(6), 1, repeats=1000)
+    np.testing.assert_allclose(every, np.broadcast_to(exact(), every.shape), atol=2e-5)
 
 
 def test_score_is_unbiased():

@@ -49,6 +49,6 @@ def _orders(name: str, distribution: type, arranged: Callable, estimators: tuple
 
 
 ORACLES: tuple[Oracle, ...] = (
-    _orders("orders", PlackettLuce, lambda x, z: x[z], ("score", "relax_permutation")),
+    _orders("orders", PlackettLuce, lambda x, z: x[z], ("score", "relax_permutation", "unordered_set")),
     _orders("order_matrices", PlackettLuceMatrix, lambda x, z: z @ x, ("score",)),
 )
