@@ -184,7 +184,7 @@ def train(
     rate: float = RATE,
     **options: Any,
 ) -> tuple[dict[str, Any], np.ndarray, float]:
-    """Parameters, losses in nats an image, and seconds."""
+    """Parameters, losses in nats an image, and seconds; Adam at one `rate`, or autovi's own optimizer for None."""
     model, guide = programs(initial_params(kind, seed))
     started = time.perf_counter()
     fit = autovi.fit(
@@ -195,7 +195,7 @@ def train(
         estimators={"code": contender.estimator},
         num_particles=contender.particles,
         num_steps=num_steps,
-        optimizer=optax.adam(rate),
+        optimizer=None if rate is None else optax.adam(rate),
         num_draws=1,
         **options,
     )

@@ -35,6 +35,9 @@ class Arm(Binary):
         p = jax.nn.sigmoid(logit_of(q))
         return Draw((noise > 1 - p).astype(int), aux=((noise < p).astype(int), noise))
 
+    def twins(self, draw: Draw) -> tuple[jax.Array, ...]:
+        return draw.aux[:1]
+
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         twin, noise = draw.aux
         logit = q.over(logit_of)

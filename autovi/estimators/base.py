@@ -188,6 +188,13 @@ class Estimator(ABC):
         """
         raise TypeError(f"{type(self).__name__}: it has no surrogate")
 
+    def twins(self, draw: Draw) -> tuple[Any, ...]:
+        """Other values of the site, each distributed as `draw.value` is, that `surrogate` evaluates the cost at anyway.
+
+        All parameters below the site then have their gradient averaged over them and the draw.
+        """
+        return ()
+
     def integrate(self, branches: Branches) -> Integrals:
         """Terms of one particle that replace the branches': name -> (the term, None if it has the replaced term's
         dimensions, else how its dimensions belong to the site's)."""

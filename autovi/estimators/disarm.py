@@ -35,6 +35,9 @@ class Disarm(Binary):
         p = jax.nn.sigmoid(logit_of(q))
         return Draw((noise > 1 - p).astype(int), aux=(noise < p).astype(int))
 
+    def twins(self, draw: Draw) -> tuple[jax.Array, ...]:
+        return (draw.aux,)
+
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         twin, logit = draw.aux, q.over(logit_of)
         sign = jnp.where(draw.value == twin, 0.0, 1.0 - 2.0 * twin)

@@ -55,6 +55,9 @@ class DisarmTree(Categories):
         u = jax.random.uniform(noise, p.shape, p.dtype)
         return Draw(self._category(u > 1 - p, order), aux=self._category(u < p, order))
 
+    def twins(self, draw: Draw) -> tuple[jax.Array, ...]:
+        return (draw.aux,)
+
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         log_p, value, twin = q.over(log_probs), draw.value, draw.aux
         order = self._order(log_p)

@@ -66,6 +66,8 @@ def estimate(
         if block.estimator.has_surrogate:
             extra, loss = step.surrogate(block, estimator_params.get(block.name, ()))
             surrogate, losses = surrogate + extra, losses + loss
+    if program.objective.local_costs:
+        surrogate = surrogate + step.averaged()
     value = program.objective.value(step.log_weights)
     loss = -(value + surrogate - stop(surrogate)) + losses - stop(losses)
     return loss, Estimate(stop(value), stop(jnp.mean(step.sums, axis=1))[step.places])
@@ -161,14 +163,25 @@ class Step:
         cost = Cost(value, lambda v: self.at(block.name, v), total, inputs)
         return block.estimator.surrogate(density, node.draw, cost, own)
 
-    def at(self, name: str, forced: Any, whole: bool = False) -> jax.Array:
-        """The cost of each element with a node forced to another value in every particle; `whole`: of all of them."""
+    def averaged(self) -> jax.Array:
+        """What makes the gradient of all that is below sites with twins an average over the draws and their twins."""
+        twins = {b.name: b.estimator.twins(self.nodes[b.name].draw) for b in self.program.plan.blocks}
+        twins = {n: found for n, found in twins.items() if found}
+        total = jnp.zeros(())
+        for name, values in twins.items():
+            drawn = downstream_cost(self.program, name, self.raw, self.terms, lead=1, whole=True)
+            total += sum(jnp.mean(self.at(name, value, whole=True, frozen=False) - drawn) for value in values)
+        return total / (1 + sum(map(len, twins.values())))
+
+    def at(self, name: str, forced: Any, whole: bool = False, frozen: bool = True) -> jax.Array:
+        """The cost of each element with a node forced to another value in every particle; `whole`: of all of them. Its
+        gradient is that in the value alone, or, unless `frozen`, that in all else."""
 
         def one(evaluated: list[Any], noise: Any, nodes: Any, value: Any) -> jax.Array:
             values = {**self.shared.values, **dict(zip(self._variables, evaluated, strict=True))}
             world = World(self.program, values, self.shared.distributions, noise, in_step=self.in_step)
             world.nodes = dict(nodes)
-            return counterfactual_cost(self.program, world, name, value, self.lanes, whole)
+            return counterfactual_cost(self.program, world, name, value, self.lanes, whole, frozen)
 
         return self.over_particles(one, self.evaluated, self.noise, self.nodes, forced)
 
@@ -200,11 +213,11 @@ def integrated(
 
 
 def counterfactual_cost(
-    program: Program, world: World, node: str, value: Any, lanes: int, whole: bool = False
+    program: Program, world: World, node: str, value: Any, lanes: int, whole: bool = False, frozen: bool = True
 ) -> jax.Array:
     """The cost of each element of a node of one particle, with the node forced to `value`; `whole`: that of all of them
     together, in which each term is once."""
-    there = world.forced({node: value}, frozen=True)
+    there = world.forced({node: value}, frozen=frozen)
     wanted = program.downstream(node)
     nodes = [
         n

@@ -103,6 +103,36 @@ def test_three_bernoullis(estimator, particles, expected, within):
     assert found.var(0).sum() == pytest.approx(expected, rel=within)
 
 
+@pytest.mark.parametrize("estimator", [Disarm(), Arm()])
+def test_what_is_below_sees_both_of_a_pair(estimator):
+    """At p = 1/2 the pair is b and 1 - b: the gradient of E w b in w, p, has no noise; in layers, a mean over all."""
+
+    def model():
+        w, v = numpyro.param("w", jnp.ones(3)), numpyro.param("v", jnp.ones(()))
+        first = numpyro.sample("first", dist.Bernoulli(logits=jnp.zeros(3)).to_event(1))
+        second = numpyro.sample("second", dist.Bernoulli(logits=jnp.zeros(())))
+        numpyro.factor("cost", first @ w + v * second)
+
+    def guide():
+        numpyro.sample("first", dist.Bernoulli(logits=numpyro.param("logits", jnp.zeros(3))).to_event(1))
+        numpyro.sample("second", dist.Bernoulli(logits=jnp.zeros(())))
+
+    def slopes(estimators):
+        engine, inputs = prepare(model, None, Options(guide=guide, estimators=estimators, num_particles=2))
+        raw = {"guide": {}, "param": {"w": jnp.ones(3), "v": jnp.ones(()), "logits": jnp.zeros(3)}}
+        own = engine.estimator_params()
+        grad = jax.grad(lambda p, key: engine.estimate(p, own, inputs.traced(), key)[0])
+        found = jax.jit(jax.vmap(lambda key: grad(raw, key)["param"]))(jax.random.split(jax.random.key(0), 2000))
+        return -np.asarray(found["w"]), -np.asarray(found["v"])
+
+    alone, _ = slopes({"first": estimator, "second": "score"})
+    np.testing.assert_allclose(alone, 0.5, rtol=1e-6)
+    # (b + (1 - b) + b) / 3 = (1 + b) / 3 of two particles, where the second site has a pair too
+    for found in slopes({"first": estimator, "second": estimator}):
+        assert found.mean() == pytest.approx(0.5, abs=float(5 * found.std() / found.size**0.5))
+        assert found.var() == pytest.approx(0.25 / 9 / 2, rel=0.1)
+
+
 def test_more_evaluations_that_avoid_each_other_are_better_than_as_many_pairs():
     logit = jnp.log(THREE) - jnp.log1p(-THREE)
     variance = functools.partial(total_variance, logit, squared(TARGET), repeats=20_000)
