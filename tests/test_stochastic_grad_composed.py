@@ -146,6 +146,19 @@ def test_what_is_constant_in_an_outer_derivative_may_be_used():
     assert jax.grad(outer)(0.4) == pytest.approx(0.8 * f(0.4) + f(0.1))
 
 
+def test_a_gradient_inside_of_a_function_that_draws():
+    """The sites of the one are none of the other's, and of no handler around it."""
+
+    def outer(m):
+        inner = autovi.stochastic_value_and_grad(plain)(jax.lax.stop_gradient(m), rng_key=1)[0]
+        return inner * numpyro.sample("x", dist.Normal(m, 1.0))
+
+    with numpyro.handlers.trace() as seen, numpyro.handlers.seed(rng_seed=0):
+        got = autovi.stochastic_grad(outer)(0.4, rng_key=0)
+    assert got == pytest.approx(float(autovi.stochastic_value_and_grad(plain)(0.4, rng_key=1)[0]), rel=1e-5)
+    assert not seen
+
+
 # --- values that are not known when the function is traced ------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from autovi.model.sites import Sites, describe, support_name, term_site
 from autovi.model.target import FARTHEST, NOTHING, RADII, Given, Target, unchecked
 from autovi.model.traced import Traced
 from autovi.model.tracing import NumPyroRun, NumPyroTracing
-from autovi.model.unrolled import Unrolled
+from autovi.model.unrolled import Unrolled, unseen
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Loss(Target):
             raise ValueError("noncentred: a Loss does not say of its sites how they are distributed")
         tracing = NumPyroTracing(self.function, self.function, dict(lengths), frozenset(relaxed), check_guide)
         tracing.of_run, tracing.called = _LossRun, "fn"
-        return tracing.checked_run(inputs), inputs
+        with unseen():
+            return tracing.checked_run(inputs), inputs
 
     def prior(
         self,
@@ -87,7 +88,8 @@ class Loss(Target):
             place = bounded * jax.random.uniform(key, transform.inverse_shape(jnp.shape(drawn)), minval=-1.0)
             return jnp.where(is_far, transform(place), drawn)
 
-        records = execute(Unrolled(self.function), args, kwargs, rng_key, latent=latent)
+        with unseen():
+            records = execute(Unrolled(self.function), args, kwargs, rng_key, latent=latent)
         return {n: r.value for n, r in records.items() if r.kind == "sample"}
 
     def varied(self, arrays: Mapping[str, Any], rng_key: jax.Array) -> dict[str, Any]:

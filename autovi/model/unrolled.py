@@ -7,11 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro import handlers
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import Messenger
 
 MAX_STEPS = 20  # of a scan that is written out; each costs as much to compile as a line of the user's
+
+
+def unseen() -> Any:
+    """A context in which no handler of the caller's sees a site: one that calls for a gradient does not draw it."""
+    return handlers.block()
 
 
 class Unrolled(Messenger):
