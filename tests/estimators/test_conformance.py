@@ -104,6 +104,26 @@ def test_a_network_of_the_data_leaves_the_mean_alone(name):
     check_unbiased(oracle, gradient, exact_gradient(oracle))
 
 
+@pytest.mark.parametrize(
+    ("name", "site", "estimator"),
+    [("cross_element_sum", "z", "rodeo"), ("masked_latent", "z", "rodeo"), ("discrete_above_normal", "x", "lax")],
+)
+def test_coefficients_of_control_variates_leave_the_mean_alone(name, site, estimator):
+    oracle = BY_NAME[name]
+    engine, inputs = engine_of(oracle, site, estimator)
+    own = engine.estimator_params()
+    known = own[site]["moments"]
+    number = known["products"].size
+    known |= {"weight": jnp.ones(()), "squares": jnp.eye(number), "products": jnp.linspace(-0.4, 0.5, number)}
+
+    def gradient(params, key):
+        raw = {"guide": {}, "param": params}
+        grads = jax.grad(lambda p: engine.estimate(p, own, inputs.traced(), key)[0])(raw)["param"]
+        return jax.tree.map(jnp.negative, grads)
+
+    check_unbiased(oracle, gradient, exact_gradient(oracle))
+
+
 def test_every_estimator_is_in_some_oracle():
     # "sticking" is for the engine's own families, and the oracles are guide functions: `test_sticking.py`.
     tested = {n for o in ORACLES for names in o.estimators.values() for n in names}
