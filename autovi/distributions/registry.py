@@ -72,6 +72,12 @@ def is_discrete(fn: dist.Distribution) -> bool:
     return lookup(fn).discrete
 
 
+def drawn(rng_key: jax.Array, fn: dist.Distribution) -> jax.Array:
+    """A draw, of discrete distributions of an integer type: NumPyro's geometrics draw whole floats."""
+    value = jnp.asarray(fn(rng_key=rng_key))
+    return value.astype(int) if jnp.issubdtype(value.dtype, jnp.inexact) and is_discrete(fn) else value
+
+
 def _listed_class(cls: type) -> type[dist.Distribution] | None:
     """The nearest ancestor of `cls` that has a row and is NumPyro's own, not a namesake."""
     for ancestor in cls.__mro__:

@@ -59,7 +59,7 @@ def _drawn(key: jax.Array, component: Distribution) -> tuple[jax.Array, jax.Arra
     """Draws with their gradient, or draws that have none, and their log density."""
     if not registry.is_discrete(component):
         return implicit.sample(key, component), None
-    value = stop(component(rng_key=key))
+    value = stop(registry.drawn(key, component))
     return value, log_density(component, value)
 
 

@@ -44,7 +44,7 @@ class EnumerateGate(ByParts):
         base = gated.base_dist.expand(q.batch_shape)
         if registry.is_discrete(gated):
             behind = _open(gated).expand(q.batch_shape) if isinstance(gated, dist.HurdleProbs) else base
-            value = stop(behind(rng_key=noise))
+            value = stop(registry.drawn(noise, behind))
             part = Parts(1 - gate, value[None], log_density(behind, value)[None])
         else:
             value = implicit.sample(noise, base)

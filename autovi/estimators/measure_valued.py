@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
+from autovi.distributions.registry import drawn
 from autovi.distributions.weak_derivatives import WEAK_DERIVATIVES, weak_derivative
 from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
 
@@ -57,7 +58,7 @@ class MeasureValued(Estimator):
                 f"got events of shape {q.event_shape}; put the site in a plate, or ask for another estimator"
             )
         own, pair = jax.random.split(noise)
-        value = stop(q(rng_key=own))
+        value = stop(drawn(own, q))
         weak, inside = weak_derivative(stop(q))
         pairs = weak.pairs(pair, inside, value)
         return Draw(value, aux=[p._replace(constant=jnp.broadcast_to(p.constant, value.shape)) for p in pairs])

@@ -11,6 +11,7 @@ import optax
 from numpyro.distributions import Distribution
 
 from autovi.distributions.densities import log_density
+from autovi.distributions.registry import drawn
 from autovi.estimators.base import Baselined, Cost, Density, Draw, Facts, Scalar
 from autovi.families.base import Layout
 
@@ -79,7 +80,7 @@ class Score(Baselined):
         return () if self._is_optimal else super().init(rng_key, layout)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        return Draw(jax.lax.stop_gradient(q(rng_key=noise)))
+        return Draw(jax.lax.stop_gradient(drawn(noise, q)))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         if self._is_optimal:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution, biject_to
 
+from autovi.distributions.registry import drawn
 from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
 
 stop = jax.lax.stop_gradient
@@ -60,7 +61,7 @@ class SPSA(Estimator):
         keys = jax.random.split(signs, max(len(at), 1))
         moves = [jax.random.rademacher(k, u.shape, u.dtype) for k, u in zip(keys, at, strict=False)]
         ahead = [with_free(q, [u + s * self.step * d for u, d in zip(at, moves, strict=True)]) for s in (1, -1)]
-        return Draw(q(rng_key=own), aux=(*(p(rng_key=own) for p in ahead), moves))
+        return Draw(drawn(own, q), aux=(*(drawn(own, p) for p in ahead), moves))
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         up, down, moves = draw.aux

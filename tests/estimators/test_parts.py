@@ -1,5 +1,7 @@
 """Estimators that take a distribution apart: variances against closed forms, what they refuse, several dimensions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +140,17 @@ def test_what_is_refused():
     assert "it is for HurdleGamma," in refusal(other, "enumerate_gate")
     unequal = lambda: numpyro.sample("z", mixture([dist.Normal(0.0, 1.0), dist.HalfNormal(1.0)]))  # noqa: E731
     assert "do not all have the same support" in refusal(unequal, "enumerate_component")
+
+
+def test_a_jump_above_the_hurdle_is_refused_and_that_at_0_is_not():
+    guide = lambda: numpyro.sample("z", dist.HurdleGamma(0.3, 2.0, numpyro.param("rate", 1.0)))  # noqa: E731
+
+    def model(edge=1.5):
+        z = numpyro.sample("z", dist.HurdleGamma(0.3, 2.0, 1.0))
+        numpyro.factor("cost", jnp.where(z > edge, 1.0, 0.0))
+
+    assert "the cost jumps in it (the term 'p:cost' jumps by 1 nat" in refusal(guide, "enumerate_gate", model)
+    prepare(partial(model, 0.0), None, Options(guide=guide, estimators={"z": "enumerate_gate"}))
 
 
 def test_costs_that_cannot_be_told_apart_are_refused():
