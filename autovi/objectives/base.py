@@ -148,4 +148,11 @@ class Weighted(Objective):
         # The mean of w^b with the others' in the place of particle k's, over that with its own: what changes is one
         # term. The scores add up over the particles of a group, and estimators take a mean.
         own, instead = (jnp.expm1(self.power * (x - self._largest(log_weights))) for x in (log_weights, others))
-        return -count / self.power * jnp.log1p((instead - own) / jnp.sum(own + 1))
+        change = (instead - own) / jnp.sum(own + 1)
+        # Where the particle has most of the weight nothing is left of 1 + change: there from the logarithms themselves.
+        most = change < -0.5
+        replaced = jnp.where(jnp.eye(count, dtype=bool), others[:, None], log_weights[None, :])
+        kept = jax.nn.logsumexp(self.power * replaced, axis=1)
+        large = jax.nn.logsumexp(self.power * log_weights) - kept
+        small = -jnp.log1p(jnp.where(most, 0.0, change))
+        return count / self.power * jnp.where(most, large, small)

@@ -223,3 +223,13 @@ def test_a_fit_by_the_importance_weighted_bound():
         )
         losses[objective.name] = fit.losses[-200:].mean()
     assert losses["iwae"] <= losses["elbo"] + 1e-3
+
+
+def test_the_signal_of_a_particle_with_all_the_weight_is_finite():
+    """L - L_{-k} in double precision, by logarithms: one weight is e^25 times all others."""
+    log_weights = np.array([-24.9, -0.16, -38.8, -39.1])
+    others = (log_weights.sum() - log_weights) / 3
+    replaced = np.where(np.eye(4, dtype=bool), others[:, None], log_weights)
+    exact = 4 * (np.logaddexp.reduce(log_weights) - np.logaddexp.reduce(replaced, axis=1))
+    found = Iwae().signal(jnp.asarray(log_weights, jnp.float32))
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-6)
