@@ -102,6 +102,36 @@ def test_relax_with_the_state_in_its_network():
     assert found.var() < 0.5 * plain.var()
 
 
+def test_lax_with_the_state_in_its_network():
+    """A loss that jumps, in steps that depend on those before: a half-line's probability, by quadrature."""
+
+    def jumping(a):
+        def step(x, _):
+            numpyro.deterministic("place", x)
+            x = numpyro.sample("x", dist.Normal(a * x + 0.2, 1.0))
+            return x, jnp.where(x > 0.5, 1.0, 0.0)
+
+        return scan(step, 1.0, None, length=2)[1]
+
+    def exact(a):
+        nodes = jnp.linspace(-8, 8, 2001)
+        first = a + 0.2 + nodes
+        later = norm.sf(0.5 - a * first - 0.2)
+        # The first step's share by its distribution function: a quadrature does not see a jump move.
+        return norm.sf(0.5 - a - 0.2) + jnp.sum(norm.pdf(nodes) * later) * (nodes[1] - nodes[0])
+
+    grad = autovi.stochastic_grad(jumping, estimators={"x": {"estimator": "lax", "inputs": "place"}}, num_samples=4)
+    state = grad.init(0.6)
+    one = lambda key, state: grad(0.6, rng_key=key, estimator_state=state)  # noqa: E731
+    learn = lambda state, key: (one(key, state)[1], None)  # noqa: E731
+    state, _ = jax.jit(lambda s, ks: jax.lax.scan(learn, s, ks))(state, jax.random.split(jax.random.key(1), 3000))
+    many = jax.jit(jax.vmap(lambda key: one(key, state)[0]))
+    found = np.asarray(many(jax.random.split(jax.random.key(0), 40_000)))
+    check(found, float(jax.grad(exact)(0.6)), 0.05)
+    plain = estimates(jumping, 0.6, count=4000, num_samples=4, estimators={"x": Score("none")})
+    assert found.var() < 0.6 * plain.var()
+
+
 def test_a_step_is_charged_with_what_comes_after_it():
     """The loss of step t depends on the draws up to t: without that the first losses would be noise in every step."""
 

@@ -34,6 +34,7 @@ class Lax(Estimator):
 
     Args:
         width: hidden units of r.
+        inputs: what r reads besides z, by name: data, sites above, deterministic values, element by element.
         learning_rate: of Adam, for r.
         rate: at which the moments behind k and rho, and m and s, forget past steps.
 
@@ -44,9 +45,11 @@ class Lax(Estimator):
     width: int = 10
     learning_rate: float = 0.01
     rate: float = 0.01
+    inputs: str | tuple[str, ...] = ()
 
     name: ClassVar[str] = "lax"
     on_request: ClassVar[bool] = True
+    sequential: ClassVar[bool] = True
     num_particles: ClassVar[int] = 8
 
     def refuses(self, facts: Facts) -> str | None:
@@ -64,6 +67,10 @@ class Lax(Estimator):
         return None
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.inputs,) if isinstance(self.inputs, str) else tuple(self.inputs)
+
+    @property
     def local_costs(self) -> bool:
         return False
 
@@ -72,12 +79,15 @@ class Lax(Estimator):
         return optimizer(self.rate, self.learning_rate)
 
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
-        size = prod(layout.event_shape)
+        size, read = prod(layout.event_shape), sum(map(prod, layout.reads))
         seen = {"mean": jnp.zeros(size), "variance": jnp.zeros(size)}
-        return {"moments": moments(2) | seen, "network": network(rng_key, size, self.width)}
+        return {"moments": moments(2) | seen, "network": network(rng_key, size + read, self.width)}
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         return Draw(stop(pathwise(noise, q)), aux=noise)
+
+    def completed(self, noise: jax.Array, q: Distribution, value: jax.Array) -> Draw:
+        return Draw(stop(value))  # made of noise that is not known here
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         leaves, tree = jax.tree.flatten(q.distribution)
@@ -87,17 +97,23 @@ class Lax(Estimator):
         mean, variance = stop((known["mean"] / share, known["variance"] / share))
         scale = jnp.sqrt(jnp.where(variance > 0, variance, 1))
 
-        def parts(own: list[jax.Array], others: list[Any], noise: Any, value: jax.Array, f: jax.Array) -> jax.Array:
+        def parts(own: list, others: list, noise: Any, value: jax.Array, f: jax.Array, read: tuple) -> jax.Array:
             """Of one particle: what has the gradients of the score, and of the control variates 1 and r(z)."""
             given = dict(zip(moving, own, strict=True))
             fn = jax.tree.unflatten(tree, [given.get(i, leaf) for i, leaf in enumerate(others)])
             log_q = log_density(fn, value)
-            r = lambda z: evaluate(params["network"], (z.reshape(*log_q.shape, -1) - mean) / scale)  # noqa: E731
+            flat = lambda x: jnp.reshape(x, (*log_q.shape, -1))  # noqa: E731
+            beside = [flat(x).astype(log_q.dtype) for x in read]
+
+            def r(z: jax.Array) -> jax.Array:
+                return evaluate(params["network"], jnp.concatenate([(flat(z) - mean) / scale, *beside], -1))
+
             scored = jnp.sum(log_q * summed_like(r(value), f))
-            return jnp.stack([jnp.sum(log_q * f), -jnp.sum(log_q), jnp.sum(r(pathwise(noise, fn))) - scored])
+            return jnp.stack([jnp.sum(log_q * f), -jnp.sum(log_q), jnp.sum(r(moving_draw(noise, fn, value))) - scored])
 
         floating = [leaves[i] for i in moving]
-        slopes = jax.vmap(jax.jacrev(parts))(*stop((floating, leaves, draw.aux, draw.value, cost.value)))
+        given = floating, leaves, draw.aux, draw.value, cost.value, cost.inputs
+        slopes = jax.vmap(jax.jacrev(parts))(*stop(given))
         plain, constant, learned = jnp.concatenate([s.reshape(*s.shape[:2], -1) for s in slopes], -1).swapaxes(0, 1)
         k, rho = coefficients(known, [0.0, 0.0])
         estimate = plain + k * constant + rho * learned
@@ -114,3 +130,9 @@ class Lax(Estimator):
 def pathwise(noise: Any, q: Distribution) -> jax.Array:
     """A draw with its gradient in q's parameters."""
     return q(rng_key=noise) if is_of_noise(q) else implicit.sample(noise, q)
+
+
+def moving_draw(noise: Any, q: Distribution, value: jax.Array) -> jax.Array:
+    """The draw that a value is, with its gradient in q's parameters: made of its noise, or, where that is not known, by
+    its distribution function."""
+    return implicit.reparameterize(q, value) if isinstance(noise, tuple) else pathwise(noise, q)
