@@ -1,4 +1,4 @@
-"""Gradients of expectations inside of what JAX makes of functions, with states, loops and branches."""
+"""Gradients of expectations inside of what JAX makes of functions, with states."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,10 @@ import optax
 import pytest
 from gradient_checks import assert_unbiased, batched, flat
 from jax.scipy.stats import norm
-from numpyro.contrib.control_flow import cond, scan
 
 import autovi
-from autovi.estimators import Score
 from autovi.model.execution import site_key
 
-NONE = Score(baseline="none")
 CALLS: list[int] = []
 
 
@@ -294,116 +291,3 @@ def test_a_network_learns_a_baseline_from_what_comes_before_a_site():
     rate = 1 / (1 + np.exp(-0.5 * nodes))
     exact = 8 * np.sum(weights / np.sqrt(2 * np.pi) * rate * (1 - rate) * nodes)
     assert float(last.mean()) == pytest.approx(exact, abs=4 * float(last.std()) / 2000**0.5)
-
-
-# --- loops and branches -----------------------------------------------------------------------------------------------
-
-
-def walk(p):
-    """x_t ~ N(a x_{t-1} + m, 1) from 0, the sum of the squares, which scan returns."""
-
-    def move(x, _):
-        x = numpyro.sample("x", dist.Normal(p["a"] * x + p["m"], 1.0))
-        return x, x**2
-
-    return scan(move, 0.0, None, length=3)[1]
-
-
-def exact_walk(p):
-    mean, variance, total = 0.0, 0.0, 0.0
-    for _ in range(3):
-        mean, variance = p["a"] * mean + p["m"], p["a"] ** 2 * variance + 1
-        total += mean**2 + variance
-    return total
-
-
-@pytest.mark.parametrize("estimators", [None, {"x*": "score"}])
-def test_a_scan_whose_steps_depend_on_those_before(estimators):
-    params = {"a": jnp.array(0.5), "m": jnp.array(0.4)}
-    grad = autovi.stochastic_grad(walk, estimators=estimators, num_samples=4)
-    assert [c.site for c in grad.plan(params).choices] == ["x[0]", "x[1]", "x[2]"]
-    assert_unbiased(batched(lambda p, k: grad(p, rng_key=k)), (params,), flat(jax.grad(exact_walk)(params)))
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_each_step_of_a_scan_is_charged_with_what_comes_after_it(reverse):
-    """The costs that scan returns are terms of their own: the rewards to go."""
-    prices = jnp.array([5.0, -2.0, 1.0])
-
-    def bets(theta):
-        def play(total, price):
-            total = total + numpyro.sample("b", dist.Bernoulli(logits=theta))
-            return total, price * total
-
-        return scan(play, 0.0, prices, reverse=reverse)[1]
-
-    theta, key = 0.3, jax.random.key(1)
-    b = np.array([dist.Bernoulli(logits=theta).sample(site_key(key, f"b[{t}]")) for t in range(3)], float)
-    order = [2, 1, 0] if reverse else [0, 1, 2]
-    costs = np.zeros(3)
-    costs[order] = np.cumsum(b[order]) * np.asarray(prices)[order]
-    to_go = np.zeros(3)
-    to_go[order] = np.cumsum(costs[order][::-1])[::-1]
-    expected = np.sum(to_go * (b - 1 / (1 + np.exp(-theta))))
-    grad = autovi.stochastic_grad(bets, estimators={"b*": NONE})
-    assert grad(theta, rng_key=key) == pytest.approx(expected, rel=1e-4)
-
-
-def branching(p):
-    """With probability s(a) x ~ N(m, 1) and its square, otherwise y ~ N(2 m, 2) and three of it."""
-    b = numpyro.sample("b", dist.Bernoulli(logits=p["a"]))
-    up = lambda m: numpyro.sample("x", dist.Normal(m, 1.0)) ** 2  # noqa: E731
-    down = lambda m: 3.0 * numpyro.sample("x", dist.Normal(2 * m, 2.0))  # noqa: E731
-    return cond(b == 1, up, down, p["m"])
-
-
-@pytest.mark.parametrize("estimators", [None, {"b": "score", "x*": "score"}])
-def test_sites_in_both_branches_of_a_cond(estimators):
-    params = {"a": jnp.array(0.4), "m": jnp.array(0.7)}
-    exact = lambda p: jax.nn.sigmoid(p["a"]) * (p["m"] ** 2 + 1) + jax.nn.sigmoid(-p["a"]) * 6 * p["m"]  # noqa: E731
-    grad = autovi.stochastic_grad(branching, estimators=estimators, num_samples=2)
-    assert {c.site for c in grad.plan(params).choices} == {"b", "x[true]", "x[false]"}
-    assert_unbiased(batched(lambda p, k: grad(p, rng_key=k)), (params,), flat(jax.grad(exact)(params)))
-
-
-def in_lax_scan(m):
-    step = lambda x, _: (numpyro.sample("x", dist.Normal(x + m, 1.0)), None)  # noqa: E731
-    return jax.lax.scan(step, 0.0, None, length=3)[0]
-
-
-def in_lax_cond(m):
-    return jax.lax.cond(m > 0, lambda: numpyro.sample("x", dist.Normal(m, 1.0)), lambda: m)
-
-
-def test_a_long_scan_is_one_site_drawn_step_by_step():
-    def long(m):
-        step = lambda x, _: (numpyro.sample("x", dist.Normal(x + m, 1.0)), None)  # noqa: E731
-        return scan(step, 0.0, None, length=500)[0]
-
-    grad = autovi.stochastic_grad(long)
-    assert grad.plan(0.3)["x"].shape == (500,)
-    assert grad(0.3, rng_key=0) == pytest.approx(500, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("fn", "message"),
-    [
-        (in_lax_scan, "site 'x': it is inside of a function that JAX transforms.*scan and cond of numpyro.contrib"),
-        (in_lax_cond, "site 'x': it is inside of a function that JAX transforms"),
-    ],
-)
-def test_loops_that_cannot_be_seen_through_are_refused(fn, message):
-    with pytest.raises(ValueError, match=message):
-        autovi.stochastic_grad(fn)(0.3, rng_key=0)
-
-
-def test_noise_drawn_before_a_long_scan():
-    """The noise in a plate, and jax.lax.scan over it."""
-
-    def long(m):
-        with numpyro.plate("t", 5000):
-            noise = numpyro.sample("noise", dist.Normal(0.0, 1.0))
-        return jax.lax.scan(lambda x, e: (0.5 * x + m + 0.1 * e, None), 0.0, noise)[0] ** 2
-
-    grad = autovi.stochastic_grad(long, num_samples=200)(0.3, rng_key=0)
-    assert grad == pytest.approx(2 * 4 * 0.3, abs=0.1)
