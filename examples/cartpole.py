@@ -7,8 +7,9 @@ The environment is written in JAX as one function with a sample site for the act
 - a critic: the same with a network of the state as baseline, trained beside the policy (actor and critic);
 - RELAX: a network of the state and of a relaxed action as control variate, trained on the gradient's square.
 
-Published with one episode an update: solved after 1,152 episodes by the critic, 472 by RELAX (Grathwohl et al. 2018,
-table 1).
+With `--forces` an action is no push to one side but a force, normal around what the policy says, and LAX takes the
+place of RELAX. Published with one episode an update: solved after 1,152 episodes by the critic, 472 by RELAX (Grathwohl
+et al. 2018, table 1).
 
     python examples/cartpole.py --output cartpole
 """
@@ -33,21 +34,23 @@ import autovi
 
 HORIZON = 200  # steps, after which an episode ends
 SOLVED = 195.0  # mean return of a hundred episodes
-ESTIMATORS = {
+SCORED = {
     "REINFORCE": {"estimator": "score", "baseline": "none"},
     "critic": {"estimator": "score", "baseline": "network", "inputs": "state"},
-    "RELAX": {"estimator": "relax", "through_model": False, "inputs": "state"},
+}
+ESTIMATORS = {
+    "pushes": {**SCORED, "RELAX": {"estimator": "relax", "through_model": False, "inputs": "state"}},
+    "forces": {**SCORED, "LAX": {"estimator": "lax", "inputs": "state"}},
 }
 
 
-def moved(state: jax.Array, push: jax.Array) -> jax.Array:
-    """The cart's place and speed, the pole's angle and speed, 0.02 s after a push of 10 N to one side.
+def moved(state: jax.Array, force: jax.Array | float) -> jax.Array:
+    """The cart's place and speed, the pole's angle and speed, after 0.02 s of a force in newtons.
 
     Barto, Sutton and Anderson (1983), "Neuronlike adaptive elements that can solve difficult learning control
     problems": a cart of 1 kg, a pole of 0.1 kg and 1 m.
     """
     place, speed, angle, turning = state
-    force = jnp.where(push, 10.0, -10.0)
     pulled = (force + 0.05 * turning**2 * jnp.sin(angle)) / 1.1
     falling = 9.8 * jnp.sin(angle) - jnp.cos(angle) * pulled
     falling = falling / (0.5 * (4.0 / 3.0 - 0.1 * jnp.cos(angle) ** 2 / 1.1))
@@ -56,25 +59,33 @@ def moved(state: jax.Array, push: jax.Array) -> jax.Array:
 
 
 def policy(params: Any, state: jax.Array) -> jax.Array:
-    """The logit of a push to the right."""
+    """The logit of a push to the right, or the mean of the force in units of 10 N."""
     hidden = jnp.tanh(state * jnp.array([1.0, 1.0, 10.0, 2.0]) @ params["in"] + params["bias"])
     return hidden @ params["out"]
 
 
 def init_policy(rng_key: jax.Array, width: int = 32) -> dict[str, jax.Array]:
-    """A network with one hidden layer; both pushes are equally likely at first."""
+    """A network with one hidden layer; both pushes are equally likely at first. Forces have a spread of their own."""
     hidden = jax.random.normal(rng_key, (4, width)) / 2.0
-    return {"in": hidden, "bias": jnp.zeros(width), "out": jnp.zeros(width)}
+    return {"in": hidden, "bias": jnp.zeros(width), "out": jnp.zeros(width), "log_sd": jnp.zeros(())}
 
 
-def episode(params: Any, start: jax.Array, horizon: int) -> jax.Array:
+def act(params: Any, state: jax.Array, kind: str) -> jax.Array:
+    """The force of an action in newtons."""
+    at = policy(params, state)
+    if kind == "pushes":
+        return jnp.where(numpyro.sample("action", dist.Bernoulli(logits=at)), 10.0, -10.0)
+    return jnp.clip(10.0 * numpyro.sample("action", dist.Normal(at, jnp.exp(params["log_sd"]))), -10.0, 10.0)
+
+
+def episode(params: Any, start: jax.Array, horizon: int, kind: str) -> jax.Array:
     """Minus the reward of each step of an episode: 1 as long as the pole stands and the cart is on its track."""
 
     def step(carry: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         state, standing = carry
         numpyro.deterministic("state", jnp.append(state, 1.0) * standing)
-        push = numpyro.sample("push", dist.Bernoulli(logits=policy(params, state)))
-        state = jnp.where(standing > 0, moved(state, push), state)
+        force = act(params, state, kind)
+        state = jnp.where(standing > 0, moved(state, force), state)
         standing = standing * (jnp.abs(state[0]) < 2.4) * (jnp.abs(state[2]) < 0.2095)
         return (state, standing), -standing
 
@@ -94,9 +105,10 @@ class Curve(NamedTuple):
         return int(np.argmax(means >= SOLVED)) + 100 if means.size and means.max() >= SOLVED else None
 
 
-def learn(estimator: Any, seed: int, num_updates: int, horizon: int = HORIZON, points: int = 5) -> Curve:
+def learn(estimator: Any, kind: str, seed: int, num_updates: int, horizon: int, points: int = 5) -> Curve:
     """One policy, trained by one episode an update."""
-    grad = autovi.stochastic_value_and_grad(partial(episode, horizon=horizon), estimators={"push": estimator})
+    loss = partial(episode, horizon=horizon, kind=kind)
+    grad = autovi.stochastic_value_and_grad(loss, estimators={"action": estimator})
     key, start_key = jax.random.split(jax.random.key(seed))
     params = init_policy(start_key)
     state = grad.init(params, jnp.zeros(4))  # of what the estimators learn: nothing with REINFORCE
@@ -149,25 +161,28 @@ def draw(curves: dict[str, list[Curve]], path: Path) -> None:
     figure.savefig(path)
 
 
-def main(output: Path, num_updates: int, num_seeds: int, horizon: int) -> dict[str, list[Curve]]:
-    """Trains every policy, prints how many episodes each took, and draws `cartpole.png` into `output`."""
-    curves = {n: [learn(e, s, num_updates, horizon) for s in range(num_seeds)] for n, e in ESTIMATORS.items()}
+def main(output: Path, kind: str, num_updates: int, num_seeds: int, horizon: int) -> dict[str, list[Curve]]:
+    """Trains every policy, prints how many episodes each took, and draws `cartpole_<kind>.png` into `output`."""
+    some = range(num_seeds)
+    curves = {n: [learn(e, kind, s, num_updates, horizon) for s in some] for n, e in ESTIMATORS[kind].items()}
     print("policy gradient   solved after (episodes, by seed)      return of the last hundred")
     for name, of_seeds in curves.items():
         solved = ", ".join("-" if c.solved_after is None else str(c.solved_after) for c in of_seeds)
         last = np.mean([c.returns[-100:].mean() for c in of_seeds])
         print(f"{name:<18}{solved:<38}{last:.1f}")
     output.mkdir(parents=True, exist_ok=True)
-    draw(curves, output / "cartpole.png")
-    print(f"wrote {output / 'cartpole.png'}")
+    picture = output / f"cartpole_{kind}.png"
+    draw(curves, picture)
+    print(f"wrote {picture}")
     return curves
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Policy gradients on the cart with a pole.")
     parser.add_argument("--output", type=Path, default=Path("cartpole"))
-    parser.add_argument("--num-updates", type=int, default=1500)
+    parser.add_argument("--forces", action="store_true", help="forces of any size in the place of two pushes")
+    parser.add_argument("--num-updates", type=int, default=600)
     parser.add_argument("--num-seeds", type=int, default=5)
     parser.add_argument("--horizon", type=int, default=HORIZON)
     args = parser.parse_args()
-    main(args.output, args.num_updates, args.num_seeds, args.horizon)
+    main(args.output, "forces" if args.forces else "pushes", args.num_updates, args.num_seeds, args.horizon)
