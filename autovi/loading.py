@@ -212,8 +212,13 @@ def _instances(
                 f"site {site!r}: it had {name!r}, of a class or with a function that a file cannot hold; pass an "
                 f"instance as {argument}={{{site!r}: ...}}"
             )
-        instances[site] = table[name](**settings)
+        instances[site] = table[name](**{k: _as_set(x) for k, x in settings.items()})
     return instances
+
+
+def _as_set(setting: Any) -> Any:
+    """A setting as it was before it was written: JSON has lists in the place of tuples."""
+    return tuple(map(_as_set, setting)) if isinstance(setting, list) else setting
 
 
 def _saved_plan(plan: Plan, saved: Mapping[str, Any]) -> Plan:

@@ -154,8 +154,12 @@ def _instance(chosen: Family | Estimator | Objective | None, table: Mapping[str,
     bring it back."""
     if chosen is None:
         return None
-    own = table.get(chosen.name) is type(chosen) and not any(callable(x) for x in vars(chosen).values())
+    own = table.get(chosen.name) is type(chosen) and not any(_has_function(x) for x in vars(chosen).values())
     return [chosen.name, asdict(chosen) if own else None]
+
+
+def _has_function(setting: Any) -> bool:
+    return callable(setting) or (isinstance(setting, tuple) and any(map(_has_function, setting)))
 
 
 def pack_labels(labels: Mapping[str, Labels]) -> tuple[dict[str, np.ndarray], dict[str, list[str | None]]]:

@@ -135,11 +135,24 @@ def test_what_is_read_is_checked_before_the_first_step(options, said):
         autovi.plan(with_twice, {"x": X}, guide=guide, estimators={"z": {"estimator": "score", **options}})
 
 
-def test_a_fit_with_a_network_is_saved_and_goes_on(tmp_path):
-    asked = {"z": {"estimator": "score", "baseline": "network", "inputs": "x"}}
+@pytest.mark.parametrize(
+    ("asked", "by_hand"),
+    [
+        ({"estimator": "score", "baseline": "network", "inputs": "x"}, False),
+        ({"estimator": "relax", "inputs": ("x",), "through_model": False}, False),
+        ({"estimator": "relax"}, False),
+        ({"estimator": "score", "baseline": BASELINES["pair"], "inputs": "x"}, True),
+    ],
+    ids=["network", "relax", "relax through the model", "pair"],
+)
+def test_a_fit_with_estimators_that_learn_is_saved_and_goes_on(asked, by_hand, tmp_path):
+    asked = {"z": asked}
     fit = autovi.fit(model, {"x": X}, guide=guide, estimators=asked, num_steps=200, num_draws=10, progress_bar=False)
-    assert fit.plan["z"].baseline == "network"
     fit.save(tmp_path / "fit")
-    loaded = autovi.load(tmp_path / "fit", model, guide=guide)
+    if by_hand:
+        with pytest.raises(ValueError, match="site 'z': it had 'score', of a class or with a function"):
+            autovi.load(tmp_path / "fit", model, guide=guide)
+    given = {"z": Score(BASELINES["pair"], inputs="x")} if by_hand else None
+    loaded = autovi.load(tmp_path / "fit", model, guide=guide, estimators=given)
     gone_on = [f.resume(100, data={"x": X}).params["logit"] for f in (fit, loaded)]
     np.testing.assert_array_equal(*gone_on)
