@@ -30,6 +30,7 @@ import autovi
 from benchmarks.reporting import RESULTS, save, table
 
 POINTS, PARTS, RATE = 500, 3, 0.02
+FEW, MANY = 6_000, 30_000
 CENTRES = np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, 2.5]])
 
 
@@ -103,7 +104,7 @@ def by_numpyro(loss: Any, summed: bool, points: np.ndarray, seed: int, steps: in
 
 
 def by_autovi(estimator: Any, particles: int, points: np.ndarray, seed: int, steps: int) -> tuple[dict, float]:
-    """Parameters, and CPU seconds a step: the slope between two warm fits."""
+    """Parameters, and CPU seconds a step: the slope between two warm fits, both long enough for well compiled steps."""
     program = guide(start(seed), estimator == "marginalize")
 
     def fit(number: int) -> tuple[Any, float]:
@@ -122,9 +123,9 @@ def by_autovi(estimator: Any, particles: int, points: np.ndarray, seed: int, ste
         )
         return found, time.process_time() - before
 
-    fit(steps)
-    few, many = fit(steps // 5), fit(steps)
-    return many[0].params, (many[1] - few[1]) / (steps - steps // 5)
+    params = fit(steps)[0].params
+    fit(FEW), fit(MANY)
+    return params, (fit(MANY)[1] - fit(FEW)[1]) / (MANY - FEW)
 
 
 def contenders() -> dict[str, Callable]:

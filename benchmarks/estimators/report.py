@@ -26,12 +26,19 @@ def ranked(rows: Sequence[Row]) -> dict[str, int]:
     return {r.estimator: place for place, r in enumerate(honest, 1)}
 
 
+def told(verdict: str, said_biased: bool) -> str:
+    """The verdict beside what the class says of itself."""
+    if not said_biased:
+        return verdict
+    return f"{verdict}, as it says" if verdict == "biased" else f"{verdict} here (says biased)"
+
+
 def problem_table(rows: Sequence[Row]) -> str:
     """One line an estimator."""
     places = ranked(rows)
     lines = []
     for r in measured(rows):
-        mean = r.verdict + (", as it says" if r.said_biased else "")
+        mean = told(r.verdict, r.said_biased)
         bias = f"{100 * r.bias:.2g} +- {100 * r.error:.2g}"
         cells = [r.estimator, mean, f"{r.z:.1f}", bias, f"{r.variance:.3g}", f"{r.evaluations:g}"]
         place = str(places.get(r.estimator, "-"))
@@ -56,9 +63,9 @@ def summary(rows: Sequence[Row], names: Sequence[str]) -> str:
             f"{p} {place} of {len(ranked(by_problem[p]))}" for p, place in places.items() if place not in (1, None)
         ]
         verdicts = {r.verdict for r in own}
-        told = "biased" if "biased" in verdicts else "unbiased" if "unbiased" in verdicts else "too noisy to tell"
-        told += ", as it says" if own[0].said_biased else ""
-        lines.append([name, str(len(own)), told, ", ".join(first) or "-", ", ".join(later) or "-"])
+        verdict = next(v for v in ("biased", "unbiased", "too noisy to tell") if v in verdicts)
+        mean = told(verdict, own[0].said_biased)
+        lines.append([name, str(len(own)), mean, ", ".join(first) or "-", ", ".join(later) or "-"])
     return table(["estimator", "problems", "mean", "first on", "elsewhere"], lines)
 
 
