@@ -30,6 +30,8 @@ from examples.discrete_vae import BATCH, KINDS, RATE, Contender
 CONTENDERS = {
     **example.CONTENDERS,
     "leave-one-out, 4": Contender("score", 4),
+    "rodeo, 2": Contender("rodeo", 2),
+    "rodeo, 3": Contender("rodeo", 3),
     "double_cv, 3": Contender("double_cv", 3),
     "arms, 3": Contender({"estimator": "arms", "evaluations": 3}, 1),
     "double_cv, 4": Contender("double_cv", 4),

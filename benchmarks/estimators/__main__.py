@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-curves", action="store_true", help="leave the trainings out")
     parser.add_argument("--seconds", type=float, default=1.0, help="of CPU for the gradients of one row")
     args = parser.parse_args(argv)
-    asked = [(label, made) for row, label, made in variants(ESTIMATORS) if args.only is None or row in args.only]
+    kinds = {ESTIMATORS[name] for name in args.only or ESTIMATORS}  # some have two names
+    asked = [(label, made) for label, made in variants(ESTIMATORS) if type(made) in kinds]
     candidates = [*asked, (CHOICE, None)]
     labels = [label for label, _ in candidates]
     budget = Budget(training=2 * args.seconds, measuring=args.seconds)

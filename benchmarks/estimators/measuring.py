@@ -78,8 +78,8 @@ class Row:
         return self.said_biased or self.verdict != "biased"
 
 
-def variants(table: Mapping[str, type[Estimator]]) -> Iterator[tuple[str, str, Estimator]]:
-    """(row, label, instance) of every estimator of the table, of those with baselines of each baseline by name."""
+def variants(table: Mapping[str, type[Estimator]]) -> Iterator[tuple[str, Estimator]]:
+    """(label, instance) of every estimator of the table, of those with baselines of each baseline by name."""
     seen: set[type] = set()
     for name, kind in table.items():
         if kind in seen:
@@ -88,9 +88,9 @@ def variants(table: Mapping[str, type[Estimator]]) -> Iterator[tuple[str, str, E
         if issubclass(kind, Baselined):
             # Those that are a name and need nothing to read.
             for baseline in (*BASELINES, *kind.special):
-                yield name, f"{name}, {baseline}", kind(baseline=baseline)
+                yield f"{name}, {baseline}", kind(baseline=baseline)
         else:
-            yield name, name, kind()
+            yield name, kind()
 
 
 @dataclass(frozen=True, eq=False)
