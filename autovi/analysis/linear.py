@@ -16,23 +16,26 @@ ABOVE_SITES = ("distribution:", "draw:", "drawn:", "noise:")
 
 
 class Linear(NamedTuple):
-    """A product with data: the variable that holds it, and that of the data."""
+    """A product with data: the variable that holds it, that of the data, and why its rows do not stand for themselves
+    (None where they do)."""
 
     product: Any
     data: Any
+    mixed: str | None = None
 
 
 def find_linear(graph: Graph, node: Any, varying: Iterable[Any]) -> Linear | str:
-    """The one product with data, which does not vary over particles, by which a node enters the cost row by row; else
-    why there is none.
+    """The one product with data, which does not vary over particles, by which a node enters the cost; else why there
+    is none.
 
-    Each element of a cost term depends on one row of the product only, and on the node in no other way, so that the
-    rows may be drawn each for itself.
+    Each cost term depends on the product, or on the node in another way, and never on both. Where it is not `mixed`,
+    each element of a term depends on one row of the product only, so that the rows may be drawn each for itself.
     """
     varying, aliases, products, others = set(varying), [node], [], []
     for alias in aliases:  # grows as it is gone through
         for eqn in graph.users(alias):
-            if eqn.primitive.name in MOVING:
+            # Numbers that stand in several places have no product of their own: its elements have noise in common.
+            if eqn.primitive.name in MOVING and eqn.outvars[0].aval.size == alias.aval.size:
                 aliases.extend(eqn.outvars)
             elif eqn.primitive.name == "dot_general" and _other(eqn, alias) not in varying:
                 products.append((eqn, alias))
@@ -51,11 +54,9 @@ def find_linear(graph: Graph, node: Any, varying: Iterable[Any]) -> Linear | str
     if any(o.startswith(ABOVE_SITES) for o in reached):
         return "another site is drawn given its product with data"
     aligned = analyse_variable(graph, eqn.outvars[0], terms)
-    for term in terms:
-        places = aligned[term]
-        if any(places[row] is None for row in _rows(eqn, alias)):
-            return f"the term {term!r} mixes the rows of its product with data"
-    return Linear(eqn.outvars[0], _other(eqn, alias))
+    mixing = next((t for t in terms if any(aligned[t][row] is None for row in _rows(eqn, alias))), None)
+    mixed = None if mixing is None else f"the term {mixing!r} mixes the rows of its product with data"
+    return Linear(eqn.outvars[0], _other(eqn, alias), mixed)
 
 
 def _other(eqn: Any, operand: Any) -> Any:

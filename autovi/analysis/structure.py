@@ -33,8 +33,8 @@ class Structure:
     """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]`
     names the operations on the way at which the term may be discontinuous in the node's value; `moved_by` has the nodes
     on which the outputs "location:z" and "spread:z" depend; `not_linear` says why a node does not enter by a product
-    with data. `since[node][term]` is there for terms that follow the steps of a scan along a dimension of the node's:
-    where an element is felt from its own step on."""
+    with data, `mixed` why the rows of that product do not stand for themselves. `since[node][term]` is there for terms
+    that follow the steps of a scan along a dimension of the node's: where an element is felt from its own step on."""
 
     downstream: Mapping[str, Mapping[str, Aligned]]
     jumps: Mapping[str, Mapping[str, frozenset[str]]]
@@ -42,6 +42,7 @@ class Structure:
     plates: Mapping[str, tuple[Plate, ...]]
     moved_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     not_linear: Mapping[str, str | None] = field(default_factory=dict)
+    mixed: Mapping[str, str | None] = field(default_factory=dict)
     since: Mapping[str, Mapping[str, Sinces]] = field(default_factory=dict)
     chained: frozenset[str] = frozenset()  # nodes that are drawn step by step, since they depend on their own draws
 
@@ -103,18 +104,20 @@ def analyse_structure(traced: Traced) -> Structure:
         shapes,
         plates,
         moved_by,
-        _not_linear(traced, nodes),
+        *_not_linear(traced, nodes),
         _since(direct, batch, closed),
         frozenset(traced.chains),
     )
 
 
-def _not_linear(traced: Traced, nodes: Iterable[str]) -> dict[str, str | None]:
+def _not_linear(traced: Traced, nodes: Iterable[str]) -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """`not_linear` and `mixed` of a structure."""
     inputs = traced.graph.inputs
     chosen = [v for n, v in inputs.items() if n == KEY or n.startswith(("node:", "noise:"))]
     varying = traced.graph.downstream(chosen)
     found = {n: find_linear(traced.graph, inputs[f"node:{n}"], varying) for n in nodes if f"node:{n}" in inputs}
-    return {n: what if isinstance(what, str) else None for n, what in found.items()}
+    why = {n: what if isinstance(what, str) else None for n, what in found.items()}
+    return why, {n: None if isinstance(what, str) else what.mixed for n, what in found.items()}
 
 
 def cost_terms(model: Callable, guide: Callable | None, inputs: Inputs, sites: Sites) -> Callable:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 
+from autovi.distributions import registry
 from autovi.distributions.densities import log_density
 
 stop = jax.lax.stop_gradient
@@ -51,6 +52,16 @@ def is_of_noise(q: Any) -> bool:
     while isinstance(q, dist.Independent | Mapped):
         q = q.base if isinstance(q, Mapped) else q.base_dist
     return isinstance(q, OfNoise)
+
+
+def normal_of(q: dist.Distribution, noise: jax.Array) -> jax.Array:
+    """The draw of a normal, univariate or of any covariance, made of standard normal noise of a draw's shape."""
+    if is_of_noise(q):
+        return from_noise(q, noise)[0]
+    q = registry.strip(q)
+    if isinstance(q, dist.Normal):
+        return q.loc + q.scale * noise
+    return q.loc + jnp.einsum("...de,...e->...d", q.scale_tril, noise)
 
 
 def standard_normal(noise: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ from autovi.estimators.local import Local
 from autovi.estimators.marginalize import Marginalize
 from autovi.estimators.measure_valued import MeasureValued
 from autovi.estimators.muprop import MuProp
+from autovi.estimators.r2g2 import R2G2
 from autovi.estimators.rebar import Rebar
 from autovi.estimators.reinmax import ReinMax
 from autovi.estimators.relax import Relax
@@ -44,6 +45,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "dreg": Dreg,
     "taylor_cv": TaylorCV,
     "local": Local,
+    "r2g2": R2G2,
     "score": Score,
     "arm": Arm,
     "disarm": Disarm,
@@ -99,6 +101,7 @@ __all__ = [
     "Marginalize",
     "MeasureValued",
     "MuProp",
+    "R2G2",
     "RSVI",
     "SPSA",
     "Rebar",

@@ -25,6 +25,7 @@ Scalar = Float[Array, ""]
 PerElement = Float[Array, "particles *batch"]
 PerValue = Float[Array, "values *batch"]
 Terms = Mapping[str, Float[Array, "..."]]
+Times = Callable[..., jax.Array]  # a product with data
 MAX_VALUES = 1024  # of a support that is gone through one by one
 
 
@@ -109,7 +110,8 @@ class Facts:
     chained: bool = False  # in a scan, each step drawn from a distribution that depends on the steps before
     distribution: str = ""  # the class of its variational distribution, wrappers stripped
     curved: bool = False  # draws are a map of normal noise that is not affine
-    not_linear: str | None = "it is not known how it enters"  # why it is not by one product with data, row by row
+    not_linear: str | None = "it is not known how it enters"  # why it is not by one product with data
+    mixed: str | None = None  # why the rows of that product do not stand for themselves
     tied: str | None = None  # why it is not independent of all other sites in the guide
 
 
@@ -133,7 +135,7 @@ class Estimator(ABC):
     relaxed: ClassVar[bool] = False
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
     doubly: ClassVar[bool] = False  # held, and the objective makes up for it by what it multiplies that gradient by
-    local: ClassVar[bool] = False  # what sees a product of the site with data sees a draw of that, by `product`
+    local: ClassVar[bool] = False  # what sees a product of the site with data sees what `product` makes of it
     on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for
     biased: ClassVar[bool] = False  # taken only where `allow_bias` is True, and said to be so
     sequential: ClassVar[bool] = False  # asks for nothing but a site's own draws and their cost
@@ -154,8 +156,9 @@ class Estimator(ABC):
     def draw(self, noise: Any, q: Distribution) -> Draw:
         """One particle's draw from its noise, its gradient stopped unless the estimator is pathwise."""
 
-    def product(self, noise: Any, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        """The draw of a product with data, of which these are mean and variance: of estimators that are `local`."""
+    def product(self, noise: Any, q: Distribution, draw: Draw, times: Times) -> jax.Array:
+        """What is seen of one particle's product with data X, of estimators that are `local`: `times(v)` is X v, and
+        `times(v, squared=True)` the product with the squares of the data."""
         raise TypeError(f"{type(self).__name__}: it is not local")
 
     def completed(self, noise: Any, q: Distribution, value: Any) -> Draw:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
-from autovi.estimators.base import Draw, Estimator, Facts, refuses_pathwise
+from autovi.estimators.base import Draw, Estimator, Facts, Times, refuses_pathwise
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Local(Estimator):
     def refuses(self, facts: Facts) -> str | None:
         if facts.distribution != "Normal":
             return "its numbers are no independent normals"
-        return refuses_pathwise(facts) or facts.tied or facts.not_linear
+        return refuses_pathwise(facts) or facts.tied or facts.not_linear or facts.mixed
 
     @property
     def alone(self) -> bool:
@@ -45,7 +45,8 @@ class Local(Estimator):
         value, intermediates = q(rng_key=noise, sample_intermediates=True)
         return Draw(value, intermediates=intermediates)
 
-    def product(self, noise: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    def product(self, noise: jax.Array, q: Distribution, draw: Draw, times: Times) -> jax.Array:
+        mean, variance = times(q.mean), times(q.variance, squared=True)
         # A row of zeros has no variance, at which the root has no derivative.
         some = variance > 0
         scale = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 0)

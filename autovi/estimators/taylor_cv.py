@@ -8,12 +8,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from numpyro.distributions import Distribution
 
-from autovi.distributions import registry
 from autovi.distributions.densities import log_density
-from autovi.distributions.noise import from_noise, is_of_noise
+from autovi.distributions.noise import from_noise, is_of_noise, normal_of
 from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, refuses_pathwise
 from autovi.estimators.binary import slopes
 
@@ -70,16 +68,16 @@ class TaylorCV(Estimator):
         if is_of_noise(q):
             value, log_q = from_noise(q, noise, held=True)
         else:
-            value = _map(q, noise)
+            value = normal_of(q, noise)
             log_q = log_density(jax.tree.map(stop, q), value)
         return Draw(value, noise, log_q=log_q)
 
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         shape = draw.value.shape[1:]
-        mean = q.over(lambda one: _map(one, jnp.zeros(shape)))
+        mean = q.over(lambda one: normal_of(one, jnp.zeros(shape)))
         # Column i of L, for every particle.
         units = jnp.eye(prod(shape)).reshape(-1, *shape)
-        columns = q.over(lambda one: jax.vmap(lambda unit: _map(one, unit))(units)) - mean[:, None]
+        columns = q.over(lambda one: jax.vmap(lambda unit: normal_of(one, unit))(units)) - mean[:, None]
         columns = jnp.swapaxes(columns, 0, 1)
         slope = lambda value: slopes(cost, value)  # noqa: E731
         at_mean = slope(stop(mean))
@@ -89,13 +87,3 @@ class TaylorCV(Estimator):
         sampled = jnp.sum(stop(model) * draw.value)
         expected = jnp.sum(stop(at_mean) * mean) + jnp.sum(curved * columns)
         return -self.weight * (sampled - expected) / len(mean), jnp.zeros(())
-
-
-def _map(q: Distribution, noise: jax.Array) -> jax.Array:
-    """The draw of a normal made of standard normal noise of its shape."""
-    if is_of_noise(q):
-        return from_noise(q, noise)[0]
-    q = registry.strip(q)
-    if isinstance(q, dist.Normal):
-        return q.loc + q.scale * noise
-    return q.loc + jnp.einsum("...de,...e->...d", q.scale_tril, noise)

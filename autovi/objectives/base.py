@@ -112,7 +112,7 @@ class Weighted(Objective):
         if estimator.has_surrogate and estimator.local_costs:
             return "it needs a cost of the site's own; {'estimator': 'score', 'baseline': 'none'} gets VIMCO's signal"
         if estimator.local:
-            return "it draws for each term by itself, and a particle's weight is that of all terms at one draw"
+            return "it is right for each term by itself, and a particle's weight is that of all terms at one draw"
         if estimator.coupled:
             return "its particles depend on one another, and the bound is that of independent ones"
         return None

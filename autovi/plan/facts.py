@@ -41,6 +41,7 @@ def facts_of(
         distribution=distribution,
         curved=isinstance(family, NoiseFamily),
         not_linear=structure.not_linear.get(site.name, Facts.not_linear),
+        mixed=structure.mixed.get(site.name),
         tied=_tied(site, nodes, structure, conditional),
         scored=scored,
     )

@@ -111,7 +111,7 @@ class Wiring:
 
     @cached_property
     def linear(self) -> dict[str, Linear]:
-        """The products with data that are drawn in the place of nodes."""
+        """The products with data of nodes whose estimators make something else of them."""
         graph, found = self.traced.graph, {}
         for block in self.plan.blocks:
             if block.estimator.local:

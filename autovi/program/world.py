@@ -142,23 +142,22 @@ class World:
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, node)))
         self.values.update(self.program.placed(node, draw.value))
         if self.in_step and node in self.program.linear:
-            self._set_product(node, q, estimator)
+            self._set_product(node, q, draw, estimator)
         for variable, (block, start, end) in self.program.stacks.items():
             if block == node:
                 self.values[variable] = jax.lax.slice_in_dim(draw.value, start, end)
 
-    def _set_product(self, node: str, q: Any, estimator: Estimator) -> None:
-        """Draws the product of a node with data for itself: it has independent normal numbers."""
-        product, data = self.program.linear[node]
+    def _set_product(self, node: str, q: Any, draw: Draw, estimator: Estimator) -> None:
+        """Sets the product of a node with data to what the estimator makes of it."""
+        product, data, _ = self.program.linear[node]
         graph = self.program.traced.graph
         there = graph.evaluate([data], self.knows, self.read)[data]
 
-        def at(value: Any, data_value: jax.Array) -> jax.Array:
-            known = {**self.program.placed(node, value), data: data_value}
+        def times(value: Any, squared: bool = False) -> jax.Array:
+            known = {**self.program.placed(node, value), data: jnp.square(there) if squared else there}
             return graph.evaluate([product], known.__contains__, known.__getitem__)[product]
 
-        mean, variance = at(q.mean, there), at(q.variance, jnp.square(there))
-        self.values[product] = estimator.product(self.noise[node], mean, variance)
+        self.values[product] = estimator.product(self.noise[node], q, draw, times)
 
     def _set_chain(self, node: str, value: Any) -> None:
         """The same for the sites of a chain, whose distributions depend on one another's draws: the graph draws them,

@@ -170,9 +170,24 @@ def with_a_latent(x, y=None):
         numpyro.sample("y", dist.Normal((x * factor) @ w, 0.4), obs=y)
 
 
+def in_two_columns(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.5).expand([3]).to_event(1))
+    h = x @ jnp.broadcast_to(w[:, None], (3, 2))
+    with numpyro.plate("row", 60):
+        numpyro.sample("y", dist.Normal(h[:, 0] * h[:, 1], 0.4), obs=y)
+
+
+def as_all_weights(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.5))
+    with numpyro.plate("row", 60):
+        numpyro.sample("y", dist.Normal(x @ jnp.broadcast_to(w, (3,)), 0.4), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (in_two_columns, "no product with data is made of it"),
+        (as_all_weights, "no product with data is made of it"),
         (mixes_rows, "the term 'p:y' mixes the rows of its product with data"),
         (one_number, "the term 'p:all' mixes the rows"),
         (otherwise_too, "the term 'p:y' depends on it otherwise than by a product with data"),
@@ -189,7 +204,7 @@ def test_refused_with_the_reason(model, message):
     ("options", "message"),
     [
         ({"families": {"w": "full_rank"}}, "its numbers are no independent normals"),
-        ({"objective": "iwae", "guide": "mean_field"}, "it draws for each term by itself"),
+        ({"objective": "iwae", "guide": "mean_field"}, "it is right for each term by itself"),
     ],
 )
 def test_refused_where_draws_must_belong_together(options, message):

@@ -68,7 +68,8 @@ def _regression() -> Oracle:
         rows = expected_normal(data["y"], x @ p["loc"], 0.8, x**2 @ scale**2)
         return expected_normal(p["loc"], 0.0, 2.0, scale**2).sum() + rows.sum() + normal_entropy(scale).sum()
 
-    return Oracle("regression", model, guide, data, params, exact_elbo, {"w": ("explicit", "local", "taylor_cv")})
+    estimators = {"w": ("explicit", "local", "r2g2", "taylor_cv")}
+    return Oracle("regression", model, guide, data, params, exact_elbo, estimators)
 
 
 def _student_t() -> Oracle:
