@@ -13,7 +13,7 @@ from autovi.estimators.base import Scalar
 
 stop = jax.lax.stop_gradient
 WARM = 0.1  # the share of the running moments that must be there before they are used: eleven steps at a rate of 0.01
-RIDGE = 1e-6  # of correlations, since two control variates may be one up to a factor
+RIDGE = 1e-5  # of correlations: two control variates may be one up to a factor, and 1e-6 is what moments are rounded by
 
 
 def moments(number: int) -> dict[str, jax.Array]:
@@ -26,7 +26,8 @@ def coefficients(known: dict[str, jax.Array], start: Sequence[float]) -> jax.Arr
     before there are enough. The scale of g does not matter."""
     size = jnp.sqrt(jnp.diagonal(known["squares"]))
     size = jnp.where(size > 0, size, 1)
-    correlations = known["squares"] / size[:, None] / size + RIDGE * jnp.eye(len(start))
+    alone = jnp.eye(len(start))  # what is beside nothing keeps its coefficient to the last digit
+    correlations = (known["squares"] / size[:, None] / size + RIDGE * alone) / (1 + RIDGE)
     found = -jnp.linalg.solve(correlations, known["products"] / size) / size
     return stop(jnp.where(known["weight"] > WARM, found, jnp.asarray(start, found.dtype)))
 

@@ -119,6 +119,7 @@ def gumbels(rng_key: jax.Array, like: jax.Array) -> jax.Array:
 def given(logits: jax.Array, drawn: jax.Array, e: jax.Array) -> jax.Array:
     """logits + Gumbels given that their argmax is the one-hot `drawn`, made of standard exponentials e; the logits are
     those of probabilities that sum to one. Maddison and Tarlow (2017), "Gumbel machinery"."""
+    e = jnp.maximum(e, jnp.finfo(e.dtype).eps / 2)  # one draw in 2^24 is 0, and its logarithm infinite
     top = jnp.sum(e * drawn, -1, keepdims=True)
     rest = jnp.where(drawn > 0, 0, e * jnp.exp(-jnp.maximum(logits, LEAST)))
     return -jnp.log(top + rest)

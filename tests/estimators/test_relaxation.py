@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 from autovi.estimators import Rebar, Relax
+from autovi.estimators.control import coefficients
 from autovi.estimators.onehot import given, gumbels
 from autovi.preparation import Options, prepare
 
@@ -62,3 +63,20 @@ def test_estimates_at_extreme_logits(x64, estimator):
         found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 5000)))
     assert np.isfinite(found).all()
     assert np.abs(np.mean(found, 0)).max() < 1e-6
+
+
+@precision
+def test_an_exponential_of_zero_has_a_finite_draw(x64):
+    """One in 2^24 of float32's is: an infinite z is NaN in a softmax, and a step that draws many meets it."""
+    with jax.enable_x64(x64):
+        e = jnp.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+        z = given(jnp.log(jnp.array([0.3, 0.7])), jnp.array([0.0, 1.0]), e)
+    assert np.isfinite(z).all() and (z[:, 1] >= z[:, 0]).all()
+
+
+@pytest.mark.parametrize("rounding", [-1e-6, 0.0, 1e-6])
+def test_control_variates_that_are_one_to_rounding_share_its_coefficient(rounding):
+    """As of RELAX's constant and a cost that the temperature has made one: moments of 1 and 1 + 1e-6."""
+    squares = jnp.array([[1.0, 1.0 + rounding, 0.0], [1.0 + rounding, 1.0, 0.0], [0.0, 0.0, 4.0]])
+    known = {"weight": jnp.ones(()), "products": jnp.array([1.0, 1.0, 2.0]), "squares": squares}
+    np.testing.assert_allclose(coefficients(known, [0.0] * 3), [-0.5, -0.5, -0.5], rtol=0.02)
