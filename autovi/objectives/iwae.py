@@ -14,7 +14,9 @@ class Iwae(Weighted):
 
     Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders". The gradient through the draws weights
     the particles by w_k / sum w; `dreg` is the estimator whose signal does not drown in noise as K grows. Sites with
-    the score function get VIMCO's signal (`Weighted`). Particles must be independent.
+    the score function get VIMCO's signal (`Weighted`). Particles must be independent. Where all latent sites and all
+    observations are in one plate whose elements do not see one another, as the codes of an autoencoder, each element
+    has weights of its own: the sum over elements of their bounds, which is tighter, and each site's signal is its own.
 
     Args:
         num_samples: K. None: all particles of a step. `num_particles` must be a multiple, and of several groups of K

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.traced import KEY, data_input, pseudo_inputs
 from autovi.plan.plan import Block
+from autovi.program.elements import Elements, elements_of
 from autovi.program.nodes import Node
 from autovi.program.reading import read_layout
 from autovi.program.rows import gather, gather_rows
@@ -49,6 +51,11 @@ class Shared(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Program(Wiring):
     """A wired program that can be evaluated."""
+
+    @cached_property
+    def elements(self) -> Elements | None:
+        """The elements of a plate that an objective without local costs takes one by one."""
+        return None if self.objective.local_costs else elements_of(self)
 
     # --- parameters ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +171,7 @@ class Program(Wiring):
         in_step: bool = False,
     ) -> World:
         """One particle: every node drawn from its noise, those apart that are `forced` to a value. The gradient through
-        draws that are doubly reparameterized is multiplied by `through`; `in_step` products
+        the draws of nodes in `through` is multiplied by what it has for them; `in_step` products
         with data are drawn in the place of nodes whose estimator asks for that, and terms are in closed form where the
         objective wants that."""
         key = self.traced.graph.inputs[KEY]

@@ -59,7 +59,8 @@ def estimate(
     also = read_outputs(program)
     step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, in_step=True)
     if program.doubly:  # evaluated again, with what the weights say
-        through = stop(program.objective.through(step.log_weights))
+        doubly = [b.name for b in program.plan.blocks if b.estimator.doubly]
+        through = {n: stop(step.of_weights(program.objective.through, n)) for n in doubly}
         step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, through=through, in_step=True)
     surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
     for block in program.plan.blocks:
@@ -68,7 +69,7 @@ def estimate(
             surrogate, losses = surrogate + extra, losses + loss
     if program.objective.local_costs:
         surrogate = surrogate + step.averaged()
-    value = program.objective.value(step.log_weights)
+    value = step.objective
     loss = -(value + surrogate - stop(surrogate)) + losses - stop(losses)
     return loss, Estimate(stop(value), stop(jnp.mean(step.sums, axis=1))[step.places])
 
@@ -87,12 +88,12 @@ class Step:
         forced: Mapping[str, Any] | None = None,
         lanes: int | None = None,
         also: tuple[str, ...] = (),
-        through: jax.Array | None = None,
+        through: Mapping[str, jax.Array] | None = None,
         in_step: bool = False,
     ):
         """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
-        outputs of the graph to be kept in `outputs`. `through` is what the gradient through each particle's doubly
-        reparameterized draws is multiplied by; `in_step` products with data may be drawn in the place of nodes,
+        outputs of the graph to be kept in `outputs`. `through` is what the gradient through each particle's draws of
+        a node is multiplied by; `in_step` products with data may be drawn in the place of nodes,
         and terms be in closed form, so that these do not belong to one draw."""
         self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
         self.in_step = in_step
@@ -127,6 +128,29 @@ class Step:
         """log p - log q of every particle `[particles]`."""
         return jnp.sum(self.sums, axis=0)
 
+    @cached_property
+    def _element_weights(self) -> jax.Array:
+        """log p - log q of every particle and element, of a program whose elements are apart."""
+        assert self.program.elements is not None
+        return self.program.elements.log_weights({n: t.value for n, t in self.terms.items()})
+
+    @property
+    def objective(self) -> jax.Array:
+        """The objective's value; where elements are apart the sum of theirs, which is a tighter bound."""
+        elements, value = self.program.elements, self.program.objective.value
+        if elements is None:
+            return value(self.log_weights)
+        return elements.scale * jnp.sum(jax.vmap(value, in_axes=1)(self._element_weights))
+
+    def of_weights(self, fn: Callable, node: str) -> jax.Array:
+        """`fn` of the particles' log weights `[particles]`, with as many dimensions as a node's log q; for each of its
+        elements where these are apart."""
+        depth = self.nodes[node].log_q.ndim - 1
+        if self.program.elements is None:
+            return fn(self.log_weights).reshape(-1, *[1] * depth)
+        apart = jax.vmap(fn, in_axes=1, out_axes=1)(self._element_weights)
+        return self.program.elements.beside(apart, node, depth)
+
     def over_particles(self, fn: Callable, *args: Any) -> Any:
         """`fn(*args)` for every particle, stacked in front; a single particle needs no vmap."""
         if self.num_particles == 1:
@@ -153,8 +177,8 @@ class Step:
         reads = block.estimator.reads
         inputs = read(program, block, self.shared.values, self.outputs, self.indices, node.log_q.shape) if reads else ()
         if not program.objective.local_costs:
-            signal = stop(program.objective.signal(self.log_weights))
-            value = signal.reshape(-1, *[1] * (node.log_q.ndim - 1))
+            scale = 1.0 if program.elements is None else program.elements.scale
+            value = scale * stop(self.of_weights(program.objective.signal, block.name))
             cost = Cost(value, _no_counterfactual, _no_counterfactual, inputs)
             return block.estimator.surrogate(density, node.draw, cost, own)
         follows = program.follows(block.name) if block.estimator.sequential else {}

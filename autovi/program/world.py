@@ -137,8 +137,9 @@ class World:
         else:
             with naming(node):
                 draw = estimator.draw(self.noise[node], q)
-            if estimator.doubly and self.through is not None:
-                draw = draw._replace(value=_scaled(draw.value, self.through), log_q=_scaled(draw.log_q, self.through))
+            if self.through is not None and node in self.through:
+                factor = self.through[node]
+                draw = draw._replace(value=_scaled(draw.value, factor), log_q=_scaled(draw.log_q, factor))
         self.nodes[node] = Node(q, draw, log_q_of(q, draw, density_of(self.program.traced, node)))
         self.values.update(self.program.placed(node, draw.value))
         if self.in_step and node in self.program.linear:
@@ -281,5 +282,6 @@ class World:
 
 
 def _scaled(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """The same with its gradient multiplied."""
+    """The same with its gradient multiplied; the factor's dimensions are the first of x."""
+    factor = factor.reshape(*factor.shape, *[1] * (x.ndim - factor.ndim))
     return stop(x) + factor * (x - stop(x))
