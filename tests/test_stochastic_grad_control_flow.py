@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from gradient_checks import assert_unbiased, batched, flat
+from numpyro import handlers
 from numpyro.contrib.control_flow import cond, scan
 
 import autovi
@@ -124,3 +125,74 @@ def test_noise_drawn_before_a_long_scan():
 
     grad = autovi.stochastic_grad(long, num_samples=200)(0.3, rng_key=0)
     assert grad == pytest.approx(2 * 4 * 0.3, abs=0.1)
+
+
+def nested(outer, inner, drawn=True):
+    """A scan inside of a scan, both of whose steps draw."""
+
+    def fn(theta):
+        def step(x, _):
+            up = numpyro.sample("up", dist.Bernoulli(logits=theta * x)) if drawn else theta
+            x = x + up
+            return x, x**2
+
+        return scan(lambda x, _: scan(step, x, None, length=inner), 0.1, None, length=outer)[1]
+
+    return fn
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(21, 2), (2, 21), (21, 21)])
+def test_loops_in_loops_that_cannot_both_be_written_out_are_refused(outer, inner):
+    """NumPyro tells a site the step of the inner loop alone, and its name without what the outer one adds."""
+    with pytest.raises(ValueError, match="site 'up': it is drawn in a scan or cond inside of another"):
+        autovi.stochastic_grad(nested(outer, inner))(0.3, rng_key=0)
+    assert np.isfinite(autovi.stochastic_grad(nested(outer, inner, drawn=False))(0.3, rng_key=0))
+
+
+def test_a_cond_in_a_long_scan_and_a_long_scan_in_a_cond_are_refused():
+    def draw(x):
+        return numpyro.sample("x", dist.Normal(x, 1.0))
+
+    def cond_in_scan(m):
+        return scan(lambda x, _: (cond(x > 0, draw, draw, x), None), m, None, length=21)[0]
+
+    def scan_in_cond(m):
+        walk = lambda x: scan(lambda x, _: (draw(x), None), x, None, length=21)[0]  # noqa: E731
+        return cond(m > 0, walk, lambda x: x, m)
+
+    for fn in (cond_in_scan, scan_in_cond):
+        with pytest.raises(ValueError, match="site 'x': it is drawn in a scan or cond inside of another"):
+            autovi.stochastic_grad(fn)(0.3, rng_key=0)
+
+
+def test_loops_in_loops_that_are_both_written_out():
+    def exact(theta):
+        total = 0.0
+        for ups in np.ndindex(2, 2, 2, 2):
+            x, log_p, loss = 0.1, 0.0, 0.0
+            for up in ups:
+                log_p += jax.nn.log_sigmoid(theta * x * (2 * up - 1))
+                x = x + up
+                loss += x**2
+            total += jnp.exp(log_p) * loss
+        return total
+
+    grad = autovi.stochastic_grad(nested(2, 2), estimators={"up*": "score"}, num_samples=4)
+    assert {c.site for c in grad.plan(0.3).choices} == {"up[0][0]", "up[1][0]", "up[0][1]", "up[1][1]"}
+    assert_unbiased(batched(lambda t, k: grad(t, rng_key=k)), (0.3,), flat(jax.grad(exact)(0.3)))
+
+
+@pytest.mark.parametrize("handler", [handlers.substitute, handlers.condition])
+@pytest.mark.parametrize("steps", [3, 25])
+def test_values_that_a_handler_inside_sets_are_refused(handler, steps):
+    """The sites of a scan that is written out have other names: the values would not be set, and no one be told."""
+
+    def inside(m):
+        def draws():
+            step = lambda x, _: (numpyro.sample("x", dist.Normal(m + x, 1.0)), None)  # noqa: E731
+            return scan(step, 0.0, None, length=steps)[0]
+
+        return handler(draws, {"x": jnp.arange(float(steps))})()
+
+    with pytest.raises(ValueError, match="fn: a handler inside of it" if steps == 3 else "site 'x': it is observed"):
+        autovi.stochastic_grad(inside)(0.3, rng_key=0)

@@ -77,6 +77,9 @@ class _Bind(Messenger):
             # Sites inside a scan are looked up there, one time step after the other.
             inside = partial(self._inside_scan, _last_place(msg))
             msg["kwargs"]["substitute_stack"].append(("substitute", inside))
+            if msg["fn"] is scan_wrapper:
+                step, *others = msg["args"]
+                msg["args"] = (partial(_one_step, step), *others)
         elif kind == "plate":
             size, asked = msg["args"]
             # A plate with fewer elements than are asked for of it is whole, in its own order.
@@ -164,6 +167,38 @@ class _Bind(Messenger):
             size=size,
             from_scan=bool(msg.get("_control_flow_done", False)),
             place=place,
+        )
+
+
+def _one_step(step: Callable, *args: Any) -> Any:
+    with _Step(None):
+        return step(*args)
+
+
+class _Step(Messenger):
+    """What is around the body of a scan. NumPyro tells a site in a loop inside of it the step of that loop alone, and
+    one in a cond none, so that its value could not be told from those of other steps."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "control_flow":
+            refuse_draws_inside(msg)
+
+
+def refuse_draws_inside(control_flow: dict[str, Any]) -> None:
+    """Makes sites that are drawn in the body of a scan or cond an error, where they would not be told apart."""
+    control_flow["kwargs"]["substitute_stack"].append(("substitute", refuse_drawn))
+
+
+def refuse_drawn(msg: dict[str, Any]) -> None:
+    """What is asked of every site of such a body."""
+    if msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
+        raise SiteError(
+            with_places(
+                f"site {msg['name']!r}: it is drawn in a scan or cond inside of another, where its steps are not told "
+                "apart; expected one, got two: make one scan of both, or write the inner one out, a scan as a Python "
+                "loop with a name for each site, a cond as both branches and jnp.where",
+                here(execute.__code__),
+            )
         )
 
 

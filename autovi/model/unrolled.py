@@ -12,6 +12,8 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import Messenger
 
+from autovi.model.execution import SiteError, refuse_drawn, refuse_draws_inside
+
 MAX_STEPS = 20  # of a scan that is written out; each costs as much to compile as a line of the user's
 
 
@@ -35,6 +37,7 @@ class Unrolled(Messenger):
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "control_flow" and not (msg["fn"] is scan_wrapper and _length(msg) > MAX_STEPS):
+            _check_not_given(msg)
             msg["fn"] = self._loop if msg["fn"] is scan_wrapper else _both
 
     def parts(self, array: Any) -> list[Any]:
@@ -56,6 +59,15 @@ class Unrolled(Messenger):
         stacked = jnp.stack(parts)
         self._stacked.append((stacked, list(parts)))
         return stacked
+
+
+def _check_not_given(msg: dict[str, Any]) -> None:
+    """Handlers that set values know the sites by the names that they have no more here."""
+    if any(by is not refuse_drawn for _, by in msg["kwargs"]["substitute_stack"]):
+        raise SiteError(
+            "fn: a handler inside of it (substitute, condition or replay) sets values of sites in a scan or cond; an "
+            "expected loss draws all of its sites: write the given values in their place"
+        )
 
 
 def _length(msg: dict[str, Any]) -> int:
@@ -81,3 +93,5 @@ class _Named(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] in ("sample", "deterministic"):
             msg["name"] = f"{msg['name']}{self.place}"
+        elif msg["type"] == "control_flow":
+            refuse_draws_inside(msg)  # where it stays a loop: its sites would not have the name

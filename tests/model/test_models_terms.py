@@ -8,8 +8,10 @@ import numpyro.distributions as dist
 import pytest
 from model_checks import check_terms
 from numpyro import handlers
-from numpyro.contrib.control_flow import scan
+from numpyro.contrib.control_flow import cond, scan
 from numpyro.infer.reparam import LocScaleReparam, TransformReparam
+
+import autovi
 
 Y = np.array([0.5, -1.2, 2.0, 0.3], np.float32)
 MASK = np.array([True, False, True, True])
@@ -237,6 +239,25 @@ def test_discrete_chain_in_a_scan():
 
     engine = check_terms(model, {"y": Y})
     assert engine.program.plan["z"].estimator == "score"  # its elements depend on each other
+
+
+@pytest.mark.parametrize("inner", ["scan", "cond"])
+def test_draws_in_a_loop_inside_of_a_scan_are_refused(inner):
+    """NumPyro tells them no step of the outer one: the evidence of such a model came out a nat too low."""
+
+    def model(y):
+        def draw(x, _=None):
+            x = numpyro.sample("x", dist.Normal(0.5 * x, 1.0))
+            return (x, None) if inner == "scan" else x
+
+        def step(x, y):
+            x = scan(draw, x, None, length=2)[0] if inner == "scan" else cond(y > 0, draw, lambda x: x, x)
+            return x, None
+
+        numpyro.sample("last", dist.Normal(scan(step, 0.0, y)[0], 1.0), obs=2.0)
+
+    with pytest.raises(ValueError, match="site 'x': it is drawn in a scan or cond inside of another"):
+        autovi.fit(model, {"y": Y}, num_steps=1, progress_bar=False)
 
 
 def pair(y=None):
