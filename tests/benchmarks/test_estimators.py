@@ -1,8 +1,11 @@
 """The benchmark of estimators: what it counts, that it sees a bias, and a small run of the whole command."""
 
+import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from typing import ClassVar
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ import pytest
 
 from autovi.estimators import ESTIMATORS, Score
 from benchmarks.estimators import __main__ as command
+from benchmarks.estimators import pages
 from benchmarks.estimators.counting import evaluations, marked
 from benchmarks.estimators.measuring import Budget, Row, exact_gradient, measure, variants
 from benchmarks.estimators.problems import problems
@@ -144,3 +148,27 @@ def test_the_command(tmp_path, capsys):
     assert {r["problem"] for r in rows} == {"toy", "mixture at 2"}
     for figure in ("toy", "mixture"):
         assert (tmp_path / f"estimators_{figure}.png").stat().st_size > 10_000
+
+
+def test_the_figure_of_a_page_has_a_dot_a_measurement(tmp_path):
+    rows = [
+        Row("p", "score, leave_one_out", variance=4.0),
+        Row("p", "disarm", variance=0.04),
+        Row("p", "concrete", variance=0.0, said_biased=True),
+        Row("p", "arm", refused="no"),
+        Row("q", "disarm", variance=2.0),
+        Row("q", "arms", variance=1.0),
+        Row("q", "relax", variance=float("nan")),
+    ]
+    drawn, bare = pages.write(rows, ["disarm", "concrete", "arm", "relax"], tmp_path)
+    assert (drawn, bare) == (["disarm", "concrete"], ["arm", "relax"])
+    text = (tmp_path / "disarm.svg").read_text()
+    ElementTree.fromstring(text)
+    middle, hundredth, half = (f'cx="{x}"' for x in (280.0, 195.0, 267.2))
+    own, others = (re.findall(rf'<circle class="{kind}" (cx="[^"]*") cy="(?!16")', text) for kind in ("own", "other"))
+    assert own == [hundredth, middle] and others == [middle, half]  # of q the noisiest is 1
+    assert text.count('<path class="other biased"') == 1 and ">q *<" in text
+    files = [tmp_path / f"{name}.json" for name in "ab"]
+    for path, variance in zip(files, (1.0, 2.0), strict=True):
+        path.write_text(json.dumps({"results": {"rows": [dataclasses.asdict(Row("p", "arm", variance=variance))]}}))
+    assert [r.variance for r in pages.read(*files)] == [2.0]
