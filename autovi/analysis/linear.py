@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
@@ -16,12 +16,14 @@ ABOVE_SITES = ("distribution:", "draw:", "drawn:", "noise:")
 
 
 class Linear(NamedTuple):
-    """A product with data: the variable that holds it, that of the data, and why its rows do not stand for themselves
-    (None where they do)."""
+    """A product with data: the variable that holds it, that of the data, why its rows do not stand for themselves
+    (None where they do), and the cost terms that depend on the node otherwise, and on it."""
 
     product: Any
     data: Any
     mixed: str | None = None
+    beside: frozenset[str] = frozenset()
+    through: frozenset[str] = frozenset()
 
 
 def find_linear(graph: Graph, node: Any, varying: Iterable[Any]) -> Linear | str:
@@ -56,7 +58,21 @@ def find_linear(graph: Graph, node: Any, varying: Iterable[Any]) -> Linear | str
     aligned = analyse_variable(graph, eqn.outvars[0], terms)
     mixing = next((t for t in terms if any(aligned[t][row] is None for row in _rows(eqn, alias))), None)
     mixed = None if mixing is None else f"the term {mixing!r} mixes the rows of its product with data"
-    return Linear(eqn.outvars[0], _other(eqn, alias), mixed)
+    otherwise = frozenset(o for o, v in graph.outputs.items() if not isinstance(v, Literal) and v in beside)
+    return Linear(eqn.outvars[0], _other(eqn, alias), mixed, otherwise, frozenset(terms))
+
+
+def apart(found: Linear | str, summed: Mapping[str, Iterable[str]]) -> Linear | str:
+    """The same; the reason, where a site that is summed out makes one term of some of the product and of others of the
+    node. `summed` are the terms of each such site."""
+    if isinstance(found, str):
+        return found
+    for site, terms in summed.items():
+        own = set(terms)
+        if own & found.beside and own & found.through:  # the logarithm of a sum tells them not apart
+            first, second = min(own & found.through), min(own & found.beside)
+            return f"{site!r} is summed out of {first!r}, which sees its product with data, and of {second!r}"
+    return found
 
 
 def _other(eqn: Any, operand: Any) -> Any:

@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 
 from autovi.analysis.costs import Aligned, agreed
 from autovi.analysis.counted import masked_sites
-from autovi.analysis.linear import Linear, find_linear
+from autovi.analysis.linear import Linear, apart, find_linear
 from autovi.analysis.structure import Sinces, Structure
 from autovi.families.base import Layout
 from autovi.model.chains import draw_output, flow_input, key_input
@@ -116,7 +116,8 @@ class Wiring:
         for block in self.plan.blocks:
             if block.estimator.local:
                 (variable,) = self.node_variables(block.name)
-                product = find_linear(graph, variable, self.varying)
+                summed = {site: sum(self.owned(site), ()) for site in self.plan.marginal}
+                product = apart(find_linear(graph, variable, self.varying), summed)
                 if isinstance(product, str):
                     raise ValueError(
                         f"site {block.name!r}: estimator {block.estimator.name!r} is wrong here: {product}"

@@ -150,7 +150,7 @@ class World:
 
     def _set_product(self, node: str, q: Any, draw: Draw, estimator: Estimator) -> None:
         """Sets the product of a node with data to what the estimator makes of it."""
-        product, data, _ = self.program.linear[node]
+        product, data = self.program.linear[node][:2]
         graph = self.program.traced.graph
         there = graph.evaluate([data], self.knows, self.read)[data]
 

@@ -210,3 +210,27 @@ def test_refused_with_the_reason(model, message):
 def test_refused_where_draws_must_belong_together(options, message):
     with pytest.raises(ValueError, match=f"'local' would be wrong, since {message}"):
         prepare(regression, {"x": X, "y": Y}, Options(estimators={"w": "local"}, **options))
+
+
+def switched(x, y=None):
+    w = numpyro.sample("w", dist.Normal(0.0, 1.5).expand([3]).to_event(1))
+    z = numpyro.sample("z", dist.Bernoulli(logits=w[0]))
+    with numpyro.plate("row", 60):
+        numpyro.sample("y", dist.Normal(x @ w + z, 0.4), obs=y)
+
+
+@pytest.mark.parametrize("name", ["local", "r2g2"])
+def test_a_site_that_is_summed_out_of_terms_of_both_kinds_is_an_error(name):
+    """The logarithm of its sum is a function of the product and of the rest together."""
+    options = Options(guide="mean_field", estimators={"w": name}, num_particles=1)
+    engine, inputs = prepare(switched, {"x": X, "y": Y}, options)
+    assert "z" in engine.program.plan.marginal
+    params = {"guide": engine.program.init(jax.random.key(0), {}, jnp.zeros(3))["guide"], "param": {}}
+    message = (
+        f"site 'w': estimator '{name}' is wrong here: 'z' is summed out of 'p:y', which sees its product with data"
+    )
+    with pytest.raises(ValueError, match=message):
+        engine.estimate(params, {}, inputs.traced(), jax.random.key(0))
+    apart = Options(guide="mean_field", estimators={"w": name, "z": "enumerate"}, num_particles=1)
+    engine, _ = prepare(switched, {"x": X, "y": Y}, apart)
+    assert set(engine.program.linear) == {"w"}
