@@ -168,6 +168,31 @@ def test_a_baseline_sees_the_steps_before_and_no_others():
         autovi.stochastic_grad(moved, estimators={"up": Score(critic, inputs="place")})(0.4, rng_key=0)
 
 
+def pairs(theta, own):
+    """Two walkers; what each step tells is where each of them is, or their mean alone."""
+
+    def step(x, _):
+        numpyro.deterministic("place", x if own else x.mean())
+        with numpyro.plate("walker", 2):
+            up = numpyro.sample("up", dist.Bernoulli(logits=theta * x - 0.2))
+        x = x + up - 0.3
+        return x, x**2
+
+    return scan(step, jnp.zeros(2), None, length=STEPS)[1]
+
+
+def test_a_plate_in_a_scan():
+    """Steps along one dimension, elements along another: the network sees its own element before its own step."""
+
+    gradient = 2 * float(jax.grad(exact_walk)(0.4))
+    seeing = estimates(pairs, 0.4, True, estimators={"up": Score(critic, inputs="place")})
+    check(seeing, gradient, 0.05)
+    check(estimates(pairs, 0.4, True, estimators={"up": Score("none")}), gradient, 0.05)
+    # One number for both walkers has no element of their own: every step would see it at all steps.
+    with pytest.raises(ValueError, match="'place', which depends on the site's own draw"):
+        autovi.stochastic_grad(pairs, estimators={"up": Score(critic, inputs="place")})(0.4, False, rng_key=0)
+
+
 def test_continuous_steps_are_pathwise():
     """x_t = a x_{t-1} + e_t by the site itself: E x_T^2 = sum a^(2 k)."""
 

@@ -56,7 +56,7 @@ def _is_among(atom: Any, variables: set[Any]) -> bool:
 
 
 def _is_step(one: Any, counters: set[Any], shared: list[Any], eqn: Any) -> bool:
-    array, first, *others = one.invars
+    array, first, *_ = one.invars  # along the others it is whole, wherever it is said to begin
     whole = array in shared if not isinstance(array, Literal) else False
     sizes = one.params["slice_sizes"]
     return (
@@ -64,5 +64,4 @@ def _is_step(one: Any, counters: set[Any], shared: list[Any], eqn: Any) -> bool:
         and _is_among(first, counters)
         and array.aval.shape[0] >= eqn.params["length"]
         and sizes == (1, *array.aval.shape[1:])
-        and all(_is(o, 0) for o in others)
     )

@@ -49,13 +49,15 @@ def _reading(program: Wiring, block: Block, name: str) -> Reading:
             f"{sorted({*arguments, *values} - {block.name})}"
         )
     var = graph.outputs[value]
-    if var in program.affected(block.name) and not _comes_before(program, block.name, value):
+    batch_shape = () if program.is_flat(block.name) else program.node_site(block.name).batch_shape
+    found = _of_shape(name, value, jnp.shape(var.aval), batch_shape)
+    # What elements share, all steps of it, holds what came of each one's draw.
+    if var in program.affected(block.name) and not (found.apart and _comes_before(program, block.name, value)):
         raise ValueError(
             f"{who}, which depends on the site's own draw, so that the gradient would be biased; name data, or what "
             "comes before it"
         )
-    batch_shape = () if program.is_flat(block.name) else program.node_site(block.name).batch_shape
-    return _of_shape(name, value, jnp.shape(var.aval), batch_shape)
+    return found
 
 
 def _comes_before(program: Wiring, node: str, output: str) -> bool:
