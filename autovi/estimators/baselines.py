@@ -16,6 +16,7 @@ from autovi.estimators.networks import Function, Network, as_network
 from autovi.families.base import Layout
 
 Costs = Float[Array, "particles *batch"]
+ByElement = Float[Array, "particles *elements"]  # also where elements share a cost
 Scalar = Float[Array, ""]
 RATE = 0.05  # SGD on a squared error: a moving average that forgets by a factor of 0.9 a step
 NETWORK = "network"
@@ -85,7 +86,7 @@ def _start(network: Network, rng_key: jax.Array, layout: Layout) -> dict[str, An
     return {"network": network.init(rng_key, layout.reads), "mean": jnp.zeros(()), "square": jnp.ones(())}
 
 
-def _learned(network: Network, cost: Costs, inputs: tuple[jax.Array, ...], params: Any) -> tuple[Costs, Scalar]:
+def _learned(network: Network, cost: Costs, inputs: tuple[jax.Array, ...], params: Any) -> tuple[ByElement, Scalar]:
     """b = m + s h(inputs): h learns the costs in units of their running standard deviation s from their running mean m,
     so that one learning rate serves costs of any size. Mnih and Gregor (2014), section 3.2, with their division by s
     undone: it is in the baseline here, and does not rescale the gradient.
@@ -107,7 +108,7 @@ def _optimizer(learning_rate: float) -> optax.GradientTransformation:
     return optax.partition({"network": optax.adam(learning_rate), "running": optax.sgd(RATE)}, kinds)
 
 
-def _given(function: Function, cost: Costs, inputs: tuple[jax.Array, ...], params: Any) -> tuple[Costs, Scalar]:
+def _given(function: Function, cost: Costs, inputs: tuple[jax.Array, ...], params: Any) -> tuple[ByElement, Scalar]:
     return stop(function.over((), inputs, cost.ndim)), jnp.zeros(())
 
 

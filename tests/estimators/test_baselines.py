@@ -156,3 +156,20 @@ def test_a_fit_with_estimators_that_learn_is_saved_and_goes_on(asked, by_hand, t
     loaded = autovi.load(tmp_path / "fit", model, guide=guide, estimators=given)
     gone_on = [f.resume(100, data={"x": X}).params["logit"] for f in (fit, loaded)]
     np.testing.assert_array_equal(*gone_on)
+
+
+def test_elements_that_share_a_cost_have_baselines_of_their_own():
+    """E (z_1 + z_2)^2 of two Bernoullis, each with another baseline: unbiased with any."""
+
+    def loss(logits, a):
+        with numpyro.plate("i", 2):
+            z = numpyro.sample("z", dist.Bernoulli(logits=logits))
+        return jnp.sum(z) ** 2.0
+
+    grad = autovi.stochastic_grad(loss, estimators={"z": Score(lambda a: -a, inputs="a")}, num_samples=2)
+    logits, a = jnp.array([0.3, -0.5]), jnp.array([0.5, 2.0])
+    one = lambda key: grad(logits, a, rng_key=key)  # noqa: E731
+    found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40_000)), float)
+    p = np.asarray(jax.nn.sigmoid(logits))
+    exact = p * (1 - p) * (1 + 2 * p[::-1])
+    np.testing.assert_allclose(found.mean(0), exact, atol=5 * found.std(0).max() / 200)
