@@ -40,6 +40,7 @@ from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
 from autovi.process import computing
+from autovi.program.elements import check_in_parts
 from autovi.program.program import Program
 from autovi.program.reading import read_outputs
 from autovi.run.between import traced_for
@@ -182,6 +183,7 @@ def _make(
         program, _ = trace_program(model, guide, inputs, lengths, noncentred=direct, imaged=imaged)
         structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
+    check_in_parts(made, made.elements)
     read_outputs(made)  # raises where an estimator reads what is not there
     return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
 

@@ -52,6 +52,11 @@ class Objective(ABC):
         raise TypeError(f"{type(self).__name__}: it has local costs")
 
     @property
+    def in_parts(self) -> bool:
+        """Is its expectation over batches that of the whole, where the terms of a batch are scaled?"""
+        return True
+
+    @property
     def closed(self) -> frozenset[str]:
         """The kinds of cost terms, "p" of priors and "q", that are taken in closed form where that is known."""
         return frozenset()
@@ -124,6 +129,10 @@ class Weighted(Objective):
     @property
     def group_size(self) -> int:
         return self.num_samples or 1
+
+    @property
+    def in_parts(self) -> bool:
+        return self.power == 0  # the logarithm of a mean of exponentials of what is right in the mean alone is not
 
     def _groups(self, log_weights: Weights) -> Float[Array, "groups samples"]:
         return log_weights.reshape(-1, self.num_samples or log_weights.shape[0])

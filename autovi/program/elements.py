@@ -67,3 +67,17 @@ def _along(program: Wiring, plate: Plate) -> Elements | None:
         if any(a[nodes[block.name]] != terms[t] for t, a in program.downstream(block.name).items()):
             return None
     return Elements(plate, terms, nodes)
+
+
+def check_in_parts(program: Wiring, elements: Elements | None) -> None:
+    """Raises ValueError where batches are taken under an objective that needs the whole, unless each element has it."""
+    if program.objective.in_parts:
+        return
+    apart = {elements.plate.name} if elements is not None else set()
+    for name in sorted(set(program.sites.subsampled) - apart):
+        raise ValueError(
+            f"objective {program.objective.name!r}: plate {name!r} is subsampled, and the weight of a particle is that "
+            "of all elements, since the mean over batches of a logarithm of weights is no bound; take it whole "
+            "(batch_size, subsample_size), or objective 'elbo'. Only where all latent sites and observations are in "
+            "one plate, whose elements do not see one another, has each element a weight of its own"
+        )

@@ -114,3 +114,13 @@ def test_elements_that_see_one_another_are_weighed_together():
 
     options = Options(guide=lambda x: guide(x), estimators=SCORED, objective=Iwae())
     assert prepare(mixing, {"x": X}, options)[0].program.elements is None
+
+
+@pytest.mark.parametrize("objective", [Iwae(), Renyi(0.5)])
+def test_batches_are_refused_where_elements_share_a_site(objective):
+    """The mean over batches of log mean w would lie above the evidence as readily as below it."""
+    data = {"x": X, "size": 2, "coupled": True}
+    with pytest.raises(ValueError, match=f"objective '{objective.name}': plate 'row' is subsampled"):
+        prepare(model, data, Options(guide=guide, estimators=SCORED, objective=objective))
+    prepare(model, data, Options(guide=guide, estimators=SCORED, objective=Renyi(1.0)))  # a mean of logarithms
+    prepare(model, {**data, "coupled": False}, Options(guide=guide, estimators=SCORED, objective=objective))
