@@ -97,7 +97,7 @@ def analyse_structure(traced: Traced) -> Structure:
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
     batch = {n: len(s.batch_shape) for n, s in nodes.items()}
     downstream = {n: {t: unique(d.aligned[: batch[n]]) for t, d in below.items()} for n, below in direct.items()}
-    closed = _closed(downstream, _through, agreed)
+    closed = _closed(downstream)
     return Structure(
         closed,
         jumps,
@@ -182,7 +182,13 @@ def _since(
     return found
 
 
-def _closed(direct: Mapping[str, Mapping[str, Any]], through: Callable, agree: Callable) -> dict[str, dict[str, Any]]:
+def _through(onto: Aligned, inner: Aligned) -> Aligned:
+    return tuple(inner[e] if e is not None and e < len(inner) else None for e in onto)
+
+
+def _closed(
+    direct: Mapping[str, Mapping[str, Any]], through: Callable = _through, agree: Callable = agreed
+) -> dict[str, dict[str, Any]]:
     """Adds what is downstream through the guide: a term below m is below every n that m's distribution depends on.
     `through(onto, inner)` is how n's dimensions belong to a term's, from how they belong to m's, and m's to the term's,
     `agree` what two ways from n to one term have in common.
@@ -210,10 +216,6 @@ def _closed(direct: Mapping[str, Mapping[str, Any]], through: Callable, agree: C
         if closed[n] != before:
             waiting.update(dict.fromkeys(above[n]))
     return closed
-
-
-def _through(onto: Aligned, inner: Aligned) -> Aligned:
-    return tuple(inner[e] if e is not None and e < len(inner) else None for e in onto)
 
 
 def _through_since(onto: Sinces, inner: Sinces) -> Sinces:
