@@ -1,6 +1,7 @@
 """What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once. And `--quick`: a part of
 the suite for the work in between."""
 
+import gc
 import os
 import warnings
 from importlib.metadata import version
@@ -64,3 +65,28 @@ def pytest_configure(config: pytest.Config) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             import arviz  # noqa: F401
+
+
+ROOM = 3e9  # bytes by which a worker may grow until it lets go of what it has compiled
+held = [0.0]  # bytes after the last time: what is freed stays with the process, and is used again
+
+
+def _resident() -> float:
+    """The bytes that this process holds in memory, as Linux counts them; 0 elsewhere."""
+    counts = Path("/proc/self/statm")
+    return float(counts.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if counts.exists() else 0.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def within_memory():
+    """Thousands of compiled programs would be kept to the end: they go with the file they belong to."""
+    yield
+    if _resident() > held[0] + ROOM:
+        import jax
+
+        import autovi
+
+        autovi.clear_cache()
+        jax.clear_caches()
+        gc.collect()
+        held[0] = _resident()
