@@ -73,7 +73,7 @@ def _plain(made: Mapping[Any, Any], lookup: Any) -> Any:
     """The variable that is the index along one axis, but for shape, type, and negative ones counted from the end."""
     var = lookup.invars[1] if len(_axes(lookup)) == 1 else None
     size = lookup.invars[0].aval.shape[_axes(lookup)[0]]
-    while var in made:
+    while not isinstance(var, Literal) and var in made:
         eqn = made[var]
         if eqn.primitive.name in ("broadcast_in_dim", "convert_element_type"):
             var = eqn.invars[0]
@@ -87,7 +87,7 @@ def _plain(made: Mapping[Any, Any], lookup: Any) -> Any:
         if steps != [("lt", plain, 0), ("add", plain, size)]:
             return None
         var = plain
-    return var
+    return None if isinstance(var, Literal) else var
 
 
 def _is_whole(traced: Traced, name: str) -> bool:

@@ -93,3 +93,10 @@ def test_new_data_of_predict():
     assert fit.predict({"g": np.array([2, 0])})["y"].shape == (10, 2)
     with pytest.raises(ValueError, match=r"^g: the index 3 at \(1,\) is beyond the 3 elements"):
         fit.predict({"g": np.array([0, 3])})
+
+
+def test_an_index_that_is_one_constant_for_all():
+    """Of `jnp.full`, an index is a literal of the traced program."""
+    autovi.plan(looking_up(lambda a, g: a[jnp.full(4, 2)]), {"g": np.zeros(4, int), "y": Y})
+    with pytest.raises(ValueError, match="the index 3 at .* is beyond the 3 elements"):
+        autovi.plan(looking_up(lambda a, g: a[jnp.full(4, 3)]), {"g": np.zeros(4, int), "y": Y})
