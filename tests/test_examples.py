@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import arviz as az
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 from examples import (
@@ -15,6 +18,7 @@ from examples import (
     digits_vae,
     discrete_vae,
     eight_schools,
+    hard_attention,
     lqg,
     mixed_latents,
     newsvendor,
@@ -321,3 +325,51 @@ def test_cartpole(kind, tmp_path, capsys):
         assert curve.returns[-40:].mean() > 36 or (kind, name) == ("forces", "REINFORCE"), name
     assert (tmp_path / f"cartpole_{kind}.png").read_bytes().startswith(PNG)
     assert capsys.readouterr().out.count(" -  ") == 3  # a return of 195 is out of reach
+
+
+@pytest.mark.slow
+def test_hard_attention(tmp_path, capsys):
+    found = hard_attention.main(tmp_path, num_updates=450, num_seeds=1, contenders=("enumerate",), num_draws=10)
+    share = {name: float(one.accuracies.mean()) for name, one in found.items()}
+    # Of 500 digits a share is known to 0.022.
+    assert share["enumerate"] > 0.3 + max(share["random"], share["middle"]), share
+    # The window follows the digit.
+    _, held_out = hard_attention.digits()
+    places = hard_attention.look(found["enumerate"].params[0], held_out.images, "likeliest")
+    assert np.bincount(places).max() < 0.5 * len(held_out.labels)
+    assert (tmp_path / "hard_attention.png").read_bytes().startswith(PNG)
+    assert "enumerate" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_gradient_of_hard_attention_is_that_of_the_sum_over_all_places():
+    """The expected loss of two images, written without autovi."""
+    data, _ = hard_attention.digits()
+    batch = hard_attention.Digits(*(x[:2] for x in data))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape), hard_attention.initial_params())
+
+    def expected(params):
+        total = 0.0
+        for image, label in zip(batch.images, batch.labels, strict=True):
+            canvas = image.reshape(16, 16)
+            blocks = jnp.stack([canvas[i : i + 4, j : j + 4].mean() for i in range(0, 16, 4) for j in range(0, 16, 4)])
+            q = jax.nn.softmax(hard_attention.network(params["place"], blocks))
+            for k, (i, j) in enumerate(hard_attention.CORNERS):
+                log_p = jax.nn.log_softmax(
+                    hard_attention.network(params["digit"], canvas[i : i + 6, j : j + 6].ravel())
+                )
+                total -= q[k] * log_p[label] / 2
+        return total
+
+    exact = np.asarray(ravel_pytree(jax.jit(jax.grad(expected))(params)["place"])[0])
+    variances = []
+    for name in ("score, no baseline", "score, leave-one-out", "enumerate"):
+        drawn = hard_attention.gradients(hard_attention.CONTENDERS[name], params, batch, 2000)
+        along = drawn @ exact / (exact @ exact)
+        error = along.std() / len(along) ** 0.5
+        assert error < 0.05 and abs(along.mean() - 1) < 4.5 * error + 1e-5, (name, along.mean(), error)
+        variances.append(drawn.var(axis=0).sum())
+    # Of 2000 draws a variance is known to some hundredths; the last is that of rounding.
+    assert variances[0] > 1.5 * variances[1] > 1e6 * variances[2], variances
+    np.testing.assert_allclose(drawn[0], exact, atol=1e-5 * np.abs(exact).max(), rtol=1e-4)
