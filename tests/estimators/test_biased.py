@@ -220,7 +220,12 @@ def test_what_cannot_be_is_refused():
         Concrete(0.0)
 
 
-ELSEWHERE = {"gumbel_softmax": "test_gumbel_softmax.py"}
+ELSEWHERE = {
+    "gumbel_softmax": "test_gumbel_softmax.py",
+    "gumbel_sinkhorn": "test_permutations.py",
+    "birkhoff": "test_permutations.py",
+    "spsa": "test_spsa.py",
+}
 
 
 def test_every_biased_estimator_has_its_mean_tested():

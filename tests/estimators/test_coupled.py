@@ -79,7 +79,7 @@ def test_pairs_of_decisions_are_unbiased_over_all_decisions(ordering):
     rows = list(itertools.product(*tables))
     chance = np.array([np.prod([w for _, w in row]) for row in rows])
     first, second = ([category([pair[i] for pair, _ in row]) for row in rows] for i in (0, 1))
-    found = by_draw(DisarmTree(ordering), FOUR, first, second)
+    found = by_draw(DisarmTree(ordering), FOUR, np.array(first), np.array(second))
     assert chance.sum() == pytest.approx(1)
     np.testing.assert_allclose(chance @ found, exact(FOUR, COSTS), atol=2e-6)
     # What is drawn is what was enumerated.

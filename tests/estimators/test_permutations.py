@@ -159,7 +159,7 @@ def of_share(s):
     [(GumbelSinkhorn(0.7), 1.0, 0.7), (Birkhoff(1.5, softness=0.4), 0.4, 1.5)],
     ids=lambda v: getattr(v, "name", str(v)),
 )
-def test_biased_ones_have_the_mean_of_their_formulas(estimator, softness, temperature):
+def test_the_mean_of_biased_ones_is_that_of_their_formulas(estimator, softness, temperature):
     """With two items the matrix is that of a Bernoulli with logit l_0 - l_1: by the midpoint rule."""
     z = PAIR[0] - PAIR[1] + np.log(U) - np.log1p(-U)
     s = 1 / (1 + np.exp(-z / temperature))

@@ -40,7 +40,7 @@ def near(found, expected):
     np.testing.assert_array_less(np.abs(found.mean(0) - expected), 5 * se + 1e-6)
 
 
-def test_a_logit():
+def test_the_mean_and_the_variance_of_a_logit():
     """Draws differ with probability p(l + c) - p(l - c): mean and variance of two values."""
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     found = gradients(lambda p: dist.Bernoulli(logits=p["l"]), {"l": jnp.array(0.4)}, lambda z: 3.0 * z)["l"]

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy.special import ive
 
+from autovi.distributions import PlackettLuce, PlackettLuceMatrix
 from autovi.distributions.densities import log_density
 from autovi.families import FAMILIES
 from autovi.families.base import Layout, NoiseFamily
@@ -57,15 +58,19 @@ PRIORS = {
     "negative_binomial": dist.NegativeBinomial2(4.0, 2.0),
     "zero_inflated_poisson": dist.ZeroInflatedPoisson(0.3, 4.0),
     "hurdle_poisson": dist.HurdlePoisson(0.3, 4.0),
+    "plackett_luce": PlackettLuce(jnp.array([0.3, -0.2, 0.5])),
+    "plackett_luce_matrix": PlackettLuceMatrix(jnp.array([0.3, -0.2, 0.5])),
 }
+ORDERS = {"plackett_luce": np.arange(3), "plackett_luce_matrix": np.eye(3)}
+EVENTS = {"dirichlet": (3,), "plackett_luce": (3,), "plackett_luce_matrix": (3, 3)}
 
 
 def layout_of(name, batch_shape=(2,)):
     """A block of three values per batch element, events where the family has them."""
     if FAMILIES[name].joint:
         return Layout((), (3,), num_parents=len(PARENTS))
-    if name == "dirichlet":
-        return Layout(batch_shape, (3,))
+    if name in EVENTS:
+        return Layout(batch_shape, EVENTS[name])
     return Layout((*batch_shape, 3), (), 4 if name == "categorical" else None)
 
 
@@ -158,6 +163,8 @@ def test_gradients_at_extreme_parameters_are_right(name):
         values = moved["loc"]
     elif family.unconstrained:
         values = moved["loc"] + 0.3
+    elif name in ORDERS:
+        values = jnp.broadcast_to(ORDERS[name], (2, *layout.batch_shape, *layout.event_shape))
     elif family.support is not None:
         values = jnp.stack([start, start])
     else:
@@ -214,7 +221,7 @@ def check_sum_of_terms(model, family, subsample_size=None):
     np.testing.assert_allclose(terms, scale * (log_p + jacobian - log_q), rtol=2e-5)
 
 
-NO_TO_EVENT = ("categorical", "dirichlet")  # their own dimensions are in the way of a sum, or cannot be listed
+NO_TO_EVENT = ("categorical", *EVENTS)  # their own dimensions are in the way of a sum, or cannot be listed
 
 
 @pytest.mark.parametrize("name", ["normal", "gamma", "categorical"])
