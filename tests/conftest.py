@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
             import arviz  # noqa: F401
 
 
-ROOM = 3e9  # bytes by which a worker may grow until it lets go of what it has compiled
+ROOM = 6e9  # bytes by which a worker may grow until it lets go of what it has compiled
 held = [0.0]  # bytes after the last time: what is freed stays with the process, and is used again
 
 
