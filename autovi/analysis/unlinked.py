@@ -1,0 +1,165 @@
+"""A scan as a map over its steps: what a step remembers of the steps before becomes an input of its own.
+
+The sites of a chain that `scan` carries are summed out from a table of its terms, one for each step and each pair of
+values at that step and the step before. The traced program has no such table: it runs one step after the other. Here it
+is traced again with the scan's steps side by side, each of which sees the values of earlier steps as the user's carry
+would have brought them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+from jax.extend.core import Literal
+
+from autovi.analysis.carried import EndlessError, Leaf, Steps
+from autovi.analysis.side_by_side import Plan, read_atom, shifted, side_by_side
+from autovi.model.graph import Graph, Values, placeholder, trace
+from autovi.model.traced import Traced
+
+
+@dataclass(frozen=True)
+class Unlinked:
+    """A program whose scans over chosen sites are maps over their steps.
+
+    `graph` has, beside the inputs that were there, "node:x@1" (see `earlier_input`) with the values of the site x one
+    step earlier, and so on up to `lags[x]`. It has the shape of "node:x", and its entry t is read where step t asks for
+    the value of the step before; that of the first step is not read. Outputs that were [T, ...] are elementwise in
+    these inputs. `left_out` are outputs "value:z" that depend on all steps at once, and which the graph has no more. Of
+    the sites `backward` the step before t is t + 1.
+    """
+
+    graph: Graph
+    lags: Mapping[str, int]
+    backward: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
+
+    def earlier(self, site: str, value: jax.Array, lag: int) -> jax.Array:
+        """The value of the input "node:x@lag" that belongs to one of "node:x"."""
+        return shifted(value, lag, site in self.backward)
+
+
+def earlier_input(site: str, lag: int) -> str:
+    """The name of the input for a site's values `lag` steps earlier."""
+    return f"node:{site}@{lag}" if lag else f"node:{site}"
+
+
+def unlink(traced: Traced, sites: Collection[str]) -> Unlinked | str:
+    """The program with each scan that draws one of the discrete `sites` as a map over its steps, or a sentence that
+    says why it cannot be that.
+
+    Leaves of the carry that do not depend on the sites are computed step by step as before, and by as little as they
+    need; those that do are functions of the sites' last values, or the scan stays as it is. A final carry that the
+    model uses depends on the last entries of the inputs.
+
+    Example:
+        >>> def model(y):
+        ...     p = numpyro.sample("p", dist.Dirichlet(jnp.ones((2, 2))).to_event(1))
+        ...     def step(x, y):
+        ...         x = numpyro.sample("x", dist.Categorical(p[x]))
+        ...         return x, numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        ...     scan(step, 0, y)
+        >>> unlinked = unlink(trace_program(model, None, bind(model, {"y": y}))[0], ["x"])
+        >>> unlinked.lags, "node:x@1" in unlinked.graph.inputs
+        ({'x': 1}, True)
+    """
+    graph = traced.graph
+    nodes = {graph.inputs[name]: n for n in sites if (name := f"node:{n}") in graph.inputs}
+    scans = [Steps(eqn, nodes) for eqn in graph.eqns if eqn.primitive.name == "scan"]
+    scans = [steps for steps in scans if steps.sites]
+    if outside := sorted(set(sites) - {site for steps in scans for site in steps.sites.values()}):
+        return f"{_named(outside)} {_are(outside)} not drawn in the body of a scan"
+    if why := next((why for steps in scans if (why := _not_a_map(steps))), None):
+        return why
+    endless = {v: (steps, leaf) for steps in scans for v, leaf in _endless(graph, steps).items()}
+    spared = {f"value:{n}" for n in traced.sites.deterministics} & set(graph.outputs)
+    left_out = tuple(o for o in graph.outputs if o in spared and _read(graph, [o]) & endless.keys())
+    names = [o for o in graph.outputs if o not in left_out]
+    read = _read(graph, names)
+    if at_fault := [endless[v] for v in endless if v in read]:
+        return _why_endless(*at_fault[0])
+    plans = [Plan(steps, tuple(v for v in steps.eqn.outvars if v in read)) for steps in scans]
+    lags = {site: lag for plan in plans for site, lag in plan.lags.items()}
+    backward = frozenset(s for steps in scans if steps.reverse for s in steps.sites.values())
+    return Unlinked(_traced_again(graph, plans, names, nodes, lags), lags, backward, left_out)
+
+
+def _not_a_map(steps: Steps) -> str | None:
+    """What keeps the steps of a scan from being taken side by side, whatever they carry."""
+    if steps.length == 0:
+        return f"the scan that draws {_named(steps.sites.values())} has no steps"
+    if elsewhere := steps.read_elsewhere():
+        return f"the scan takes values of {_named(elsewhere)} at other steps than the one that draws them"
+    if any(eqn.effects for eqn in steps.body.eqns):
+        what = "does something besides computing at each step (it prints, or calls back)"
+        return f"the scan that draws {_named(steps.sites.values())} {what}, which is to be done in its order"
+    return None
+
+
+def _endless(graph: Graph, steps: Steps) -> dict[Any, Leaf]:
+    """The results of a scan that depend on the sites' values at all steps, and what carries them."""
+    found = {}
+    for var in steps.eqn.outvars:
+        if graph.is_read(var):
+            try:
+                steps.memory([steps.made_by(var)])
+            except EndlessError as endless:
+                found[var] = endless.leaf
+    return found
+
+
+def _why_endless(steps: Steps, leaf: Leaf) -> str:
+    sites = _named(steps.told_of(leaf))
+    if steps.is_kept(leaf):
+        return (
+            f"the scan keeps {leaf.label} as it was where a condition says so (jnp.where), and with it values of "
+            f"{sites} from any number of steps before; carry the values of each step, and mask the densities instead "
+            "(numpyro.handlers.mask)"
+        )
+    return (
+        f"the scan carries {leaf.label}, which is made of what it was and of {sites}, and so depends on the values at "
+        "all steps before; where it carries values as they are, it depends on the last ones alone"
+    )
+
+
+def _read(graph: Graph, outputs: Iterable[str]) -> set[Any]:
+    """The variables of a program that outputs, and what it prints, are made of."""
+    inputs = set(graph.inputs.values())
+    ends = [graph.outputs[o] for o in outputs] + [v for i in graph.effectful for v in graph.eqns[i].invars]
+    ends = [v for v in ends if not isinstance(v, Literal)]
+    equations, _ = graph.needed(ends, lambda v: v in inputs or v in graph.constants)
+    return {*ends, *(v for i in equations for v in graph.eqns[i].invars if not isinstance(v, Literal))}
+
+
+def _traced_again(
+    graph: Graph, plans: list[Plan], names: list[str], nodes: Mapping[Any, str], lags: Mapping[str, int]
+) -> Graph:
+    """The program traced with the scans replaced, and the inputs for the steps before."""
+
+    def program() -> dict[str, Any]:
+        made: Values = {v: placeholder(n, v.aval.shape, v.aval.dtype) for n, v in graph.inputs.items()}
+        earlier = {(site, 0): made[v] for v, site in nodes.items()}
+        for v, site in nodes.items():
+            for lag in range(1, lags[site] + 1):
+                earlier[site, lag] = placeholder(earlier_input(site, lag), v.aval.shape, v.aval.dtype)
+        for plan in plans:
+            made |= graph.evaluate(plan.steps.eqn.invars, made.__contains__, made.__getitem__)
+            made |= side_by_side(plan, partial(read_atom, made=made), lambda *at: earlier[at])
+        graph.run_effects(made.__contains__, made.__getitem__)
+        wanted = [graph.outputs[o] for o in names]
+        made |= graph.evaluate(wanted, made.__contains__, made.__getitem__)
+        return {o: read_atom(v, made) for o, v in zip(names, wanted, strict=True)}
+
+    return trace(program)
+
+
+def _named(sites: Iterable[str]) -> str:
+    return ", ".join(repr(site) for site in sorted(sites))
+
+
+def _are(sites: Collection[str]) -> str:
+    return "is" if len(sites) == 1 else "are"
