@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from autovi.analysis.primitives import scan_counts
 from autovi.model.graph import Graph
@@ -57,12 +57,13 @@ class Steps:
     """
 
     def __init__(self, eqn: Any, sites: Mapping[Any, str]):
-        closed = eqn.params["jaxpr"]
-        jaxpr = getattr(closed, "jaxpr", closed)
+        given = eqn.params["jaxpr"]
+        closed = given if isinstance(given, ClosedJaxpr) else ClosedJaxpr(given, [])
+        jaxpr = closed.jaxpr
         num_shared, num_carry = scan_counts(eqn)
         end = num_shared + num_carry
         outputs = {str(i): v for i, v in enumerate(jaxpr.outvars)}
-        constants = dict(zip(jaxpr.constvars, getattr(closed, "consts", ()), strict=True))
+        constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         self.eqn = eqn
         self.body = Graph(closed, jaxpr.eqns, constants, {str(i): v for i, v in enumerate(jaxpr.invars)}, outputs)
         self.length, self.reverse = int(eqn.params["length"]), bool(eqn.params["reverse"])
@@ -129,7 +130,7 @@ class Steps:
 
     def read_elsewhere(self) -> list[str]:
         """The chosen sites whose values a step takes of other steps than itself."""
-        ends = {v for v in self.body.outputs.values() if not isinstance(v, Literal)}
+        ends = set(variables(self.body.outputs.values()))
         others = lambda v: any(e.outvars[0] not in self.reads for e in self.body.users(v)) or v in ends  # noqa: E731
         return [site for v, site in self.sites.items() if others(v)]
 
@@ -196,7 +197,7 @@ class Steps:
     @property
     def cut(self) -> list[Any]:
         """Variables of the body that need not be computed again, since the loop over its steps has done so."""
-        return [leaf.after for leaf in self.looped if not isinstance(leaf.after, Literal)]
+        return variables(leaf.after for leaf in self.looped)
 
     def remembered(self, atoms: Iterable[Any]) -> list[Leaf]:
         """The leaves that depend on chosen sites and that variables of the body are made of."""
@@ -250,3 +251,8 @@ def _labels(jaxpr: Any) -> list[str]:
     names = getattr(getattr(jaxpr, "debug_info", None), "arg_names", None) or ()
     given = list(names) if len(names) == len(jaxpr.invars) else [""] * len(jaxpr.invars)
     return [n.replace("wrapped_carry[2]", "carry") or f"input {i} of its body" for i, n in enumerate(given)]
+
+
+def variables(atoms: Iterable[Any]) -> list[Any]:
+    """Those of a program's atoms that are no literals."""
+    return [v for v in atoms if not isinstance(v, Literal)]

@@ -14,9 +14,8 @@ from functools import partial
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
 
-from autovi.analysis.carried import EndlessError, Leaf, Steps
+from autovi.analysis.carried import EndlessError, Leaf, Steps, variables
 from autovi.analysis.side_by_side import Plan, read_atom, shifted, side_by_side
 from autovi.model.graph import Graph, Values, placeholder, trace
 from autovi.model.traced import Traced
@@ -69,15 +68,16 @@ def unlink(traced: Traced, sites: Collection[str]) -> Unlinked | str:
     """
     graph = traced.graph
     nodes = {graph.inputs[name]: n for n in sites if (name := f"node:{n}") in graph.inputs}
-    scans = [Steps(eqn, nodes) for eqn in graph.eqns if eqn.primitive.name == "scan"]
-    scans = [steps for steps in scans if steps.sites]
+    among = nodes.keys()
+    found = [e for e in graph.eqns if e.primitive.name == "scan" and any(v in among for v in variables(e.invars))]
+    scans = [steps for steps in (Steps(eqn, nodes) for eqn in found) if steps.sites]
     if outside := sorted(set(sites) - {site for steps in scans for site in steps.sites.values()}):
         return f"{_named(outside)} {_are(outside)} not drawn in the body of a scan"
     if why := next((why for steps in scans if (why := _not_a_map(steps))), None):
         return why
     endless = {v: (steps, leaf) for steps in scans for v, leaf in _endless(graph, steps).items()}
     spared = {f"value:{n}" for n in traced.sites.deterministics} & set(graph.outputs)
-    left_out = tuple(o for o in graph.outputs if o in spared and _read(graph, [o]) & endless.keys())
+    left_out = tuple(o for o in graph.outputs if endless and o in spared and _read(graph, [o]) & endless.keys())
     names = [o for o in graph.outputs if o not in left_out]
     read = _read(graph, names)
     if at_fault := [endless[v] for v in endless if v in read]:
@@ -130,9 +130,9 @@ def _read(graph: Graph, outputs: Iterable[str]) -> set[Any]:
     """The variables of a program that outputs, and what it prints, are made of."""
     inputs = set(graph.inputs.values())
     ends = [graph.outputs[o] for o in outputs] + [v for i in graph.effectful for v in graph.eqns[i].invars]
-    ends = [v for v in ends if not isinstance(v, Literal)]
+    ends = variables(ends)
     equations, _ = graph.needed(ends, lambda v: v in inputs or v in graph.constants)
-    return {*ends, *(v for i in equations for v in graph.eqns[i].invars if not isinstance(v, Literal))}
+    return {*ends, *variables(v for i in equations for v in graph.eqns[i].invars)}
 
 
 def _traced_again(
