@@ -33,7 +33,8 @@ def one_hot(traced: Traced, names: Collection[str]) -> Traced:
     for name in sorted(names):
         sites = traced.sites if traced.guide_sites is None else traced.guide_sites
         values = sites.samples[name].values
-        assert values is not None
+        if values is None:
+            raise _refused(name, "its numbers are those of an event, not elements of a plate")
         graph = _weighted(graph, name, np.asarray(values).astype(int))
     return replace(traced, graph=graph, one_hot=frozenset(names))
 

@@ -39,6 +39,27 @@ def moments_loss(known: dict[str, jax.Array], estimate: jax.Array, controls: Seq
     return 0.5 * jnp.sum(jnp.stack([jnp.sum((known[name] - new[name]) ** 2) for name in new]))
 
 
+def seen() -> dict[str, jax.Array]:
+    """Running mean and variance of costs, before the first step; their weight is that of the moments."""
+    return {"mean": jnp.zeros(()), "variance": jnp.zeros(())}
+
+
+def standardized(known: dict[str, jax.Array], cost: jax.Array) -> jax.Array:
+    """Costs in units of the running mean and standard deviation, which no draw of this step is in."""
+    mean, variance = stop((known["mean"] / _share(known), known["variance"] / _share(known)))
+    return (cost - mean) / jnp.sqrt(jnp.where(variance > 0, variance, 1))
+
+
+def seen_loss(known: dict[str, jax.Array], cost: jax.Array) -> Scalar:
+    """The loss by which SGD makes them running averages, as `moments_loss` does."""
+    spread = jnp.mean((cost - stop(known["mean"] / _share(known))) ** 2)
+    return 0.5 * ((known["mean"] - jnp.mean(cost)) ** 2 + (known["variance"] - spread) ** 2)
+
+
+def _share(known: dict[str, jax.Array]) -> jax.Array:
+    return jnp.where(known["weight"] > 0, known["weight"], 1)
+
+
 def optimizer(rate: float, learning_rate: float) -> optax.GradientTransformation:
     """Running averages for "moments", Adam for all else."""
     labels = lambda params: {n: "moments" if n == "moments" else "others" for n in params}  # noqa: E731

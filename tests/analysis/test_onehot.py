@@ -124,6 +124,19 @@ def test_what_is_not_linear_is_refused_with_the_reason(reason, name):
         autovi.plan(WRONG[reason], {}, estimators={"z": name}, allow_bias=True)
 
 
+def test_numbers_of_an_event_are_refused():
+    def model(f):
+        z = numpyro.sample("z", dist.Categorical(jnp.array([[0.2, 0.5, 0.3], [0.3, 0.3, 0.4]])).to_event(1))
+        f(z)
+
+    def whole(seen=True):
+        model(lambda z: numpyro.factor("f", jnp.sum(jnp.asarray(TABLE)[z, 0])))
+
+    options = Options(guide=lambda seen=True: model(lambda z: None), estimators={"z": "rebar"})
+    with pytest.raises(ValueError, match="^site 'z': .*its numbers are those of an event, not elements of a plate"):
+        prepare(whole, {}, options)
+
+
 def test_what_is_summed_over_elements_after_it_is_a_number_is_not():
     asked = {"z": "rebar"}
     summed = mixing(lambda z: jnp.sin(jnp.sum(jnp.asarray(TABLE)[z, 0])))

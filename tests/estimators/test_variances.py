@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import autovi
-from autovi.estimators import Arm, Arms, Disarm, DoubleCV, Estimator, MeasureValued, MuProp, Rebar, Relax, Score
+from autovi.estimators import Arm, Arms, Disarm, DoubleCV, Estimator, MeasureValued, MuProp, Rebar, Relax, Rodeo, Score
 from autovi.preparation import Options, prepare
 
 THREE = jnp.array([0.3, 0.5, 0.8])
@@ -253,11 +253,15 @@ def test_the_optimal_constant_is_better_than_leave_one_out():
 def test_what_is_no_bernoulli_is_refused():
     def model():
         z = numpyro.sample("z", dist.Categorical(jnp.array([0.3, 0.7])))
-        numpyro.factor("cost", 1.0 * z)
+        n = numpyro.sample("n", dist.Poisson(2.0))
+        numpyro.factor("cost", 1.0 * z + n)
 
-    for estimator in (Arm(), Disarm(), Arms(), MuProp(), DoubleCV()):
-        with pytest.raises(ValueError, match="it is for Bernoulli sites only"):
+    for estimator in (Arm(), Disarm(), Arms(), MuProp()):
+        with pytest.raises(ValueError, match="site 'z'.*it is for Bernoulli sites only"):
             prepare(model, None, Options(estimators={"z": estimator}))
+    for estimator in (DoubleCV(), Rodeo()):
+        with pytest.raises(ValueError, match="site 'n'.*it is for Bernoulli and categorical sites only"):
+            prepare(model, None, Options(estimators={"n": estimator}))
     with pytest.raises(ValueError, match="evaluations: expected at least 2, got 1"):
         Arms(1)
     with pytest.raises(ValueError, match="temperature: expected a positive number"):

@@ -24,7 +24,7 @@ WHOLE = ("arm", "disarm", "arms", "measure_valued")
 TOGETHER = ("arm", "disarm", "arms", "muprop", "double_cv", "rodeo", "rebar", "relax")
 BINARY = (*TOGETHER, "measure_valued")
 # Estimators of categorical sites.
-LINEAR = ("rebar", "relax")  # of categorical sites that enter as one-hot vectors
+LINEAR = ("double_cv", "rodeo", "rebar", "relax")  # of categorical sites that enter as one-hot vectors
 CATEGORICAL = ("carms", "disarm_tree", "unordered_set")
 
 
