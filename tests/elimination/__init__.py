@@ -1,0 +1,1 @@
+"""Small random programs with discrete sites, and their exact answers by brute force."""
