@@ -68,6 +68,19 @@ def second_order(y):
     scan(step, (0, 2, 0), y)
 
 
+def last_values(y):
+    """An array of the last three values, beside a value that is made of one of them."""
+    P, mu = transitions("P", K), emission()
+
+    def step(carry, y):
+        last, of_oldest = carry
+        x = numpyro.sample("x", dist.Categorical(P[last[0]]))
+        numpyro.sample("y", dist.Normal(mu[last].sum() + mu[x] + of_oldest, 1), obs=y)
+        return (jnp.concatenate([x[None], last[:-1]]), mu[last[2]]), None
+
+    scan(step, (jnp.array([0, 1, 2]), 0.3), y)
+
+
 def factorial(y):
     P, Q, mu = transitions("P", K), transitions("Q", K, K), emission()
 
@@ -174,6 +187,7 @@ CASES = {
     "second order": (second_order, DATA, {"x": 2}, ["p:x", "p:y"]),
     "second order, one step": (second_order, {"y": Y[:1]}, {"x": 2}, ["p:x", "p:y"]),
     "second order, two steps": (second_order, {"y": Y[:2]}, {"x": 2}, ["p:x", "p:y"]),
+    "last values": (last_values, DATA, {"x": 4}, ["p:x", "p:y"]),
     "factorial": (factorial, DATA, {"w": 1, "x": 1, "v": 0}, ["p:w", "p:x", "p:v", "p:y"]),
     "one of several": (factorial, DATA, {"w": 1}, ["p:w", "p:x", "p:v", "p:y"]),
     "sequences": (sequences, SEQUENCES, {"x": 1}, ["p:x", "p:y"]),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+from autovi.analysis.forgotten import steps_to_forget
 from autovi.analysis.primitives import scan_counts
 from autovi.model.graph import Graph
 
@@ -204,18 +205,44 @@ class Steps:
         used = set(self.used(atoms, self.cut))
         return [leaf for leaf in self.moved if leaf.before in used]
 
+    @cached_property
+    def spans(self) -> dict[Leaf, int | None]:
+        """How many steps a leaf of `moved` reaches back by itself: one but where it holds its own last values; None of
+        one that has no end."""
+        own = {leaf: leaf in self._above[leaf][0] for leaf in self.moved}
+        return {leaf: steps_to_forget(self.body, leaf.before, leaf.after) if own[leaf] else 1 for leaf in self.moved}
+
     def memory(self, atoms: Iterable[Any]) -> list[list[Leaf]]:
         """The leaves of `moved` that variables of the body depend on at a step, one step before it, two, and so on.
 
         Raises EndlessError if that has no end.
         """
         found: list[list[Leaf]] = []
-        needed = self.remembered(atoms)
+        needed = {leaf: self.spans[leaf] for leaf in self.remembered(atoms)}
+        longest = sum(span or 0 for span in self.spans.values())
         while needed:
-            if len(found) > len(self.leaves):
-                raise EndlessError(next(leaf for of in found for leaf in of if leaf in self.upstream(leaf)))
-            found.append(needed)
-            needed = self.remembered([leaf.after for leaf in needed])
+            if None in needed.values() or len(found) > longest:
+                raise EndlessError(self._endless(needed))
+            found.append(list(needed))
+            needed = self._before(needed)
+        return found
+
+    def _endless(self, needed: Mapping[Leaf, int | None]) -> Leaf:
+        """The leaf at fault where the memory has no end: one by itself, or one of a circle, which takes in a site."""
+        alone = [leaf for leaf, span in needed.items() if span is None]
+        above = {leaf for one in needed for leaf in self.upstream(one)}
+        circle = [leaf for leaf in self.moved if leaf in above and leaf in self.upstream(leaf)]
+        return next(iter([*alone, *(leaf for leaf in circle if self._above[leaf][1]), *circle]))
+
+    def _before(self, needed: Mapping[Leaf, int | None]) -> dict[Leaf, int | None]:
+        """The leaves, and how far they still reach back, that the next values of those `needed` are made of."""
+        found: dict[Leaf, int | None] = {}
+        for leaf, left in needed.items():
+            for above in self.remembered([leaf.after]):
+                span = (left or 0) - 1 if above is leaf else self.spans[above]
+                if span != 0:
+                    known = found.get(above, 0)
+                    found[above] = None if span is None or known is None else max(span, known)
         return found
 
     def is_kept(self, leaf: Leaf) -> bool:

@@ -85,6 +85,9 @@ class SideBySide:
         order = lax.iota(jnp.int32, steps.length)
         self.order = order[::-1] if steps.reverse else order
         self.ends: dict[Leaf, Any] = {leaf: read(leaf.start) for leaf in steps.leaves if leaf.stays}
+        # Nothing is left of where these start, once they have been made anew as often as they are.
+        long = [leaf for leaf, span in steps.spans.items() if span is not None and span > 1]
+        self.forgotten: Values = {leaf.before: _typed(read(leaf.start), leaf.before) for leaf in long}
         self._carry_what_is_needed()
 
     def results(self) -> Values:
@@ -196,11 +199,11 @@ class SideBySide:
     def _at_step(
         self, atoms: Sequence[Any], memory: list[list[Leaf]], rows: list[Values], early: list[jax.Array]
     ) -> list[Any]:
-        carried: Values = {}
+        carried = self.forgotten
         for lag in range(len(memory), 0, -1):
             leaves = memory[lag - 1]
             new = self._evaluate([leaf.after for leaf in leaves], {**rows[lag], **carried})
-            carried = {}
+            carried = dict(self.forgotten)
             for leaf, after in zip(leaves, new, strict=True):
                 start = self.read(leaf.start)
                 cases = (_typed(after, leaf.before), _typed(start, leaf.before))

@@ -214,6 +214,23 @@ def test_a_value_that_a_mask_keeps_is_refused():
     )
 
 
+@pytest.mark.parametrize(
+    "next_of",
+    [lambda last, x: last.at[0].set(x), lambda last, x: jnp.concatenate([last[1:] + x, last[:1]])],
+    ids=["keeps an entry", "computes with entries"],
+)
+def test_an_array_that_forgets_nothing_is_refused(next_of):
+    def step_of(P, mu):
+        def step(last, y):
+            x = numpyro.sample("x", dist.Categorical(P[0]))
+            numpyro.sample("y", dist.Normal(last.sum(), 1), obs=y)
+            return next_of(last, x), None
+
+        return step
+
+    assert refused(step_of, jnp.zeros(2, int)).startswith("the scan carries carry, which is made of what it was and")
+
+
 def test_a_circle_of_two_leaves_is_refused():
     def step_of(P, mu):
         def step(carry, y):
@@ -225,7 +242,7 @@ def test_a_circle_of_two_leaves_is_refused():
         return step
 
     said = refused(step_of, (0, 0))
-    assert said.startswith("the scan carries carry[0], which is made of what it was and of 'x'")
+    assert said.startswith("the scan carries carry[1], which is made of what it was and of 'x'")
 
 
 def test_a_site_that_is_in_no_scan_is_refused():
