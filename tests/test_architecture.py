@@ -20,6 +20,7 @@ ORDER = [
     "implicit",
     "model",
     "analysis",
+    "elimination",
     "families",
     "estimators",
     "objectives",

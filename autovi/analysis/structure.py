@@ -20,6 +20,7 @@ from autovi.analysis.costs import Aligned, agreed, unique
 from autovi.analysis.dependence import Dependence, Since, analyse_graph, joined, joined_since
 from autovi.analysis.linear import find_linear
 from autovi.model.inputs import Inputs
+from autovi.model.lags import lagged
 from autovi.model.sites import Plate, Sites
 from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
@@ -45,10 +46,18 @@ class Structure:
     mixed: Mapping[str, str | None] = field(default_factory=dict)
     since: Mapping[str, Mapping[str, Sinces]] = field(default_factory=dict)
     chained: frozenset[str] = frozenset()  # nodes that are drawn step by step, since they depend on their own draws
+    lags: Mapping[str, int] = field(default_factory=dict)  # as `Traced.lags`
+    # A node of these, and its values some steps before, by the names of their inputs -> as `downstream`, each alone.
+    apart: Mapping[str, Mapping[str, Aligned]] = field(default_factory=dict)
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
         return f"q:{node}" in self.downstream[other] and node != other
+
+    def reached_from(self, variable: str) -> Mapping[str, Aligned]:
+        """The model's terms that depend on a node itself, or on its values some steps before ("x@1")."""
+        below = self.apart.get(variable) or self.downstream[variable]
+        return {t: aligned for t, aligned in below.items() if t.startswith("p:")}
 
     @cached_property
     def upstream(self) -> Mapping[str, tuple[str, ...]]:
@@ -70,7 +79,10 @@ def analyse_structure(traced: Traced) -> Structure:
         drawn = {n: s for n, s in guide_sites.latents.items() if s.distribution != "Delta"}
         nodes = {**{n: s for n, s in nodes.items() if n not in guide_sites.latents}, **drawn}
     kinds = ("p:", "q:", "jacobian:", "part:", *COORDINATES)
-    found = analyse_graph(graph, [f"node:{n}" for n in nodes], [o for o in graph.outputs if o.startswith(kinds)])
+    before = [lagged(n, k) for n, lags in traced.lags.items() for k in range(1, lags + 1)]
+    tracked = [f"node:{n}" for n in (*nodes, *before)]
+    found = analyse_graph(graph, tracked, [o for o in graph.outputs if o.startswith(kinds)])
+    found, apart = _steps_joined(found, traced.lags, {n: len(s.batch_shape) for n, s in nodes.items()})
     terms = [o for o in graph.outputs if o.startswith(("p:", "q:"))]
     shapes = {t: graph.shape(t) for t in terms}
     direct: dict[str, dict[str, Dependence]] = {n: {} for n in nodes}
@@ -107,7 +119,34 @@ def analyse_structure(traced: Traced) -> Structure:
         *_not_linear(traced, nodes),
         _since(direct, batch, closed),
         frozenset(traced.chains),
+        traced.lags,
+        apart,
     )
+
+
+Found = dict[str, dict[str, Dependence]]
+
+
+def _steps_joined(
+    found: Found, lags: Mapping[str, int], batch: Mapping[str, int]
+) -> tuple[Found, dict[str, dict[str, Aligned]]]:
+    """`Structure.apart`, and what depends on a node of these at all: its element at a step is felt at later ones."""
+    site_of = {lagged(n, k): n for n, most in lags.items() for k in range(most + 1)}
+    apart: dict[str, dict[str, Aligned]] = {n: {} for n in site_of}
+    joint: Found = {}
+    for output, by_node in found.items():
+        of = {n.removeprefix("node:"): d for n, d in by_node.items()}
+        term = output.replace("jacobian:", "p:", 1)
+        for n in of.keys() & apart.keys():
+            aligned = unique(of[n].aligned[: batch[site_of[n]]])
+            apart[n][term] = agreed(apart[n][term], aligned) if term in apart[n] else aligned
+        for n, most in lags.items():
+            later = [of.pop(lagged(n, k)) for k in range(1, most + 1) if lagged(n, k) in of]
+            for d in later:
+                elsewhere = Dependence((None, *d.aligned[1:]), d.jumps)
+                of[n] = joined(of.get(n), elsewhere)
+        joint[output] = {f"node:{n}": d for n, d in of.items()}
+    return joint, apart
 
 
 def _not_linear(traced: Traced, nodes: Iterable[str]) -> tuple[dict[str, str | None], dict[str, str | None]]:

@@ -80,16 +80,13 @@ class Branches(NamedTuple):
     """The terms downstream of a site at each of its K values, of one particle: what an estimator that integrates needs.
 
     The branches are evaluated by `stacked(fn)`, `[K, ...]` of `fn(log_q, terms)`, or by `summed(fn)`, its sum, which
-    holds a few branches at a time. There `log_q` is `[*batch]` (None when the site is not in the guide) and
-    `terms[name]` `[*term]`. `aligned[name]` says how a term's dimensions belong to the site's, `scale` is the site's
-    plate scale, which all these terms contain, `counts` `[*batch]` says which elements count (None: all).
+    holds a few branches at a time. There `log_q` is `[*batch]` and `terms[name]` `[*term]`. `aligned[name]` says how a
+    term's dimensions belong to the site's.
     """
 
     stacked: Callable[[Callable[[Any, Terms], Any]], Any]
     summed: Callable[[Callable[[Any, Terms], Any]], Any]
     aligned: Mapping[str, Aligned]
-    scale: float
-    counts: Any = None
 
 
 Integrals = dict[str, tuple[Float[Array, "..."], Aligned | None]]
@@ -102,8 +99,8 @@ class Facts:
     gradients: Known  # of its variational distribution
     num_values: int | None = None  # of its finite support
     entangled: str | None = None  # why its elements cannot be set all at once
-    shared: tuple[str, ...] = ()  # other discrete sites that share a cost term with it
-    nested: str | None = None  # a subsampled plate below it
+    shared: tuple[str, ...] = ()  # sites that are summed out of the model and share a cost term with it
+    kept: str | None = None  # why it cannot be summed out of the model
     scored: str | None = None  # a site drawn given it through whose draw no gradient flows
     jumps: str | None = None  # where the cost is discontinuous in it
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
@@ -120,8 +117,8 @@ class Estimator(ABC):
     """How the gradient of the expected cost with respect to q's parameters is taken at one site or block.
 
     A `pathwise` estimator lets the gradient flow through the draw. One that `integrates` replaces the terms downstream
-    of the site by their integral over it (`integrate`); one that `marginalizes` takes the site out of the guide as
-    well. Every other one adds a `surrogate`, a term whose gradient is an estimate of the missing one and whose value
+    of the site by their integral over it (`integrate`); one that `marginalizes` takes the site out of the guide, and
+    leaves it to exact elimination. Every other one adds a `surrogate`, a term whose gradient is an estimate of the missing one and whose value
     does not count; so does a pathwise one that is `corrected`, because its noise depends on the parameters too. One
     that asks for the cost between the values of a discrete site is `relaxed`. A complete example of a new one is in
     docs/extending.md.
@@ -206,7 +203,7 @@ class Estimator(ABC):
     @property
     def has_surrogate(self) -> bool:
         """Does it add a surrogate, which may train parameters of its own?"""
-        return self.corrected or not (self.pathwise or self.integrates)
+        return self.corrected or not (self.pathwise or self.integrates or self.marginalizes)
 
     @property
     def alone(self) -> bool:
@@ -365,11 +362,16 @@ def refuses_without_derivative(facts: Facts) -> str | None:
 
 
 def refuses_to_list(facts: Facts) -> str | None:
-    """Why a site's values cannot be gone through one by one."""
+    """Why a site's values cannot be gone through one by one, all of its elements at once."""
+    return refuses_continuous_or_unlisted(facts) or facts.entangled
+
+
+def refuses_continuous_or_unlisted(facts: Facts) -> str | None:
+    """Why there is no list of a site's values."""
     if not facts.gradients.discrete:
         return "its values are continuous"
     if facts.num_values is None:
         return "its support is not a finite list known before the model runs"
     if facts.num_values > MAX_VALUES:
         return f"its support has {facts.num_values} values, more than {MAX_VALUES}"
-    return facts.entangled
+    return None

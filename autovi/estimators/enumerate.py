@@ -31,6 +31,8 @@ class Enumerate(Estimator):
     integrates: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
+        if facts.shared:
+            return f"it shares a cost term with {', '.join(map(repr, facts.shared))}, summed out of the model"
         return refuses_to_list(facts)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:

@@ -34,7 +34,7 @@ def joint_density(
     def log_density(point: jax.Array) -> jax.Array:
         world = program.particle(shared, key, noise, program.start_values(point, {}))
         raw, together = world.all_terms()
-        terms, _ = integrated(program, world, raw, program.integrating, 1)
+        terms, _ = integrated(program, world, raw, program.integrating, program.plan.groups, 1)
         model = [weights.get(n, 1.0) * jnp.sum(t.value) for n, t in terms.items() if not n.startswith("q:")]
         for group, vector in zip(program.alike, together, strict=True):
             model += [jnp.dot(vector, jnp.stack([jnp.asarray(weights.get(n, 1.0), vector.dtype) for n in group.names]))]

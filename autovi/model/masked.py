@@ -1,4 +1,4 @@
-"""What the graph holds of a masked latent site: its mask, and a draw without it.
+"""What the graph holds of a masked latent site: its mask, a draw without it, and of a finite site its density without.
 
 A mask sets the log density of its own site to zero, nothing else: where something else feels an element, it is a latent
 value with a flat prior. Where nothing does, its posterior is its prior, by convention the one without the mask.
@@ -11,12 +11,13 @@ from contextlib import suppress
 import jax
 import jax.numpy as jnp
 
+from autovi.distributions.supports import support_values
 from autovi.model.execution import Record, mask_of, site_key, unmasked
 
 
 def masked_outputs(record: Record, rng_key: jax.Array) -> dict[str, jax.Array]:
-    """The outputs "mask:z", of the site's batch shape, and "prior:z", where its distribution can be drawn from; of an
-    observed site inside a scan the mask alone."""
+    """The outputs "mask:z", of the site's batch shape, "prior:z", where its distribution can be drawn from, and "unmasked:z",
+    where its support can be listed; of an observed site inside a scan the mask alone."""
     mask = mask_of(record.fn)
     if mask is None or (record.observed and not record.from_scan):
         return {}
@@ -27,4 +28,6 @@ def masked_outputs(record: Record, rng_key: jax.Array) -> dict[str, jax.Array]:
         return out
     with suppress(NotImplementedError):  # a prior without a sampler, such as ImproperUniform
         out[f"prior:{name}"] = unmasked(record.fn).sample(site_key(rng_key, f"prior:{name}"))
+    if support_values(unmasked(record.fn)) is not None:
+        out[f"unmasked:{name}"] = unmasked(record.fn).log_prob(record.value)
     return out

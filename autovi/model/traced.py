@@ -67,6 +67,8 @@ class Traced:
     coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
     one_hot: frozenset[str] = frozenset()  # sites that take weights of their values, in a last dimension of "node:z"
     chains: Chains = field(default_factory=dict)  # sites of a scan that depend on their own earlier draws
+    # Sites of scans whose steps stand side by side -> how many steps back their values are felt ("node:x@1", ...).
+    lags: Mapping[str, int] = field(default_factory=dict)
     imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
 
     @cached_property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from autovi.analysis.structure import Structure
 from autovi.distributions.table import Known
+from autovi.elimination.choosing import Eliminations
 from autovi.estimators.base import Facts
 from autovi.families.base import Family, NoiseFamily
 from autovi.model.sites import CIRCULAR, Site
@@ -17,24 +18,23 @@ def facts_of(
     gradients: Known,
     nodes: Mapping[str, Site],
     structure: Structure,
-    sampled: Collection[str],
     jumps: str | None,
     aperiodic: str | None,
     conditional: bool,
     scored: str | None,
     family: Family | None,
+    eliminations: Eliminations,
 ) -> Facts:
-    """The facts of one node. `sampled` are the nodes that will not be integrated whatever could be, `conditional` says
-    that some family of the guide is drawn given other blocks, `scored` is as in `Facts`, `family` is the node's own
-    (None: a guide function's)."""
+    """The facts of one node. `conditional` says that some family of the guide is drawn given other blocks, `scored` is
+    as in `Facts`, `family` is the node's own (None: a guide function's)."""
     if gradients.periodic and site.support != CIRCULAR:
         aperiodic = "its angle is transformed, so that what lies across -pi and pi is not known"
     return Facts(
         gradients,
         num_values=None if site.values is None else len(site.values),
         entangled=_entangled(site, structure),
-        shared=_shared(site, nodes, structure, sampled),
-        nested=_bound_to_guide(site, nodes, structure),
+        shared=_shared(site, structure, eliminations),
+        kept=eliminations.left.get(site.name),
         jumps=jumps,
         aperiodic=aperiodic,
         chained=site.name in structure.chained,
@@ -77,22 +77,7 @@ def _entangled(site: Site, structure: Structure) -> str | None:
     return None
 
 
-def _shared(site: Site, nodes: Mapping[str, Site], structure: Structure, sampled: Collection[str]) -> tuple[str, ...]:
-    """The other sites that can be integrated and have a term downstream in common with this one."""
+def _shared(site: Site, structure: Structure, eliminations: Eliminations) -> tuple[str, ...]:
+    """The sites that are summed out and have a term in common with this one."""
     beside = {n for term in structure.downstream[site.name] for n in structure.upstream[term]}
-    others = [
-        n for n in sorted(beside) if n != site.name and n in nodes and nodes[n].values is not None and n not in sampled
-    ]
-    return tuple(n for n in others if _entangled(nodes[n], structure) is None)
-
-
-def _bound_to_guide(site: Site, nodes: Mapping[str, Site], structure: Structure) -> str | None:
-    """Why a site cannot be summed out of the model and leave the guide."""
-    for term in structure.downstream[site.name]:
-        for plate in structure.plates[term]:
-            if plate.subsampled and plate not in site.plates:
-                where = f"the term {term!r} is in the subsampled plate {plate.name!r}"
-                return f"{where}, and the logarithm of a sum cannot be subsampled"
-    drawn = (t.removeprefix("q:") for t in structure.downstream[site.name] if t.startswith("q:"))
-    below = next((n for n in drawn if n != site.name and n in nodes), None)
-    return None if below is None else f"the guide draws {below!r} given it, so it cannot leave the guide"
+    return tuple(n for n in sorted(beside & eliminations.sites) if n != site.name)

@@ -10,6 +10,7 @@ from typing import Any
 from autovi.analysis.discontinuities import Discontinuities
 from autovi.analysis.structure import Structure
 from autovi.distributions.table import row_of
+from autovi.elimination.choosing import Eliminations
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.estimators.base import Facts
 from autovi.families import FAMILIES, Family
@@ -24,6 +25,7 @@ from autovi.plan.coupling import coupled_sites, told
 from autovi.plan.facts import candidates, facts_of
 from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
+from autovi.plan.summing import asked_for, eliminations_of, told_of_group
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank", "flow")
 FULL_RANK_LIMIT = MAX_DENSE  # unconstrained dimensions of a joint normal
@@ -106,12 +108,14 @@ def make_plan(
     aperiodic: Mapping[str, str] | None = None,
     objective: Objective | None = None,
     conjugate: Collection[str] = (),
+    scales: Mapping[str, float] | None = None,
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
     `families` and `estimators` map site names or globs to entries of the two tables, and win over `infer={"autovi":
     ...}`; biased estimators only with `allow_bias`. `jumps` says for which sites a cost was found discontinuous, and
-    where, or could not be tested; `aperiodic` for which angles it was found not to be periodic.
+    where, or could not be tested; `aperiodic` for which angles it was found not to be periodic. `scales` are the plate
+    scales of latent sites.
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -137,7 +141,9 @@ def make_plan(
     breaks = (broken, aperiodic or {})
     objective = objective or OBJECTIVES["elbo"]()
     under = (objective, allow_bias, num_particles)
-    rows = _choose_estimators(nodes, families_of, asked_estimators, structure, breaks, guide_sites, under)
+    wanted = asked_for(estimators, nodes)
+    eliminations = eliminations_of(sites, structure, guide_sites, wanted, objective, scales or {})
+    rows = _choose_estimators(nodes, families_of, wanted, structure, breaks, guide_sites, under, eliminations)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
     facts = {r.site: replace(r.facts, jumps=r.facts.jumps or jumps.untested.get(r.site)) for r in rows}
     blocks = blocks_of(rows, nodes)
@@ -154,7 +160,8 @@ def make_plan(
     choices = tuple(found[n] for n in ([n for n in sites.latents if n in found] if guide_sites is None else found))
     particles = _particles(blocks, num_particles, objective)
     named = guide if guide_sites is None else "function"
-    return Plan(choices, blocks, marginal, named, particles, ancestral=ancestral, coupled=coupled, facts=facts)
+    also: dict[str, Any] = {"ancestral": ancestral, "coupled": coupled, "facts": facts}
+    return Plan(choices, blocks, marginal, named, particles, groups=eliminations.groups, **also)
 
 
 def _ancestral(sites: Sites, structure: Structure, asked: Collection[str]) -> tuple[str, ...]:
@@ -254,15 +261,15 @@ def _family(site: Site, asked: Any, context: Context) -> tuple[Family, str]:
 def _choose_estimators(
     nodes: Mapping[str, Site],
     families: Mapping[str, tuple[Family, str]],
-    asked: Mapping[str, Any],
+    wanted: Mapping[str, Estimator],
     structure: Structure,
     breaks: tuple[Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
     under: tuple[Objective, bool, int | None],
+    eliminations: Eliminations,
 ) -> list[Row]:
     jumps, aperiodic = breaks
-    wanted = {n: as_estimator(n, what) for n, what in asked.items()}
-    sampled = {n for n, estimator in wanted.items() if not estimator.integrates}
+    groups = {s: group for group in eliminations.groups for s in group.sites}
     conditional = any(family.conditional for family, _ in families.values())
     rows: dict[str, Row] = {}
     below = {n: [m for m in nodes if structure.below(m, n)] for n in nodes}
@@ -274,9 +281,11 @@ def _choose_estimators(
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else row_of(distribution)
         scored = next((m for m in below[n] if m not in rows or rows[m].estimator.has_surrogate), None)
-        where = jumps.get(n), aperiodic.get(n), conditional, scored, family
-        facts = facts_of(site, distribution, gradients, nodes, structure, sampled, *where)
+        where = jumps.get(n), aperiodic.get(n), conditional, scored, family, eliminations
+        facts = facts_of(site, distribution, gradients, nodes, structure, *where)
         estimator, why = _estimator(site, wanted.get(n), candidates(family, facts, absent), facts, *under)
+        if estimator.marginalizes:
+            why = f"{why}{told_of_group(n, groups[n])}"
         alone = site.masked or site.subsampled or estimator.alone
         rows[n] = Row(n, family, estimator, f"{family_why}; {why}", alone, facts)
     return [rows[n] for n in nodes]
@@ -324,18 +333,18 @@ def _estimator(
 
 def _sentence(name: str, site: Site, facts: Facts, baseline: str | None) -> str | None:
     """Why the first valid estimator is taken; None when it is valid but too dear."""
-    if name in ("enumerate", "marginalize"):
+    if name == "marginalize":
+        return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
+    if name == "enumerate":
         assert facts.num_values is not None
         if facts.num_values * prod(site.batch_shape) > ENUMERATION_BUDGET:
             return None
-        if name == "marginalize":
-            return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
         return f"its {facts.num_values} values are enumerated exactly, without noise"
     if name == "score":
         because = facts.jumps or (facts.aperiodic if facts.gradients.periodic else None) or facts.gradients.reserved
         if facts.gradients.discrete:
             dear = "going through its values for all its elements would hold too many numbers"
-            because = ESTIMATORS["enumerate"]().refuses(facts) or dear
+            because = facts.kept or ESTIMATORS["enumerate"]().refuses(facts) or dear
         own = "without a baseline, which takes two samples or a state" if baseline == "none" else WITH_BASELINE
         return f"the score function {own}{f', since {because}' if because else ''}"
     how = {"implicit": "implicit reparameterization", "sticking": "explicit reparameterization without the score of q"}

@@ -25,7 +25,6 @@ def branches_of(
     evaluated side by side. As many branches are evaluated together as the budget allows; beyond it their values are
     computed again in the backward pass, so that memory does not grow with the number of values.
     """
-    marginal = node in program.plan.marginal
     values = np.asarray(program.branch_values(node))
     shape = program.branch_shape(node)
     names = sorted(names)
@@ -33,8 +32,7 @@ def branches_of(
     def branch(value: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         there = world.forced({node: jnp.full(shape, value)})
         terms = there.terms(names)
-        log_q = None if marginal else there.nodes[node].log_q
-        return log_q, {n: jax.lax.stop_gradient(t) if n in stopped else t for n, t in terms.items()}
+        return there.nodes[node].log_q, {n: jax.lax.stop_gradient(t) if n in stopped else t for n, t in terms.items()}
 
     together = max(1, BUDGET // max(1, lanes * program.branch_numbers(node, tuple(names))))
 
@@ -62,6 +60,4 @@ def branches_of(
             total = rest if total is None else jax.tree.map(jnp.add, total, rest)
         return total
 
-    counts = world.counts(node) if marginal else None
-    scale = program.traced.scales.get(node, 1.0)
-    return Branches(stacked, summed, program.structure.downstream[node], scale, counts)
+    return Branches(stacked, summed, program.structure.downstream[node])

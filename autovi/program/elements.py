@@ -43,7 +43,12 @@ class Elements(NamedTuple):
 def elements_of(program: Wiring) -> Elements | None:
     """The outermost plate whose elements are apart; None where there is none."""
     blocks = program.plan.blocks
-    if not blocks or program.integrating or any(program.is_flat(b.name) or len(b.sites) > 1 for b in blocks):
+    if (
+        not blocks
+        or program.integrating
+        or program.plan.groups
+        or any(program.is_flat(b.name) or len(b.sites) > 1 for b in blocks)
+    ):
         return None
     site = program.node_site(blocks[0].name)
     for plate in sorted(site.plates, key=lambda p: p.dim):

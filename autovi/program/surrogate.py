@@ -13,12 +13,14 @@ import numpy as np
 
 from autovi.analysis.costs import Aligned, from_then_on, to_site
 from autovi.analysis.structure import Sinces
+from autovi.elimination.group import Group
 from autovi.estimators.base import Cost, Density
 from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
 from autovi.program.nodes import density_of
 from autovi.program.program import Program, Shared
 from autovi.program.reading import read, read_outputs
+from autovi.program.summing import log_sums
 from autovi.program.world import World
 
 stop = jax.lax.stop_gradient
@@ -35,14 +37,14 @@ class Estimate(NamedTuple):
 class Term(NamedTuple):
     """A cost term as the other sites see it: replaced by an integral where a site integrates it.
 
-    `sources` are the terms it stands for, `by` the node that integrated them, `owned` how its dimensions belong to that
-    node's (None: they are those of the one source).
+    `sources` are the terms it stands for, `by` the node that integrated them (None: nothing did, or they were summed
+    out of the model), `onto` which of its dimensions each dimension of a source is (None: they are the source's).
     """
 
     value: jax.Array
     sources: tuple[str, ...]
     by: str | None = None
-    owned: Aligned | None = None
+    onto: Mapping[str, Aligned] | None = None
 
 
 def estimate(
@@ -162,7 +164,8 @@ class Step:
         world = self.program.particle(self.shared, key, noise, forced, through, self.in_step)
         world.run_effects()
         raw, together = world.all_terms()
-        terms, extra = integrated(self.program, world, raw, self.program.integrating, self.lanes)
+        program = self.program
+        terms, extra = integrated(program, world, raw, program.integrating, program.plan.groups, self.lanes)
         self._layout = terms
         self._variables = [v for v in world.values if v in self.program.varying]
         evaluated = [world.values[v] for v in self._variables]
@@ -215,12 +218,21 @@ def _no_counterfactual(value: Any) -> Any:
 
 
 def integrated(
-    program: Program, world: World, raw: Mapping[str, jax.Array], nodes: Collection[str], lanes: int
+    program: Program,
+    world: World,
+    raw: Mapping[str, jax.Array],
+    nodes: Collection[str],
+    groups: Collection[Group],
+    lanes: int,
 ) -> tuple[dict[str, Term], jax.Array]:
-    """The terms of one particle, those downstream of the integrated `nodes` replaced, and the surrogate of terms that
-    two of them share."""
+    """The terms of one particle, those downstream of the integrated `nodes` replaced, and of the `groups` of sites that
+    are summed out; and the surrogate of terms that two of the nodes share."""
     terms = {name: Term(value, (name,)) for name, value in raw.items()}
     surrogate = jnp.zeros(())
+    for group in groups:
+        for t in group.terms:
+            terms.pop(t, None)
+        terms |= summed_out(program, world, group, lanes)
     for node in nodes:
         alone, together = program.owned(node)
         branches = branches_of(program, world, node, (*alone, *together), together, lanes)
@@ -228,12 +240,29 @@ def integrated(
             if name in together:
                 surrogate += jnp.sum(value)
             elif name in alone:
-                terms[name] = Term(value, (name,), node, owned)
+                terms[name] = Term(value, (name,), node, None if owned is None else {name: owned})
             else:
                 for t in alone:
                     terms.pop(t, None)
-                terms[f"{name}:{node}"] = Term(value, alone, node, owned)
+                terms[f"{name}:{node}"] = Term(value, alone, node, _onto_owner(program, node, alone))
     return terms, surrogate
+
+
+def _onto_owner(program: Program, node: str, sources: Collection[str]) -> dict[str, Aligned]:
+    """Which of a node's dimensions each dimension of its terms is."""
+    owner = program.structure.downstream[node]
+    dims = {t: range(len(program.structure.shapes[t])) for t in sources}
+    return {t: tuple(owner[t].index(e) if e in owner[t] else None for e in dims[t]) for t in sources}
+
+
+def summed_out(program: Program, world: World, group: Group, lanes: int) -> dict[str, Term]:
+    """The terms in the place of those of a group of sites that are summed out."""
+    terms = {}
+    for number, factor in enumerate(log_sums(program, world, group, lanes)):
+        dims = {t: group.terms[t].dims for t in sorted(factor.sources)}
+        onto = {t: tuple(factor.axes.index(d) if d in factor.axes else None for d in dims[t]) for t in dims}
+        terms[f"summed:{group.name}:{number}"] = Term(factor.table, tuple(dims), None, onto)
+    return terms
 
 
 def counterfactual_cost(
@@ -248,9 +277,10 @@ def counterfactual_cost(
         for n in program.integrating
         if not program.is_below(node, n) and any(t in wanted for t in program.owned(n)[0])
     ]
-    replaced = {t for n in nodes for t in program.owned(n)[0]}
+    groups = [g for g in program.plan.groups if any(t in wanted for t in g.terms)]
+    replaced = {t for n in nodes for t in program.owned(n)[0]}.union(*(g.terms for g in groups))
     raw = there.terms([t for t in wanted if t not in replaced])
-    terms, _ = integrated(program, there, raw, nodes, lanes)
+    terms, _ = integrated(program, there, raw, nodes, groups, lanes)
     return downstream_cost(program, node, raw, terms, lead=0, whole=whole)
 
 
@@ -273,12 +303,12 @@ def downstream_cost(
         mine = [t for t in term.sources if t in aligned]
         if not mine:
             continue
-        if term.by is None and mine[0] in follows:
+        if term.onto is None and mine[0] in follows:
             total = total + _from_then_on(term.value, aligned[mine[0]], follows[mine[0]], lead)
         elif term.by is not None and program.is_below(node, term.by):
             total = total + sum(placed(raw[t], aligned[t], lead) for t in mine)
         else:
-            onto = aligned[mine[0]] if term.owned is None else _through(program, aligned, term, mine)
+            onto = aligned[mine[0]] if term.onto is None else _through(aligned, term.onto, mine)
             total = total + placed(term.value, onto, lead)
     return total
 
@@ -291,9 +321,7 @@ def _from_then_on(term: jax.Array, aligned: Aligned, since: Sinces, lead: int) -
     return to_site(term, tuple(onto), lead)
 
 
-def _through(program: Program, aligned: Mapping[str, Aligned], term: Term, mine: list[str]) -> Aligned:
-    """How a combined term's dimensions, those of the site that integrated it, belong to the node's."""
-    assert term.by is not None and term.owned is not None
-    owner = program.structure.downstream[term.by]
-    onto = [tuple(owner[t].index(e) if e is not None and e in owner[t] else None for e in aligned[t]) for t in mine]
-    return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*onto, strict=True))
+def _through(aligned: Mapping[str, Aligned], onto: Mapping[str, Aligned], mine: list[str]) -> Aligned:
+    """How a combined term's dimensions belong to the node's, from how those of its sources do."""
+    through = [tuple(onto[t][e] if e is not None else None for e in aligned[t]) for t in mine]
+    return tuple(d[0] if len(set(d)) == 1 else None for d in zip(*through, strict=True))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
@@ -21,6 +22,7 @@ from autovi.analysis.structure import Sinces, Structure
 from autovi.families.base import Layout
 from autovi.model.chains import draw_output, flow_input, key_input
 from autovi.model.graph import Values
+from autovi.model.lags import lagged
 from autovi.model.sites import Site, Sites
 from autovi.model.traced import KEY, Traced
 from autovi.objectives import Elbo, Objective
@@ -116,7 +118,7 @@ class Wiring:
         for block in self.plan.blocks:
             if block.estimator.local:
                 (variable,) = self.node_variables(block.name)
-                summed = {site: sum(self.owned(site), ()) for site in self.plan.marginal}
+                summed = {group.name: tuple(group.terms) for group in self.plan.groups}
                 product = apart(find_linear(graph, variable, self.varying), summed)
                 if isinstance(product, str):
                     raise ValueError(
@@ -181,7 +183,7 @@ class Wiring:
         return {graph.outputs[f"value:{node}"]: values[node]}
 
     def _as_inputs(self, values: Mapping[str, Any]) -> Values:
-        out = {}
+        out: Values = {}
         for name, value in values.items():
             var = self.traced.graph.inputs[f"node:{name}"]
             if jnp.issubdtype(jnp.result_type(value), jnp.inexact) and not jnp.issubdtype(var.aval.dtype, jnp.inexact):
@@ -189,8 +191,23 @@ class Wiring:
                     f"site {name!r}: an estimator forced it to a value between those of its support; such an estimator "
                     "says so by `relaxed = True` in its class"
                 )
-            out[var] = jnp.broadcast_to(jnp.asarray(value, var.aval.dtype), var.aval.shape)
+            whole = jnp.broadcast_to(jnp.asarray(value, var.aval.dtype), var.aval.shape)
+            out |= {var: whole, **self._steps_before(name, whole)}
         return out
+
+    def _steps_before(self, site: str, value: jax.Array) -> Values:
+        """The values of a site some steps before, where steps stand side by side; nothing sees those of none."""
+        inputs, most = self.traced.graph.inputs, self.traced.lags.get(site, 0)
+        return {inputs[f"node:{lagged(site, k)}"]: jnp.roll(value, k, axis=0) for k in range(1, most + 1)}
+
+    def variable(self, name: str, value: jax.Array) -> Values:
+        """One variable of a group, a site that is summed out or its values some steps before, set to one number."""
+        var = self.traced.graph.inputs[f"node:{name}"]
+        site = next(
+            s for s in self.plan.marginal for k in range(self.traced.lags.get(s, 0) + 1) if lagged(s, k) == name
+        )
+        there = site_value(self.sites, site, value)
+        return {var: jnp.broadcast_to(jnp.asarray(there, var.aval.dtype), var.aval.shape)}
 
     def node_variables(self, node: str) -> list[Any]:
         """The variables that hold a node's value."""
@@ -201,7 +218,7 @@ class Wiring:
             if not (together or node in self.unconstrained or self.sites.samples[node].discrete):
                 return [self.traced.graph.outputs[f"value:{node}"]]
             return [inputs[f"node:{s}"] for s in block.sites]
-        return [inputs[f"node:{node}"]]
+        return [inputs[f"node:{lagged(node, k)}"] for k in range(self.traced.lags.get(node, 0) + 1)]
 
     def affected(self, node: str) -> frozenset[Any]:
         """The variables that may change when a node is forced, those of nodes drawn again below it included."""
@@ -306,8 +323,7 @@ class Wiring:
     @cached_property
     def integrating(self) -> tuple[str, ...]:
         """The nodes that are integrated."""
-        blocks = (*self.plan.blocks, *self.plan.marginal.values())
-        return tuple(b.name for b in blocks if b.estimator.integrates)
+        return tuple(b.name for b in self.plan.blocks if b.estimator.integrates)
 
     def owned(self, node: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The terms that an integrated node has for itself, and those that it shares with other integrated nodes."""
@@ -319,7 +335,12 @@ class Wiring:
     def alike(self) -> list[Alike]:
         """Terms of latent sites that are computed alike. Only where no site needs a cost of its own are they computed
         together: they are not told apart then."""
-        if self.known_priors or self.integrating or any(b.estimator.has_surrogate for b in self.plan.blocks):
+        if (
+            self.known_priors
+            or self.integrating
+            or self.plan.groups
+            or any(b.estimator.has_surrogate for b in self.plan.blocks)
+        ):
             return []
         there, masked = self.traced.graph.outputs, masked_sites(self.traced)
         names = [n for n in self.sites.latents if f"p:{n}" in there and n not in masked]
@@ -392,6 +413,14 @@ class Wiring:
         wanted = [graph.outputs[n] for n in names if n in graph.outputs]
         given = {v for n in (node, *self.below(node)) for v in self.node_variables(n)}
         return graph.numbers(wanted, lambda var: var in given or var not in affected)
+
+    def variable_numbers(self, variables: tuple[str, ...], names: tuple[str, ...]) -> int:
+        """How many numbers the terms compute at one value of each of these variables."""
+        graph = self.traced.graph
+        moved = [graph.inputs[f"node:{v}"] for v in variables]
+        affected = graph.downstream(moved)
+        wanted = [graph.outputs[o] for n in names for o in self.outputs_of(n)]
+        return graph.numbers(wanted, lambda var: var in moved or var not in affected)
 
     def first_value(self, node: str) -> Any:
         """A value of a marginalized site, to stand in until it is integrated."""

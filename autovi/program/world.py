@@ -228,8 +228,9 @@ class World:
         there, graph = self, self.program.traced.graph
         for name in masked_sites(self.program.traced):
             counts = self.counts(name)
-            if counts is None or f"prior:{name}" not in graph.outputs:
-                continue
+            summed_out = name in self.program.plan.marginal and f"unmasked:{name}" in graph.outputs
+            if counts is None or summed_out or f"prior:{name}" not in graph.outputs:
+                continue  # those that are summed out were drawn so
             prior, value = there.outputs([f"prior:{name}", f"value:{name}"]).values()
             counts = counts.reshape(counts.shape + (1,) * (value.ndim - counts.ndim))
             there = there.changed({graph.outputs[f"value:{name}"]: jnp.where(counts, value, prior).astype(value.dtype)})
@@ -238,7 +239,7 @@ class World:
     def changed(self, values: Mapping[Any, Any]) -> World:
         """This world with some variables of the graph set to other values; no node is drawn again."""
         hidden = frozenset(self.program.traced.graph.downstream(values))
-        world = World(self.program, dict(values), self.distributions, self.noise, self, hidden, self.frozen)
+        world = World(self.program, dict(values), self.distributions, self.noise, self, hidden)
         world.nodes = self.nodes
         return world
 

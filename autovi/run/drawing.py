@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.compiling import compiler_options
-from autovi.estimators.marginalize import log_conditional
 from autovi.model.execution import site_key
-from autovi.model.traced import weighted
 from autovi.process import computing
-from autovi.program.branches import branches_of
+from autovi.program.program import Program
+from autovi.program.summing import drawn, in_shape, log_conditional
 from autovi.program.surrogate import Step
 from autovi.program.world import World
 from autovi.run.background import Compiling
@@ -194,20 +193,28 @@ def _draw(
     shared = program.shared(params, arrays, indices, (*program.cost_outputs, *program.outputs_for(kinds)))
     noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
     world = program.particle(shared, key, noise)
-    forced, log_q = {}, jnp.zeros(())
-    for node in program.plan.marginal:
-        alone, _ = program.owned(node)
-        logits = jnp.moveaxis(log_conditional(branches_of(program, world, node, alone, (), lanes)), 0, -1)
-        forced[node] = jax.random.categorical(site_key(key, node), logits)
-        chosen = jnp.take_along_axis(logits, forced[node][..., None], axis=-1)[..., 0]
-        log_q += jnp.sum(weighted(chosen, 1.0, world.counts(node)))
-    there = (world.forced(forced) if forced else world).with_priors()
+    there, log_q = _with_discrete(program, world, lanes, key)
     densities = _log_densities(there, log_q) if DENSITIES in kinds else (None, None)
     values = program.read_values(there) if VALUES in kinds else {}
     likelihoods = program.read_likelihoods(there) if LIKELIHOODS in kinds else {}
     blocks = {block for block, _ in program.places.values()} if VALUES in kinds else set()
     vectors = {block: there.nodes[block].draw.value for block in blocks}
     return Draws(values, likelihoods, *densities), vectors
+
+
+def _with_discrete(program: Program, world: World, lanes: int, key: jax.Array) -> tuple[World, jax.Array]:
+    """The particle with its sites that are summed out drawn from their posterior given all else, and log q of these."""
+    forced: dict[str, jax.Array] = {}
+    log_q = jnp.zeros(())
+    for group in program.plan.groups:
+        indices = drawn(program, world, group, lanes, site_key(key, group.name))
+        forced |= {n: in_shape(program, group, n, i) for n, i in indices.items()}
+    if not forced:
+        return world.with_priors(), log_q
+    there = world.forced(forced)
+    for group in program.plan.groups:
+        log_q += log_conditional(program, world, there, group, lanes)
+    return there.with_priors(), log_q
 
 
 def _log_densities(world: World, log_q: jax.Array) -> tuple[jax.Array, jax.Array]:

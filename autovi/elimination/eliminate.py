@@ -1,0 +1,76 @@
+"""Sums all variables out of a network: innermost elements first, products over their axes outside.
+
+Tensor variable elimination (Obermeyer, Bingham, Jankowiak, Chiu, Pradhan, Rush and Goodman, 2019, "Tensor Variable
+Elimination for Plated Factor Graphs", algorithm 1), with chains along an axis of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from autovi.elimination.chain import chained, summed_over_steps
+from autovi.elimination.factors import Factor, contracted
+from autovi.elimination.network import Network
+from autovi.elimination.semirings import Semiring
+
+
+class Intractable(ValueError):
+    """The elements of an axis are coupled to each other through variables that have elements along it too."""
+
+
+def eliminated(network: Network, factors: Sequence[Factor], semiring: Semiring) -> list[Factor]:
+    """Factors over axes of elements alone, whose sum is the log of the sum over all configurations.
+
+    Raises:
+        Intractable: it cannot be done element by element; the message says what is coupled.
+    """
+    left, done = list(factors), []
+    while left:
+        level = max((network.level(f.axes) for f in left), key=lambda axes: (len(axes), sorted(axes)))
+        here = [f for f in left if network.level(f.axes) == level]
+        left = [f for f in left if network.level(f.axes) != level]
+        local = {v for f in here for v in network.of(f.axes) if network.elements[v] == level}
+        for component in _components(network, here, local):
+            made = _summed_out(network, component, local, semiring)
+            outer = network.of(made.axes)
+            if not outer:
+                done.append(made)
+                continue
+            kept = frozenset().union(*(network.elements[v] for v in outer))
+            if kept == level:
+                inside = sorted({v for f in component for v in network.of(f.axes)})
+                raise Intractable(f"{', '.join(map(repr, inside))} are coupled across elements, along several axes")
+            left.append(made.added_up(network.level(made.axes) - kept))
+    return done
+
+
+def _components(network: Network, factors: Sequence[Factor], local: Collection[str]) -> list[list[Factor]]:
+    """The factors in groups that share no variable of this level."""
+    groups: list[tuple[set[str], list[Factor]]] = []
+    for factor in factors:
+        variables = set(network.of(factor.axes)) & set(local)
+        joined = [g for g in groups if g[0] & variables]
+        groups = [g for g in groups if not g[0] & variables]
+        merged = variables.union(*(g[0] for g in joined)), [*(f for g in joined for f in g[1]), factor]
+        groups.append(merged)
+    return [members for _, members in groups]
+
+
+def _summed_out(network: Network, factors: Sequence[Factor], local: Collection[str], semiring: Semiring) -> Factor:
+    """One group of factors without the variables of its level."""
+    there = {v for f in factors for v in network.of(f.axes) if v in local}
+    chains = {v for v in there if network.lags.get(v, 0)}
+    if not chains:
+        return contracted(factors, there, semiring)
+    axes = {network.time[v] for v in chains}
+    if len(axes) > 1:
+        raise Intractable(f"{', '.join(map(repr, sorted(chains)))} are chains along several axes")
+    (time,) = axes
+    outside = {v for f in factors for v in network.of(f.axes) if v not in local and time in network.elements[v]}
+    if outside:
+        raise Intractable(
+            f"{', '.join(map(repr, sorted(chains)))} are chains for each element, coupled by "
+            f"{', '.join(map(repr, sorted(outside)))}, which all of them share at a step"
+        )
+    steps = summed_over_steps(factors, there - chains, semiring)
+    return chained(network, steps, sorted(chains), time, semiring)

@@ -1,0 +1,91 @@
+"""Tables of log weights whose dimensions have names, and their contraction.
+
+A name is that of a variable (a discrete site, "z", or its value some steps before, "z@1") or of an axis of elements,
+along which the variables of different elements have nothing to do with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from opt_einsum import paths
+
+from autovi.elimination.semirings import Semiring
+
+
+class Factor(NamedTuple):
+    """The log of a table; `axes` names its dimensions, `sources` the cost terms that it was made of."""
+
+    table: jax.Array
+    axes: tuple[str, ...]
+    sources: frozenset[str] = frozenset()
+
+    def along(self, axes: Sequence[str]) -> jax.Array:
+        """The table with these dimensions, of size 1 where it has none."""
+        order = [self.axes.index(a) for a in axes if a in self.axes]
+        table = jnp.transpose(self.table, order)
+        return jnp.expand_dims(table, [i for i, a in enumerate(axes) if a not in self.axes])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The lengths of its dimensions, by name."""
+        return dict(zip(self.axes, self.table.shape, strict=True))
+
+    def renamed(self, names: Mapping[str, str]) -> Factor:
+        """The same with other names of dimensions."""
+        return self._replace(axes=tuple(names.get(a, a) for a in self.axes))
+
+    def added_up(self, axes: Collection[str]) -> Factor:
+        """The product over elements: the sum of logs."""
+        places = tuple(i for i, a in enumerate(self.axes) if a in axes)
+        return self._replace(table=jnp.sum(self.table, places), axes=without(self.axes, axes)) if places else self
+
+
+def without(axes: Sequence[str], gone: Collection[str]) -> tuple[str, ...]:
+    """Those of the axes that are not gone, in order."""
+    return tuple(a for a in axes if a not in gone)
+
+
+def product(factors: Sequence[Factor]) -> Factor:
+    """The factors multiplied: one table over all their axes."""
+    axes = tuple(dict.fromkeys(a for f in factors for a in f.axes))
+    table = factors[0].along(axes)
+    for factor in factors[1:]:
+        table = table + factor.along(axes)
+    return Factor(table, axes, frozenset().union(*(f.sources for f in factors)))
+
+
+def contracted(factors: Sequence[Factor], summed: Collection[str], semiring: Semiring) -> Factor:
+    """The product of the factors, summed over some variables, pair by pair in an order in which it is cheap.
+
+    The order is found by `opt_einsum` (Smith and Gray, 2018): a variable is summed out as soon as no factor is left
+    that has it.
+    """
+    left = [_reduced(f, _alone(f, i, factors, summed), semiring) for i, f in enumerate(factors)]
+    sizes = {a: n for f in left for a, n in f.sizes.items()}
+    output = {a for f in left for a in f.axes if a not in summed}
+    path = paths.auto([frozenset(f.axes) for f in left], frozenset(output), sizes) if len(left) > 1 else []
+    for places in path:
+        chosen = [left[i] for i in places]
+        left = [f for i, f in enumerate(left) if i not in places]
+        made = product(chosen)
+        gone = {a for a in made.axes if a in summed and not any(a in f.axes for f in left)}
+        left.append(_reduced(made, gone, semiring))
+    (result,) = left
+    return result
+
+
+def _alone(factor: Factor, place: int, factors: Sequence[Factor], summed: Collection[str]) -> set[str]:
+    others = {a for i, f in enumerate(factors) if i != place for a in f.axes}
+    return {a for a in factor.axes if a in summed and a not in others}
+
+
+def _reduced(factor: Factor, gone: Collection[str], semiring: Semiring) -> Factor:
+    if not gone:
+        return factor
+    places = tuple(i for i, a in enumerate(factor.axes) if a in gone)
+    semiring.seen(gone, factor.axes, factor.table.shape)
+    return factor._replace(table=semiring.total(factor.table, places), axes=without(factor.axes, gone))

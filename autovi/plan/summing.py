@@ -1,0 +1,88 @@
+"""Which sites are to be summed out of the model, from what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autovi.analysis.structure import Structure
+from autovi.elimination.choosing import Eliminations, choose_eliminations
+from autovi.elimination.group import Group, felt_by
+from autovi.estimators import Estimator, Marginalize
+from autovi.estimators.base import MAX_VALUES
+from autovi.model.sites import Site, Sites
+from autovi.objectives import Objective
+from autovi.numbers import how_many
+from autovi.plan.grouping import names
+from autovi.plan.requests import as_estimator, overrides_of
+
+
+def summable(
+    sites: Sites, guide_sites: Sites | None, asked: Mapping[str, Estimator], objective: Objective
+) -> list[str]:
+    """The discrete sites that leave the guide if they can: those for which nothing else is asked."""
+    if objective.refuses(Marginalize()) is not None:
+        return []
+    outside = {n: s for n, s in sites.latents.items() if guide_sites is None or n not in guide_sites.latents}
+    listed = [n for n, s in outside.items() if s.discrete and s.values is not None and len(s.values) <= MAX_VALUES]
+    return [n for n in listed if n not in asked or asked[n].marginalizes]
+
+
+def asked_for(estimators: Mapping[str, Any] | None, nodes: Mapping[str, Site]) -> dict[str, Estimator]:
+    """Site -> the estimator that is asked for, by the argument or at the site."""
+    return {n: as_estimator(n, what) for n, what in overrides_of(estimators, nodes, "estimator", "estimators").items()}
+
+
+def eliminations_of(
+    sites: Sites,
+    structure: Structure,
+    guide_sites: Sites | None,
+    asked: Mapping[str, Estimator],
+    objective: Objective,
+    scales: Mapping[str, float],
+) -> Eliminations:
+    """The sites that are summed out, and why others are not."""
+    kept, candidates = {}, []
+    for name in summable(sites, guide_sites, asked, objective):
+        why = _bound(name, sites, structure, guide_sites, asked)
+        if why is None:
+            candidates.append(name)
+        else:
+            kept[name] = why
+    wanted = [n for n in candidates if n in asked]
+    found = choose_eliminations(sites.samples, structure, candidates, scales, wanted)
+    return Eliminations(found.groups, {**kept, **found.left})
+
+
+def _bound(
+    name: str, sites: Sites, structure: Structure, guide_sites: Sites | None, asked: Mapping[str, Estimator]
+) -> str | None:
+    """Why a site cannot leave the guide, whatever it would take."""
+    if name in structure.chained:
+        return "its draw at each step of the scan depends on the steps before"
+    below = next((n for n in structure.downstream if structure.below(n, name)), None)
+    if below is not None:
+        return f"the guide draws {below!r} given it, so it cannot leave the guide"
+    terms = felt_by(structure, name)
+    for other, estimator in asked.items():
+        if estimator.integrates and other in structure.downstream and felt_by(structure, other) & terms:
+            return f"it shares a cost term with {other!r}, which is enumerated"
+    return None
+
+
+ROOM = 100  # columns for the names of sites in a sentence
+
+
+def told_of_group(site: str, group: Group) -> str:
+    """What the plan says of the sites that one is summed out with, and of what that holds."""
+    others = [n for n in group.sites if n != site]
+    if not others and not group.network.lags:
+        return ""
+    cost = group.cost
+    along = " x ".join(str(n) if axis.startswith("%") else f"{axis} {n}" for axis, n in cost.axes)
+    together = f", together with {names(list(map(repr, others)), ROOM)}" if others else ""
+    order = names([v for v in cost.order if "@" not in v or v in group.sites], ROOM) if others else ""
+    steps = "step by step" if group.network.lags else ""
+    how = "; ".join(filter(None, [steps, f"in the order {order}" if order else ""]))
+    held = f"the largest table has {how_many(cost.largest, 'number')} ({along})"
+    return f"{together} ({f'{how}; ' if how else ''}{held})"

@@ -1,0 +1,134 @@
+"""The groups of sites that are summed out of the model: their tables, evaluated on slices of the program, and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from autovi.elimination.eliminate import eliminated
+from autovi.elimination.factors import Factor
+from autovi.elimination.group import Group, Placed
+from autovi.elimination.semirings import Largest, Sampled, Semiring, Summed
+from autovi.program.branches import BUDGET
+from autovi.program.program import Program
+from autovi.program.world import World
+
+
+def log_sums(
+    program: Program,
+    world: World,
+    group: Group,
+    lanes: int,
+    semiring: Semiring | None = None,
+    more: Mapping[str, jax.Array] | None = None,
+) -> list[Factor]:
+    """log sum over all configurations of a group, of one particle, by axes of elements; scaled.
+
+    `more` is added to the log weight of each value of a site `[K, *elements]`. `lanes` particles are side by side.
+    """
+    factors = tables(program, world, group, lanes)
+    factors += [Factor(table, group.axes_of(site)) for site, table in (more or {}).items()]
+    found = eliminated(group.network, factors, Summed() if semiring is None else semiring)
+    return [f._replace(table=group.scale * f.table) for f in found]
+
+
+def tables(program: Program, world: World, group: Group, lanes: int) -> list[Factor]:
+    """The group's terms at every combination of the values of the variables that each depends on, without the scale."""
+    together: dict[tuple[str, ...], list[str]] = {}
+    for term, placed in group.terms.items():
+        together.setdefault(placed.variables, []).append(term)
+    found: list[Factor] = []
+    for variables, names in together.items():
+        evaluated = _evaluated(program, world, group, variables, sorted(names), lanes)
+        found += [_factor(evaluated[name], name, group.terms[name], group.scale) for name in sorted(names)]
+    return found
+
+
+def _factor(table: jax.Array, name: str, placed: Placed, scale: float) -> Factor:
+    front = len(placed.variables)
+    summed = tuple(front + e for e, axis in enumerate(placed.dims) if axis is None)
+    table = jnp.sum(table, summed) if summed else table
+    return Factor(table if scale == 1.0 else table / scale, placed.axes, frozenset({name}))
+
+
+def _evaluated(
+    program: Program, world: World, group: Group, variables: tuple[str, ...], names: list[str], lanes: int
+) -> dict[str, jax.Array]:
+    """Terms at all values of some variables, whose dimensions stand in front."""
+    sizes = [group.network.sizes[v] for v in variables]
+
+    def one(*values: jax.Array) -> dict[str, jax.Array]:
+        changes: dict[Any, Any] = {}
+        for variable, value in zip(variables, values, strict=True):
+            changes |= program.variable(variable, value)
+        there = world.changed(changes)
+        return {name: _term(there, name, term) for name, term in there.terms(names).items()}
+
+    run = one
+    for place in reversed(range(1, len(variables))):
+        run = jax.vmap(run, [0 if i == place else None for i in range(len(variables))])
+    rest = [jnp.arange(n) for n in sizes[1:]]
+    first = lambda value: run(value, *rest)  # noqa: E731
+    held = lanes * program.variable_numbers(variables, tuple(names))
+    for n in sizes[1:]:
+        held *= n
+    if held * sizes[0] <= BUDGET:
+        return jax.vmap(first)(jnp.arange(sizes[0]))
+    # Computed again in the backward pass, so that memory does not grow with the number of values.
+    at_once = max(1, BUDGET // max(1, held))
+    return jax.lax.map(jax.checkpoint(first), jnp.arange(sizes[0]), batch_size=None if at_once == 1 else at_once)
+
+
+def _term(world: World, name: str, term: jax.Array) -> jax.Array:
+    """A term; of elements that nothing feels, their prior without its mask: its sum is 1, and draws are from it."""
+    site = name.split(":", 1)[1]
+    counts, plain = world.counts(site), f"unmasked:{site}"
+    if counts is None or site not in world.program.plan.marginal or not world.has(plain):
+        return term
+    return jnp.where(counts, term, world.outputs([plain])[plain])
+
+
+def flat(program: Program, group: Group) -> dict[str, jax.Array]:
+    """Nothing to be added to any value of a group's sites."""
+    return {site: jnp.zeros([group.network.sizes[a] for a in group.axes_of(site)]) for site in group.sites}
+
+
+def weights_of(program: Program, world: World, group: Group, lanes: int, semiring: Semiring) -> dict[str, jax.Array]:
+    """What the gradient of the sum in each value's log weight is: see `semirings`. `[K, *elements]`, by site."""
+
+    def total(more: Mapping[str, jax.Array]) -> jax.Array:
+        found = log_sums(program, world, group, lanes, semiring, more)
+        return jnp.asarray(sum(jnp.sum(f.table) for f in found)) / group.scale
+
+    return jax.grad(total)(flat(program, group))
+
+
+def drawn(program: Program, world: World, group: Group, lanes: int, rng_key: jax.Array) -> dict[str, jax.Array]:
+    """A joint draw of a group's sites given all else: indices into their supports."""
+    return _indices(program, group, weights_of(program, world, group, lanes, Sampled(rng_key)))
+
+
+def most_likely(program: Program, world: World, group: Group, lanes: int) -> dict[str, jax.Array]:
+    """The most likely configuration of a group's sites given all else: indices into their supports."""
+    return _indices(program, group, weights_of(program, world, group, lanes, Largest()))
+
+
+def _indices(program: Program, group: Group, weights: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return {s: in_shape(program, group, s, jnp.argmax(w, 0)) for s, w in weights.items()}
+
+
+def log_conditional(program: Program, world: World, there: World, group: Group, lanes: int) -> jax.Array:
+    """log p(a group's sites | all else), of the configuration that `there` has, of the particle `world`; of the
+    elements that count, as those that nothing feels have no density."""
+    joint = sum(jnp.sum(t) for t in there.terms(group.terms).values())
+    return jnp.asarray(joint - sum(jnp.sum(f.table) for f in log_sums(program, world, group, lanes)))
+
+
+def in_shape(program: Program, group: Group, site: str, array: jax.Array) -> jax.Array:
+    """Numbers `[*elements]` of a site in its batch shape, with what stands in front of it."""
+    shape = program.sites.samples[site].batch_shape
+    front = array.ndim - sum(d is not None for d in group.dims[site])
+    return array.reshape(*array.shape[:front], *shape)
