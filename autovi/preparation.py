@@ -19,6 +19,7 @@ from autovi.analysis.discontinuities import find_jumps, untested_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic, untested_angles
 from autovi.analysis.structure import Structure, analyse_structure
+from autovi.elimination.choosing import Eliminations
 from autovi.families import FAMILIES
 from autovi.families.base import Params
 from autovi.ladder.rungs import why_not
@@ -33,12 +34,14 @@ from autovi.model.sites import Sites
 from autovi.model.target import Target
 from autovi.model.targets import as_target, trace_program
 from autovi.model.traced import Traced
+from autovi.model.unlinked import unlinked_at
 from autovi.objectives import Objective
 from autovi.plan.bias import check_allow_bias
 from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
 from autovi.plan.rules import GUIDES, make_plan
+from autovi.plan.summing import asked_for, eliminations_of, summable, unlinkable
 from autovi.process import computing
 from autovi.program.elements import check_in_parts
 from autovi.program.program import Program
@@ -150,7 +153,8 @@ def _make(
 ) -> Engine:
     check_rows_factor(traced, inputs)
     objective = as_objective(options.objective)
-    structure = analyse_structure(traced)
+    fingerprint = traced.fingerprint
+    traced, structure, eliminations = _summed_out(traced, options, objective, partly)
     if traced.of_transformation:  # what is not known cannot be tried
         jumps, aperiodic = untested_jumps(structure), untested_angles(traced.sites)
     else:
@@ -169,8 +173,9 @@ def _make(
         aperiodic=aperiodic,
         objective=objective,
         conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
+        eliminations=eliminations,
     )
-    program = traced_for(chosen, traced, model, guide, inputs, lengths)
+    program = traced_for(chosen, traced, model, guide, inputs, lengths, unlinked=traced.unlinked)
     optimizer = Optimizer(options.optimizer)
     moves = (
         {}
@@ -180,12 +185,33 @@ def _make(
     if moves:
         imaged = tuple(n for n, m in moves.items() if m.of_image)
         direct = tuple(n for n in moves if n not in imaged)
-        program, _ = trace_program(model, guide, inputs, lengths, noncentred=direct, imaged=imaged)
+        program, _ = trace_program(
+            model, guide, inputs, lengths, noncentred=direct, imaged=imaged, unlinked=traced.unlinked
+        )
         structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
     check_in_parts(made, made.elements)
     read_outputs(made)  # raises where an estimator reads what is not there
-    return Engine(made, model, guide, inputs, optimizer, traced.fingerprint, lengths)
+    return Engine(made, model, guide, inputs, optimizer, fingerprint, lengths)
+
+
+def _summed_out(
+    traced: Traced, options: Options, objective: Objective, partly: Collection[str]
+) -> tuple[Traced, Structure, Eliminations]:
+    """What is summed out, and the program with the scans of these sites as maps over their steps."""
+    guide_sites = traced.guide_sites
+    sites = masked_in_part(traced.sites, partly)
+    asked = asked_for(options.estimators, sites.latents if guide_sites is None else guide_nodes(sites, guide_sites))
+    names = [n for n in summable(sites, guide_sites, asked, objective) if sites.samples[n].from_scan]
+    found, linked = unlinkable(traced, names) if names else (traced, {})
+    while True:
+        structure = analyse_structure(found)
+        chosen = eliminations_of(sites, structure, guide_sites, asked, objective, traced.scales, linked)
+        gone = found.unlinked - chosen.sites
+        if not gone:
+            return found, structure, chosen
+        linked |= {n: chosen.left[n] for n in sorted(gone)}
+        found = unlinked_at(traced, found.unlinked - gone)
 
 
 def _noncentred(

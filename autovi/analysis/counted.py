@@ -19,6 +19,7 @@ from autovi.analysis.dependence import analyse_graph
 from autovi.analysis.liveness import live
 from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.inputs import Inputs
+from autovi.model.lags import lagged
 from autovi.model.sites import Sites
 from autovi.model.traced import KEY, Traced, data_input
 
@@ -100,7 +101,7 @@ def _anything(graph: Graph) -> Values:
 def _counted_in_scan(traced: Traced, name: str, own: jax.Array, mask_of: Callable[[str], Any]) -> jax.Array:
     """A step counts if something is not masked in it or after it, as far as can be seen from outside of the scan."""
     graph, samples = traced.graph, traced.sites.samples
-    below = graph.downstream([graph.inputs[f"node:{name}"]])
+    below = graph.downstream([graph.inputs[f"node:{lagged(name, k)}"] for k in range(traced.lags.get(name, 0) + 1)])
     felt = own
     for other in (n for n in samples if n != name and graph.outputs.get(f"p:{n}") in below):
         mask = mask_of(other) if f"mask:{other}" in graph.outputs else None

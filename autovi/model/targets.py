@@ -12,6 +12,7 @@ from autovi.model.recentring import recentred
 from autovi.model.sites import Sites
 from autovi.model.target import Target, unchecked
 from autovi.model.traced import Traced
+from autovi.model.unlinked import unlinked_at
 
 
 def as_target(model: Callable) -> Target:
@@ -28,6 +29,7 @@ def trace_program(
     check_guide: Callable[[Sites], Any] = unchecked,
     noncentred: Collection[str] = (),
     imaged: Collection[str] = (),
+    unlinked: Collection[str] = (),
 ) -> tuple[Traced, Inputs]:
     """Model and guide function as one graph, and the inputs as the program must take them.
 
@@ -35,7 +37,7 @@ def trace_program(
     constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
     `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
     `noncentred` sites, of a model without a guide function, are in the coordinates of `distributions/coordinates.py`,
-    and `imaged` ones in those of what the model makes of them.
+    and `imaged` ones in those of what the model makes of them. The scans of `unlinked` sites are maps over their steps.
 
     Raises:
         ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
@@ -43,7 +45,7 @@ def trace_program(
 
     def run(taken: Inputs) -> tuple[Traced, Inputs]:
         traced, taken = as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide, noncentred)
-        return recentred(traced, imaged, taken), taken
+        return unlinked_at(recentred(traced, imaged, taken), unlinked), taken
 
     if inputs.opened is None:
         return run(inputs)

@@ -69,6 +69,7 @@ class Traced:
     chains: Chains = field(default_factory=dict)  # sites of a scan that depend on their own earlier draws
     # Sites of scans whose steps stand side by side -> how many steps back their values are felt ("node:x@1", ...).
     lags: Mapping[str, int] = field(default_factory=dict)
+    backward: frozenset[str] = frozenset()  # those of them whose scan runs backward, so that the step before is t + 1
     imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
 
     @cached_property
@@ -126,6 +127,11 @@ class Traced:
         shaped = lambda v, x: jnp.broadcast_to(jnp.asarray(x, v.aval.dtype), v.aval.shape)  # noqa: E731
         plain = {name: x for site in sorted(self.noncentred) for name, x in self.plain(site).items()}
         return {inputs[name]: shaped(inputs[name], given.get(name, x)) for name, x in plain.items()}
+
+    @property
+    def unlinked(self) -> frozenset[str]:
+        """The sites whose scans are maps over their steps."""
+        return frozenset(self.lags)
 
     @property
     def direct(self) -> frozenset[str]:

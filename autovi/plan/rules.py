@@ -25,7 +25,7 @@ from autovi.plan.coupling import coupled_sites, told
 from autovi.plan.facts import candidates, facts_of
 from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
-from autovi.plan.summing import asked_for, eliminations_of, told_of_group
+from autovi.plan.summing import ancestral_of, asked_for, eliminations_of, told_of_group
 
 GUIDES = ("auto", "mean_field", "low_rank", "full_rank", "flow")
 FULL_RANK_LIMIT = MAX_DENSE  # unconstrained dimensions of a joint normal
@@ -108,14 +108,14 @@ def make_plan(
     aperiodic: Mapping[str, str] | None = None,
     objective: Objective | None = None,
     conjugate: Collection[str] = (),
-    scales: Mapping[str, float] | None = None,
+    eliminations: Eliminations | None = None,
 ) -> Plan:
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
     `families` and `estimators` map site names or globs to entries of the two tables, and win over `infer={"autovi":
     ...}`; biased estimators only with `allow_bias`. `jumps` says for which sites a cost was found discontinuous, and
-    where, or could not be tested; `aperiodic` for which angles it was found not to be periodic. `scales` are the plate
-    scales of latent sites.
+    where, or could not be tested; `aperiodic` for which angles it was found not to be periodic. `eliminations` are the
+    sites that are summed out (None: all that can be).
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -127,7 +127,7 @@ def make_plan(
     asked_estimators = overrides_of(estimators, nodes, "estimator", "estimators")
     if guide_sites is not None and asked_families:
         raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
-    ancestral = () if guide_sites is not None else _ancestral(sites, structure, {*asked_families, *asked_estimators})
+    ancestral = ancestral_of(sites, structure, guide_sites, {*asked_families, *asked_estimators})
     nodes = {n: site for n, site in nodes.items() if n not in ancestral}
     jumps = jumps or Discontinuities()
     broken = {
@@ -142,7 +142,8 @@ def make_plan(
     objective = objective or OBJECTIVES["elbo"]()
     under = (objective, allow_bias, num_particles)
     wanted = asked_for(estimators, nodes)
-    eliminations = eliminations_of(sites, structure, guide_sites, wanted, objective, scales or {})
+    if eliminations is None:
+        eliminations = eliminations_of(sites, structure, guide_sites, wanted, objective, {})
     rows = _choose_estimators(nodes, families_of, wanted, structure, breaks, guide_sites, under, eliminations)
     rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
     facts = {r.site: replace(r.facts, jumps=r.facts.jumps or jumps.untested.get(r.site)) for r in rows}
@@ -162,14 +163,6 @@ def make_plan(
     named = guide if guide_sites is None else "function"
     also: dict[str, Any] = {"ancestral": ancestral, "coupled": coupled, "facts": facts}
     return Plan(choices, blocks, marginal, named, particles, groups=eliminations.groups, **also)
-
-
-def _ancestral(sites: Sites, structure: Structure, asked: Collection[str]) -> tuple[str, ...]:
-    """The missing observations that nothing but their own density depends on: their posterior given all else is that
-    density, so that log p and log q of an exact q would cancel."""
-    own = lambda n: {f"p:{n}", f"q:{n}"}  # noqa: E731
-    alone = [n for n in sites.missing if set(structure.downstream[n]) <= own(n) and not sites.samples[n].from_scan]
-    return tuple(n for n in alone if n not in asked)
 
 
 def _from_model(site: Site) -> Choice:

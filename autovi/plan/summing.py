@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from autovi.analysis.structure import Structure
@@ -11,8 +11,10 @@ from autovi.elimination.group import Group, felt_by
 from autovi.estimators import Estimator, Marginalize
 from autovi.estimators.base import MAX_VALUES
 from autovi.model.sites import Site, Sites
-from autovi.objectives import Objective
+from autovi.model.traced import Traced
+from autovi.model.unlinked import unlink, unlinked_at
 from autovi.numbers import how_many
+from autovi.objectives import Objective
 from autovi.plan.grouping import names
 from autovi.plan.requests import as_estimator, overrides_of
 
@@ -28,6 +30,18 @@ def summable(
     return [n for n in listed if n not in asked or asked[n].marginalizes]
 
 
+def ancestral_of(
+    sites: Sites, structure: Structure, guide_sites: Sites | None, asked: Collection[str]
+) -> tuple[str, ...]:
+    """The missing observations that nothing but their own density depends on: their posterior given all else is that
+    density, so that log p and log q of an exact q would cancel."""
+    if guide_sites is not None:
+        return ()
+    own = lambda n: {f"p:{n}", f"q:{n}"}  # noqa: E731
+    alone = [n for n in sites.missing if set(structure.downstream[n]) <= own(n) and not sites.samples[n].from_scan]
+    return tuple(n for n in alone if n not in asked)
+
+
 def asked_for(estimators: Mapping[str, Any] | None, nodes: Mapping[str, Site]) -> dict[str, Estimator]:
     """Site -> the estimator that is asked for, by the argument or at the site."""
     return {n: as_estimator(n, what) for n, what in overrides_of(estimators, nodes, "estimator", "estimators").items()}
@@ -40,10 +54,15 @@ def eliminations_of(
     asked: Mapping[str, Estimator],
     objective: Objective,
     scales: Mapping[str, float],
+    linked: Mapping[str, str] | None = None,
 ) -> Eliminations:
-    """The sites that are summed out, and why others are not."""
-    kept, candidates = {}, []
+    """The sites that are summed out, and why others are not: of those `linked` the steps of their scan are not known
+    to stand side by side."""
+    kept, candidates = dict(linked or {}), []
+    ancestral = ancestral_of(sites, structure, guide_sites, asked)
     for name in summable(sites, guide_sites, asked, objective):
+        if name in kept or name in ancestral:
+            continue
         why = _bound(name, sites, structure, guide_sites, asked)
         if why is None:
             candidates.append(name)
@@ -86,3 +105,15 @@ def told_of_group(site: str, group: Group) -> str:
     how = "; ".join(filter(None, [steps, f"in the order {order}" if order else ""]))
     held = f"the largest table has {how_many(cost.largest, 'number')} ({along})"
     return f"{together} ({f'{how}; ' if how else ''}{held})"
+
+
+def unlinkable(traced: Traced, names: Collection[str]) -> tuple[Traced, dict[str, str]]:
+    """The program with the scans of as many of these sites as can be as maps over steps, and why others cannot."""
+    linked: dict[str, str] = {}
+    for name in names:
+        if isinstance(said := unlink(traced, [name]), str):
+            linked[name] = said
+    left = [n for n in names if n not in linked]
+    if left and isinstance(said := unlink(traced, left), str):
+        return traced, linked | dict.fromkeys(left, said)
+    return unlinked_at(traced, left), linked

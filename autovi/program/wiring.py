@@ -198,7 +198,8 @@ class Wiring:
     def _steps_before(self, site: str, value: jax.Array) -> Values:
         """The values of a site some steps before, where steps stand side by side; nothing sees those of none."""
         inputs, most = self.traced.graph.inputs, self.traced.lags.get(site, 0)
-        return {inputs[f"node:{lagged(site, k)}"]: jnp.roll(value, k, axis=0) for k in range(1, most + 1)}
+        step = -1 if site in self.traced.backward else 1
+        return {inputs[f"node:{lagged(site, k)}"]: jnp.roll(value, step * k, axis=0) for k in range(1, most + 1)}
 
     def variable(self, name: str, value: jax.Array) -> Values:
         """One variable of a group, a site that is summed out or its values some steps before, set to one number."""
@@ -208,6 +209,11 @@ class Wiring:
         )
         there = site_value(self.sites, site, value)
         return {var: jnp.broadcast_to(jnp.asarray(there, var.aval.dtype), var.aval.shape)}
+
+    @cached_property
+    def _variables(self) -> dict[str, str]:
+        """Sites that are summed out, and their values some steps before -> the site."""
+        return {lagged(s, k): s for s in self.plan.marginal for k in range(self.traced.lags.get(s, 0) + 1)}
 
     def node_variables(self, node: str) -> list[Any]:
         """The variables that hold a node's value."""

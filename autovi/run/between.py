@@ -25,7 +25,7 @@ def traced_for(
 ) -> Traced:
     """The program that a plan's estimators need: `traced` itself, or traced anew with other sites between their values.
 
-    `coordinates` are `noncentred` and `imaged`, as of `trace_program`.
+    `coordinates` are `noncentred`, `imaged` and `unlinked`, as of `trace_program`.
 
     Raises:
         ValueError: the model does not run between the values of a site; the message names it.

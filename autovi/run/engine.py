@@ -94,6 +94,7 @@ class Engine:
             asked.relaxed,
             noncentred=asked.direct,
             imaged=asked.imaged,
+            unlinked=asked.unlinked,
         )
         traced = one_hot(traced, asked.one_hot) if asked.one_hot else traced
         return replace(self.program, traced=traced)
@@ -109,7 +110,7 @@ class Engine:
         key = (plan.num_particles, optimizer, *((b.distribution, b.estimator) for b in blocks))
         if key not in self._derived:
             asked, guide, model = self.program.traced, self.guide, self._model.function
-            coordinates = {"noncentred": asked.direct, "imaged": asked.imaged}
+            coordinates = {"noncentred": asked.direct, "imaged": asked.imaged, "unlinked": asked.unlinked}
             traced = traced_for(plan, asked, model, guide, self.inputs, self.lengths, **coordinates)
             program = replace(self.program, plan=plan, traced=traced)
             made = Engine(program, model, guide, self.inputs, optimizer, self.fingerprint, self.lengths)
