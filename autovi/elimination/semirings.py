@@ -29,6 +29,7 @@ class Semiring(ABC):
 
     def seen(self, gone: Collection[str], axes: tuple[str, ...], shape: tuple[int, ...]) -> None:
         """These are about to be summed out of a table with these axes."""
+        return None
 
     def steps(self, count: int) -> Any:
         """What the steps of a loop need, each its own: arrays with that many rows, or nothing."""

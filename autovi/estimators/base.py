@@ -118,10 +118,10 @@ class Estimator(ABC):
 
     A `pathwise` estimator lets the gradient flow through the draw. One that `integrates` replaces the terms downstream
     of the site by their integral over it (`integrate`); one that `marginalizes` takes the site out of the guide, and
-    leaves it to exact elimination. Every other one adds a `surrogate`, a term whose gradient is an estimate of the missing one and whose value
-    does not count; so does a pathwise one that is `corrected`, because its noise depends on the parameters too. One
-    that asks for the cost between the values of a discrete site is `relaxed`. A complete example of a new one is in
-    docs/extending.md.
+    leaves it to exact elimination. Every other one adds a `surrogate`, a term whose gradient is an estimate of the
+    missing one and whose value does not count; so does a pathwise one that is `corrected`, because its noise depends on
+    the parameters too. One that asks for the cost between the values of a discrete site is `relaxed`. A complete
+    example of a new one is in docs/extending.md.
     """
 
     name: ClassVar[str]

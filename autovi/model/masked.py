@@ -16,8 +16,8 @@ from autovi.model.execution import Record, mask_of, site_key, unmasked
 
 
 def masked_outputs(record: Record, rng_key: jax.Array) -> dict[str, jax.Array]:
-    """The outputs "mask:z", of the site's batch shape, "prior:z", where its distribution can be drawn from, and "unmasked:z",
-    where its support can be listed; of an observed site inside a scan the mask alone."""
+    """The outputs "mask:z", of the site's batch shape, "prior:z", where its distribution can be drawn from, and
+    "unmasked:z", where its support can be listed; of an observed site inside a scan the mask alone."""
     mask = mask_of(record.fn)
     if mask is None or (record.observed and not record.from_scan):
         return {}

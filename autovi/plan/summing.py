@@ -109,11 +109,19 @@ def told_of_group(site: str, group: Group) -> str:
 
 def unlinkable(traced: Traced, names: Collection[str]) -> tuple[Traced, dict[str, str]]:
     """The program with the scans of as many of these sites as can be as maps over steps, and why others cannot."""
-    linked: dict[str, str] = {}
-    for name in names:
-        if isinstance(said := unlink(traced, [name]), str):
-            linked[name] = said
+    linked = {name: why for name in names if (why := _not_unlinked(traced, [name])) is not None}
     left = [n for n in names if n not in linked]
-    if left and isinstance(said := unlink(traced, left), str):
-        return traced, linked | dict.fromkeys(left, said)
+    why = _not_unlinked(traced, left) if left else None
+    if why is not None:
+        return traced, linked | dict.fromkeys(left, why)
     return unlinked_at(traced, left), linked
+
+
+def _not_unlinked(traced: Traced, names: Collection[str]) -> str | None:
+    found = unlink(traced, names)
+    if isinstance(found, str):
+        return found
+    if found.left_out:
+        which = found.left_out[0].removeprefix("value:")
+        return f"the deterministic site {which!r} is made of the values at all steps of the scan"
+    return None

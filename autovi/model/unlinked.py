@@ -9,15 +9,15 @@ would have brought them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 
-from autovi.analysis.carried import EndlessError, Leaf, Steps, variables
-from autovi.analysis.side_by_side import Plan, read_atom, shifted, side_by_side
+from autovi.model.carried import EndlessError, Leaf, Steps, variables
 from autovi.model.graph import Graph, Values, placeholder, trace
+from autovi.model.side_by_side import Plan, read_atom, shifted, side_by_side
 from autovi.model.traced import Traced
 
 
@@ -163,3 +163,13 @@ def _named(sites: Iterable[str]) -> str:
 
 def _are(sites: Collection[str]) -> str:
     return "is" if len(sites) == 1 else "are"
+
+
+def unlinked_at(traced: Traced, sites: Collection[str]) -> Traced:
+    """The program with the scans of these sites, of which `unlink` says that they can be, as maps over their steps."""
+    if not sites:
+        return traced
+    found = unlink(traced, sites)
+    if isinstance(found, str):
+        raise ValueError(f"site {sorted(sites)[0]!r}: {found}")
+    return replace(traced, graph=found.graph, lags=found.lags, backward=found.backward)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from autovi.analysis.carried import Leaf, Steps
+from autovi.model.carried import Leaf, Steps
 from autovi.model.graph import Values
 
 Read = Callable[[Any], Any]  # a variable outside of the scan -> its value

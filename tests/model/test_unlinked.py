@@ -14,9 +14,9 @@ from numpyro.contrib.control_flow import scan
 from scan_models import CASES, DATA, K, emission, second_order, transitions
 
 from autovi.analysis.dependence import analyse_graph
-from autovi.analysis.unlinked import earlier_input, unlink
 from autovi.model.inputs import bind
 from autovi.model.targets import trace_program
+from autovi.model.unlinked import earlier_input, unlink
 
 
 def traced_of(model, data):
