@@ -14,8 +14,6 @@ from elimination.evaluate import evaluate
 from elimination.model import model_of
 from elimination.programs import program_of, programs
 
-NOT_YET = pytest.mark.xfail(strict=False, reason="several discrete sites in a term are not summed out jointly yet")
-ONE_SITE = (0, 5, 14, 28)  # programs with a single discrete site
 
 
 def assert_exact(program):
@@ -30,10 +28,7 @@ def assert_exact(program):
 def case(seed):
     """With its marks; to compile a loop written out takes some seconds."""
     name = program_of(seed).name
-    marks = [] if seed in ONE_SITE else [NOT_YET]
-    return pytest.param(
-        seed, marks=[*marks, pytest.mark.slow] if name.startswith(("loop", "history")) else marks, id=name
-    )
+    return pytest.param(seed, marks=[pytest.mark.slow] if name.startswith(("loop", "history")) else [], id=name)
 
 
 CASES = [case(seed) for seed in range(40)]
@@ -45,7 +40,6 @@ def test_evidence_and_gradient(seed):
 
 
 @pytest.mark.slow
-@NOT_YET
 @settings(max_examples=15, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(programs())
 def test_evidence_and_gradient_of_any_program(program):
@@ -53,7 +47,7 @@ def test_evidence_and_gradient_of_any_program(program):
     assert_exact(program)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(s, marks=() if s in ONE_SITE else NOT_YET) for s in (0, 17, 23)])
+@pytest.mark.parametrize("seed", (0, 17, 23))
 def test_in_float32(seed):
     """To 1e-5 of the largest of what is added: a sum of some hundred terms of at most ten nats."""
     program = program_of(seed)
@@ -63,7 +57,6 @@ def test_in_float32(seed):
 
 
 @pytest.mark.slow
-@NOT_YET
 @pytest.mark.parametrize("seed", [11, 29])
 def test_a_fit_of_discrete_sites_alone_is_exact(seed):
     program = program_of(seed)
@@ -75,7 +68,6 @@ def test_a_fit_of_discrete_sites_alone_is_exact(seed):
 
 
 @pytest.mark.slow
-@NOT_YET
 def test_a_fit_with_a_parameter_beside_a_scan():
     """Against a grid over theta: the bound is below the evidence, by what a normal cannot follow; theta is right."""
     program = program_of(8)
