@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from autovi.analysis.primitives import INNER_PROGRAM, scan_counts
+from autovi.analysis.primitives import INNER_PROGRAM
+from autovi.model.graph import scan_counts
 
 
 class UnboundedError(Exception):

@@ -31,10 +31,10 @@ from autovi.analysis.primitives import (
     Names,
     cancelled_shifts,
     position_maps,
-    scan_counts,
 )
 from autovi.analysis.smooth_functions import is_smooth_function
 from autovi.analysis.steps import read_at_the_step
+from autovi.model.graph import scan_counts
 
 
 class Value(NamedTuple):

@@ -339,18 +339,3 @@ INNER_PROGRAM: dict[str, str] = {
     **dict.fromkeys(["closed_call", "core_call", "custom_vjp_call", "custom_jvp_call"], "call_jaxpr"),
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-
-
-def scan_counts(eqn: Any) -> tuple[int, int]:
-    """Numbers of constants and of carried values, by rank: outside, only what is sliced has a dimension more.
-
-    (The parameters that say so differ between versions of JAX.)
-    """
-    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
-
-    def same_rank(outside: Any, inside: Any) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(len(shape_of(o)) == len(shape_of(i)) for o, i in pairs)
-
-    num_carry = same_rank(eqn.outvars, body.outvars)
-    return same_rank(eqn.invars, body.invars) - num_carry, num_carry

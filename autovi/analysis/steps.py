@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Literal
 
-from autovi.analysis.primitives import scan_counts
+from autovi.model.graph import scan_counts
 
 
 def read_at_the_step(eqn: Any) -> frozenset[int]:

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from autovi.analysis.forgotten import steps_to_forget
-from autovi.analysis.primitives import scan_counts
-from autovi.model.graph import Graph
+from autovi.model.forgotten import steps_to_forget
+from autovi.model.graph import Graph, scan_counts
 
 # Operations on whole numbers by which an index is made of a counter.
 OF_COUNTERS: dict[str, Any] = {

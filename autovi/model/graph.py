@@ -188,3 +188,18 @@ def like_traced(rng_key: jax.Array, var: Any) -> jax.Array:
     if rng_key.dtype == var.aval.dtype:
         return rng_key
     return jax.random.key(jax.random.bits(rng_key, dtype=jnp.uint32))
+
+
+def scan_counts(eqn: Any) -> tuple[int, int]:
+    """Numbers of constants and of carried values, by rank: outside, only what is sliced has a dimension more.
+
+    (The parameters that say so differ between versions of JAX.)
+    """
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+
+    def same_rank(outside: Any, inside: Any) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(o.aval.shape) == len(i.aval.shape) for o, i in pairs)
+
+    num_carry = same_rank(eqn.outvars, body.outvars)
+    return same_rank(eqn.invars, body.invars) - num_carry, num_carry

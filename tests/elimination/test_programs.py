@@ -15,7 +15,6 @@ from elimination.model import model_of
 from elimination.programs import program_of, programs
 
 
-
 def assert_exact(program):
     """In float64, of which these programs lose no more than 1e-12."""
     with jax.enable_x64(True):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autovi.analysis.forgotten import steps_to_forget
+from autovi.model.forgotten import steps_to_forget
 from autovi.model.graph import placeholder, trace
 
 UPDATES = {
