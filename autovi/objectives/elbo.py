@@ -29,7 +29,8 @@ class Elbo(Objective):
     Args:
         closed_form: None: all terms are sampled. "entropy": E[-log q] of every site whose distribution has an entropy
             in closed form. "kl": that, and E[log p] of sites with a prior that depends on no other latent site, if it
-            is normal and q too, or the support is finite. All others are sampled.
+            is of q's kind (normal, gamma or exponential, beta, Dirichlet, von Mises, inverse gamma, log-normal), or the
+            support is finite. All others are sampled.
 
     Raises:
         ValueError: `closed_form` is none of these.

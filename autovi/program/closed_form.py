@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
+from autovi.distributions.densities import log_density
+from autovi.distributions.registry import strip
+from autovi.distributions.two_points import NORMALS, POINTS, serves, two_points
 from autovi.families.base import NoiseFamily
 from autovi.model.traced import weighted
 from autovi.program.nodes import density_of
@@ -17,11 +20,15 @@ if TYPE_CHECKING:
     from autovi.program.wiring import Wiring
     from autovi.program.world import World
 
-NORMAL = ("Normal", "MultivariateNormal", "LowRankMultivariateNormal")
-
 
 def entropy_of(q: Distribution) -> jax.Array | None:
-    """The entropy `[*batch]`; None where it is not known."""
+    """The entropy `[*batch]`; None where it is not known.
+
+    Where two points have it, it is of them: NumPyro's own loses its digits in float32 where concentrations are large.
+    """
+    points = two_points(q) if type(strip(q)).__name__ in POINTS.keys() - NORMALS else None
+    if points is not None:
+        return -(log_density(q, points[0]) + log_density(q, points[1])) / 2
     try:
         return q.entropy()
     except (AttributeError, NotImplementedError):
@@ -29,8 +36,8 @@ def entropy_of(q: Distribution) -> jax.Array | None:
 
 
 def known_priors(program: Wiring) -> frozenset[str]:
-    """The sites whose prior's expected log density is known: it depends on no other latent site, and is normal as q is,
-    or the support is finite."""
+    """The sites whose prior's expected log density is known: it depends on no other latent site, and is of q's kind, or
+    the support is finite."""
     found: list[str] = []
     for block in program.plan.blocks:
         for name in block.sites:
@@ -39,22 +46,22 @@ def known_priors(program: Wiring) -> frozenset[str]:
             if site is None or site.from_scan or program.structure.upstream.get(f"p:{name}") != (name,):
                 continue
             finite = site.values is not None and site.batch_shape == program.node_site(name).batch_shape
-            if finite or (site.distribution == "Normal" and _is_normal(program, block)):
+            if finite or serves(_class_of(program, block), site.distribution):
                 found.append(name)
     return frozenset(found)
 
 
-def _is_normal(program: Wiring, block: Block) -> bool:
+def _class_of(program: Wiring, block: Block) -> str:
+    """NumPyro's class of q; of a family that is a map of noise none, as it has no two points."""
     if block.family is None:
-        return program.node_site(block.name).distribution in NORMAL
-    return block.family.distribution_name in NORMAL and not isinstance(block.family, NoiseFamily)
+        return program.node_site(block.name).distribution
+    return "" if isinstance(block.family, NoiseFamily) else block.family.distribution_name
 
 
 def expected_prior(world: World, node: str, site: str) -> jax.Array:
     """E_q log p of a site, scaled and masked, in the shape of its term.
 
-    Of a normal prior log p is a parabola in every number, for which two points at a standard deviation from the mean
-    are enough, whatever q's correlations.
+    Of a prior of q's kind two points of q are enough.
     """
     program, q = world.program, world.nodes[node].q
     output = f"p:{site}"
@@ -65,8 +72,9 @@ def expected_prior(world: World, node: str, site: str) -> jax.Array:
         return world.changed({own: placed[own]} if own in placed else placed).outputs([output])[output]
 
     if program.sites.samples[site].values is None:
-        mean, deviation = q.mean, jnp.sqrt(q.variance)
-        return (at(mean + deviation) + at(mean - deviation)) / 2
+        points = two_points(q)
+        assert points is not None
+        return (at(points[0]) + at(points[1])) / 2
     total = jnp.zeros(())
     for value in program.branch_values(node):
         chosen = jnp.full(program.branch_shape(node), value)

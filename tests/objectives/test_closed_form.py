@@ -19,6 +19,8 @@ BY_NAME = {o.name: o for o in ORACLES}
 ALL = [
     ("normal_normal", {"mu": "explicit"}, "kl"),
     ("gamma_poisson", {"rate": "implicit"}, "kl"),
+    ("beta_binomial", {"p": "score"}, "kl"),
+    ("dirichlet_categorical", {"p": "implicit"}, "kl"),
     ("dependent_pair", {"z1": "score", "z2": "disarm"}, "kl"),
     ("bernoulli_plate_subsample2", {"z": "score"}, "kl"),
     ("masked_latent", {"z": "score"}, "kl"),
@@ -92,6 +94,36 @@ def test_of_priors_alone_there_is_no_noise():
     pairs = jnp.stack([jax.nn.log_sigmoid(-on), jax.nn.log_sigmoid(on)])
     discrete += jnp.sum(jnp.exp(pairs) * (pairs - jnp.log(jnp.array([0.7, 0.3]))[:, None]))
     assert float(one[0]) == pytest.approx(float(jnp.sum(kl(q, p)) + discrete), rel=1e-5)
+
+
+def own_kinds(seen=True):
+    with numpyro.plate("row", 3):
+        numpyro.sample("rate", dist.Gamma(2.0, 0.7))
+    numpyro.sample("wait", dist.Exponential(1.3))
+    numpyro.sample("p", dist.Beta(1.5, 0.8))
+    numpyro.sample("shares", dist.Dirichlet(jnp.array([0.8, 2.0, 1.2])))
+
+
+def test_of_priors_of_the_familys_own_kind_there_is_no_noise():
+    families = {"rate": "gamma", "wait": "gamma", "p": "beta", "shares": "dirichlet"}
+    engine, loss, guide = loss_of(own_kinds, families=families)
+    assert engine.program.known_priors == set(families)
+    guide = jax.tree.map(lambda x: x + 0.2, guide)
+    graded = jax.jit(jax.value_and_grad(loss), compiler_options=ONCE)
+    one, other = (graded(guide, jax.random.key(k)) for k in (1, 2))
+    np.testing.assert_allclose(flat(one), flat(other), rtol=1e-5, atol=1e-5)
+    priors = {
+        "rate": dist.Gamma(2.0, 0.7),
+        "wait": dist.Gamma(1.0, 1.3),
+        "p": dist.Beta(1.5, 0.8),
+        "shares": dist.Dirichlet(jnp.array([0.8, 2.0, 1.2])),
+    }
+
+    def divergence(guide):
+        q = {b.name: b.family.distribution(guide[b.name], int(b.name == "shares")) for b in engine.program.plan.blocks}
+        return sum(jnp.sum(dist.kl_divergence(q[name], prior)) for name, prior in priors.items())
+
+    np.testing.assert_allclose(flat(one), flat(jax.value_and_grad(divergence)(guide)), rtol=2e-4, atol=2e-5)
 
 
 def test_of_a_joint_normal_the_correlations_are_in_the_entropy():
