@@ -24,7 +24,8 @@ def predict(
     rng_key: jax.Array,
 ) -> dict[str, Any]:
     """One draw of everything in the model that `values` does not hold: observed sites anew, deterministics, and latent
-    sites whose shape is not that of their value (new elements of a plate), from their prior given the rest.
+    sites whose shape is not that of their value (new elements of a plate, further steps of a scan), from their prior
+    given the rest.
 
     `lengths` are those of subsampled plates, here at full size.
     """
@@ -37,8 +38,9 @@ def predict(
         index = place_in_scan(msg)
         if name not in values:
             return None
-        value = values[name] if index is None else values[name][index]
-        if jnp.shape(value) != fn.shape():
+        fitted = values[name] if index is None else values[name][0]
+        value = fitted if index is None else _at_step(msg, values[name], index)
+        if jnp.shape(fitted) != fn.shape():
             _check_new_elements(msg, jnp.shape(value))
             return None
         taken.add(name)
@@ -47,7 +49,8 @@ def predict(
     args, kwargs = inputs.rebuild(dict(arrays))
     indices = {name: jnp.arange(length) for name, length in lengths.items()}
     records = execute(unobserved(model), args, kwargs, rng_key, latent=latent, params=params, indices=indices)
-    return {r.name: r.value for r in _kept(records) if r.name not in taken}
+    anew = lambda r: r.name not in taken or jnp.shape(r.value) != jnp.shape(values[r.name])  # noqa: E731
+    return {r.name: r.value for r in _kept(records) if anew(r)}
 
 
 def simulate(
@@ -95,6 +98,16 @@ def simulate(
         return draws, {r.name: _whole(r) for r in _kept(start) if r.observed}
     except NotImplementedError as error:
         raise ValueError(f"site {seen[-1]!r}: its distribution has no sampler, so that it cannot be drawn") from error
+
+
+def _at_step(msg: dict[str, Any], values: jax.Array, step: jax.Array) -> jax.Array:
+    """A site's value at one step of a scan: after the last step of the fit it is drawn from its prior given the step
+    before, so that a longer scan goes on from the end of the fitted one."""
+    there = values[jnp.minimum(step, values.shape[0] - 1)]
+    if jnp.shape(there) != tuple(msg["fn"].shape()):
+        return there
+    further = msg["fn"](rng_key=msg["kwargs"]["rng_key"])
+    return jnp.where(step < values.shape[0], there, further).astype(there.dtype)
 
 
 def _whole(record: Record) -> jax.Array:

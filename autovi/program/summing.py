@@ -12,6 +12,7 @@ from autovi.elimination.eliminate import eliminated
 from autovi.elimination.factors import Factor
 from autovi.elimination.group import Group, Placed
 from autovi.elimination.semirings import Largest, Sampled, Semiring, Summed
+from autovi.model.execution import site_key
 from autovi.program.branches import BUDGET
 from autovi.program.program import Program
 from autovi.program.world import World
@@ -106,9 +107,10 @@ def weights_of(program: Program, world: World, group: Group, lanes: int, semirin
     return jax.grad(total)(flat(program, group))
 
 
-def drawn(program: Program, world: World, group: Group, lanes: int, rng_key: jax.Array) -> dict[str, jax.Array]:
+def drawn_from(rng_key: jax.Array, program: Program, world: World, group: Group, lanes: int) -> dict[str, jax.Array]:
     """A joint draw of a group's sites given all else: indices into their supports."""
-    return _indices(program, group, weights_of(program, world, group, lanes, Sampled(rng_key)))
+    key = site_key(rng_key, group.name)
+    return _indices(program, group, weights_of(program, world, group, lanes, Sampled(key)))
 
 
 def most_likely(program: Program, world: World, group: Group, lanes: int) -> dict[str, jax.Array]:

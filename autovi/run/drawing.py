@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.compiling import compiler_options
-from autovi.model.execution import site_key
 from autovi.process import computing
 from autovi.program.program import Program
-from autovi.program.summing import drawn, in_shape, log_conditional
+from autovi.program.summing import drawn_from, in_shape, log_conditional, most_likely
 from autovi.program.surrogate import Step
 from autovi.program.world import World
 from autovi.run.background import Compiling
@@ -24,6 +23,7 @@ from autovi.run.engine import Engine
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
 EVERY = (DENSITIES, VALUES, LIKELIHOODS)
+MOST_LIKELY = "most likely"  # beside these: sites that are summed out are not drawn, but at their most likely values
 PART = 1000  # draws made at once
 USUAL_PARTS = 100  # that are made with one program, where draws are weighed for corrected ones
 QUICK_NUMBERS = 50 * DRAWS_BUDGET  # computed in less time than a program is compiled
@@ -120,6 +120,8 @@ def compiling_draws(
 
 def _made_at_once(engine: Engine, num_draws: int, kinds: tuple[str, ...]) -> tuple[str, ...]:
     """All kinds, for which one program serves every question, where that costs less than to compile another."""
+    if MOST_LIKELY in kinds:
+        return kinds
     light = PART * kept_per_draw(engine, EVERY) <= DRAWS_BUDGET
     return EVERY if light and num_draws * engine.numbers_per_draw <= QUICK_NUMBERS else kinds
 
@@ -193,7 +195,8 @@ def _draw(
     shared = program.shared(params, arrays, indices, (*program.cost_outputs, *program.outputs_for(kinds)))
     noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
     world = program.particle(shared, key, noise)
-    there, log_q = _with_discrete(program, world, lanes, key)
+    discrete = most_likely if MOST_LIKELY in kinds else partial(drawn_from, key)
+    there, log_q = _with_discrete(program, world, lanes, discrete)
     densities = _log_densities(there, log_q) if DENSITIES in kinds else (None, None)
     values = program.read_values(there) if VALUES in kinds else {}
     likelihoods = program.read_likelihoods(there) if LIKELIHOODS in kinds else {}
@@ -202,12 +205,12 @@ def _draw(
     return Draws(values, likelihoods, *densities), vectors
 
 
-def _with_discrete(program: Program, world: World, lanes: int, key: jax.Array) -> tuple[World, jax.Array]:
-    """The particle with its sites that are summed out drawn from their posterior given all else, and log q of these."""
+def _with_discrete(program: Program, world: World, lanes: int, discrete: Callable) -> tuple[World, jax.Array]:
+    """The particle with its sites that are summed out as `discrete` has them given all else, and log q of these."""
     forced: dict[str, jax.Array] = {}
     log_q = jnp.zeros(())
     for group in program.plan.groups:
-        indices = drawn(program, world, group, lanes, site_key(key, group.name))
+        indices = discrete(program, world, group, lanes)
         forced |= {n: in_shape(program, group, n, i) for n, i in indices.items()}
     if not forced:
         return world.with_priors(), log_q
