@@ -27,6 +27,8 @@ class Builder:
         self.rng = np.random.default_rng(seed)
         self.plates, self.length = tuple(plates), 0
         self.thetas = int(self.rng.choice(3, p=[0.2, 0.4, 0.4]))
+        self.common = self.plates and self.chance(0.2)  # one mask around all sites of a plate
+        self.masks: dict[tuple[int, ...], np.ndarray] = {}
         self.sites: list[Site] = []
         self.scanned: list[Site] = []
 
@@ -64,10 +66,6 @@ class Builder:
         """A factor, without any normalization."""
         return self._add(name, "factor", depth, parents, (), **fixed)
 
-    def mask(self, shape: tuple[int, ...]) -> np.ndarray:
-        """A mask, on in three of five elements."""
-        return np.asarray(self.rng.uniform(size=shape) < 0.6)
-
     def _add(
         self, name: str, kind: str, depth: int, parents: Sequence[Any], event: tuple[int, ...], **fixed: Any
     ) -> Site:
@@ -95,14 +93,9 @@ class Builder:
             base, slope = self._with_zeros(kind, base, slope)
         if fixed.pop("varying", False) or self.chance(0.2):
             fixed["offset"] = self.rng.normal(0.0, 0.7, (*shape, *event)).round(2)
-        # The latent sites of a scan have masks from a step on only: see `_scan`.
-        if (
-            "mask" not in fixed
-            and not fixed.get("neighbours")
-            and ("data" in fixed or not self.length)
-            and self.chance(0.15)
-        ):
-            fixed["mask"] = self.mask(shape)
+        if "mask" not in fixed and not fixed.get("neighbours"):
+            mask = self._mask(shape, "data" not in fixed)
+            fixed |= {} if mask is None else {"mask": mask}
         if self.chance(0.12):
             fixed["scale"] = float(self.rng.choice([0.5, 2.0, 3.0]))
         site = Site(
@@ -111,6 +104,15 @@ class Builder:
         )  # fmt: skip
         (self.scanned if self.length else self.sites).append(site)
         return site
+
+    def _mask(self, shape: tuple[int, ...], latent: bool) -> np.ndarray | None:
+        """A mask that is on in three of five elements, or none. The latent sites of a scan have masks from a step on
+        only: see `_scan`."""
+        if self.common and shape and not self.length:
+            return self.masks.setdefault(shape, self.rng.uniform(size=shape) < 0.6)
+        if (latent and self.length) or not self.chance(0.15):
+            return None
+        return np.asarray(self.rng.uniform(size=shape) < 0.6)
 
     def _with_zeros(self, kind: str, base: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values of probability zero, for some values of the parents; one at least is left. Probabilities, through the
@@ -214,14 +216,16 @@ def _any(seed: int) -> Builder:
 
 
 def _loop(seed: int, history: int = 1) -> Builder:
-    """A chain, a name for each step."""
+    """A chain, a name for each step; sequences in a plate may end before the others."""
     b = Builder(seed, (2,) if seed % 2 else ())
     depth, steps = len(b.plates), b.steps()
     size = b.values(steps)
+    ends = b.rng.integers(1, steps + 1, 2) if depth and b.chance(0.6) else None
     for t in range(steps):
+        on = {} if ends is None else {"mask": t < ends}
         past = [f"z{t - lag}" for lag in range(1, history + 1) if t >= lag]
-        b.latent(f"z{t}", depth, past, kind="categorical", size=size)
-        b.observed(f"y{t}", depth, [f"z{t}"], **({"kind": "normal"} if b.chance(0.5) else {}))
+        b.latent(f"z{t}", depth, past, kind="categorical", size=size, **on)
+        b.observed(f"y{t}", depth, [f"z{t}"], **on, **({"kind": "normal"} if b.chance(0.5) else {}))
     return b
 
 

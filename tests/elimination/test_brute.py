@@ -213,6 +213,7 @@ def test_the_forty_programs_have_what_they_are_for():
     has = {
         "zero probabilities": lambda s: np.isneginf(s.base).any(),
         "masked latents": lambda s: s.latent and s.mask is not None,
+        "masks that are off in some elements of a loop": lambda s: s.name == "z2" and s.mask is not None and s.parents,
         "masked observations": lambda s: s.data is not None and s.mask is not None,
         "scaled latents": lambda s: s.latent and s.scale != 1,
         "scaled observations": lambda s: s.data is not None and s.scale != 1,
@@ -225,8 +226,8 @@ def test_the_forty_programs_have_what_they_are_for():
     for what, test in has.items():
         assert any(map(test, sites)), what
     assert any(p.scale != 1 for p in every)
-    unfelt = [o for o in map(Oracle, every) if o.written.counts != set(o.written.sizes)]
-    assert any(not o.program.scanned for o in unfelt) and any(o.program.scanned for o in unfelt)
+    unfelt = [o.program.name for o in map(Oracle, every) if o.written.counts != set(o.written.sizes)]
+    assert {n.split("-")[0] for n in unfelt} >= {"jointly", "history", "sequences", "imputed"}, unfelt
     assert all(np.isfinite(Oracle(p).log_evidence) for p in every)
 
 
@@ -264,7 +265,7 @@ def exact_draws(oracle, number):
     return found
 
 
-@pytest.mark.parametrize("seed", [1, 8, 13, 16])
+@pytest.mark.parametrize("seed", [1, 2, 8, 13])
 def test_right_draws_pass_and_those_of_marginals_alone_do_not(seed):
     oracle = Oracle(program_of(seed))
     draws = exact_draws(oracle, 20_000)
