@@ -37,8 +37,16 @@ class HurdlePoissonLogits(dist.HurdleLogits):
 def zero_inflated(fn: Any, value: Array) -> Array:
     """`dist.ZeroInflatedProbs`, `dist.ZeroInflatedLogits`, `dist.ZeroInflatedPoisson`."""
     log_gate, log_open = _log_gate(fn)
-    behind = log_open + _base_density(fn.base_dist, value)
-    return jnp.where(value == 0, jnp.logaddexp(log_gate, behind), behind)
+    base = _base_density(fn.base_dist, value)
+    behind = log_open + base
+    at_zero = jnp.logaddexp(log_gate, behind)
+    if not isinstance(fn, dist.ZeroInflatedLogits):
+        # Where the gate is surely open or closed, that has no derivative in it.
+        (gate,) = floats(fn.gate)
+        sum_ = gate + (1 - gate) * jnp.exp(base)
+        sure = ((gate == 0) | (gate == 1)) & (sum_ > 0)
+        at_zero = jnp.where(sure, jnp.log(jnp.where(sure, sum_, 1)), at_zero)
+    return jnp.where(value == 0, at_zero, behind)
 
 
 def hurdle(fn: Any, value: Array) -> Array:
@@ -51,11 +59,13 @@ def hurdle(fn: Any, value: Array) -> Array:
 
 
 def _log_gate(fn: Any) -> tuple[Array, Array]:
-    """log g and log(1 - g)."""
+    """log g and log(1 - g), with a derivative of zero where they are minus infinity: a gate that has come so near to
+    its end that it is rounded to it is no reason for the density of the other value to have no derivative."""
     if isinstance(fn, dist.ZeroInflatedLogits | dist.HurdleLogits):
         return jax.nn.log_sigmoid(fn.gate_logits), jax.nn.log_sigmoid(-fn.gate_logits)
     (gate,) = floats(fn.gate)
-    return jnp.log(gate), jnp.log1p(-gate)
+    log_gate = jnp.where(gate == 0, -jnp.inf, jnp.log(jnp.where(gate == 0, 1, gate)))
+    return log_gate, jnp.where(gate == 1, -jnp.inf, jnp.log1p(-jnp.where(gate == 1, 0, gate)))
 
 
 def _base_density(fn: Any, value: Array) -> Array:
