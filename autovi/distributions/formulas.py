@@ -69,7 +69,9 @@ def relaxed_bernoulli_logits(fn: dist.BernoulliLogits, value: Array) -> Array:
     """`dist.BernoulliLogits`, linear between its values."""
     float_type = jnp.result_type(value, fn.logits, float)
     value, logits = (jnp.asarray(array, float_type) for array in same_rank(value, fn.logits))
-    return bernoulli_sum(value, jnp.ones((), float_type), logits)
+    sure = jnp.isinf(logits) & ((value == 0) | (value == 1))  # 0 times infinity below
+    between = bernoulli_sum(value, jnp.ones((), float_type), jnp.where(sure, 0, logits))
+    return jnp.where(sure, -softplus(jnp.where(value != 0, -logits, logits)), between)
 
 
 def bernoulli_probs(fn: dist.BernoulliProbs, value: Array) -> Array:

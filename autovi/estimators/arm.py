@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.estimators.base import Cost, Density, Draw, Scalar
-from autovi.estimators.binary import Binary, along, each, logit_of
+from autovi.estimators.binary import Binary, along, each, inside, logit_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Arm(Binary):
         return jax.random.uniform(rng_key, (num_particles, *shape))
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        p = jax.nn.sigmoid(logit_of(q))
+        p, noise = jax.nn.sigmoid(logit_of(q)), inside(noise)
         return Draw((noise > 1 - p).astype(int), aux=((noise < p).astype(int), noise))
 
     def twins(self, draw: Draw) -> tuple[jax.Array, ...]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.estimators.base import Cost, Density, Draw, Scalar
-from autovi.estimators.binary import Binary, along, each, logit_of
+from autovi.estimators.binary import Binary, along, each, inside, logit_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Arms(Binary):
         return 1 - (1 - parts / jnp.sum(parts, 1, keepdims=True)) ** (self.evaluations - 1)
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
-        p = jax.nn.sigmoid(logit_of(q))
+        p, noise = jax.nn.sigmoid(logit_of(q)), inside(noise)
         values = jnp.where(p < 0.5, noise > 1 - p, noise < p).astype(int)
         return Draw(values[0], aux=values[1:])
 

@@ -339,6 +339,12 @@ class Transported(Baselined):
         return self.scored(draw.log_noise, cost, params)
 
 
+def of_possible(costs: jax.Array, chance: jax.Array) -> jax.Array:
+    """Costs at values of these probabilities, 0 in the place of one that is no number where the probability is zero: it
+    holds log q, which is minus infinity there, and what q never draws has no part in its expectation."""
+    return jnp.where((chance == 0) & ~jnp.isfinite(costs), 0, costs)
+
+
 def refuses_pathwise(facts: Facts) -> str | None:
     """Why no gradient can go through the draws of a site, by any map."""
     if facts.gradients.discrete:

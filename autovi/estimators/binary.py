@@ -26,6 +26,13 @@ class Binary(Estimator):
         return None if facts.distribution in BERNOULLI else "it is for Bernoulli sites only"
 
 
+def inside(u: jax.Array) -> jax.Array:
+    """Uniform numbers that are neither 0, as one in 2^23 of float32's is, nor 1: a comparison of these with a
+    probability of 1 or 0 would have what is impossible."""
+    half = jnp.finfo(u.dtype).eps / 2
+    return jnp.clip(u, half, 1 - half)
+
+
 def logit_of(q: Distribution) -> jax.Array:
     """log q(1) - log q(0) of every number of a draw, events included, with its gradient in q's parameters."""
     while isinstance(q, dist.Independent):

@@ -56,6 +56,7 @@ class Carms(Categories):
         order = ascending(log_p)
         n, sticks = self.evaluations, self._sticks(log_p, order)
         parts = jax.random.exponential(noise, (n, *sticks.shape), sticks.dtype)
+        parts = jnp.maximum(parts, jnp.finfo(parts.dtype).eps / 2)  # a 0 would break a stick of no chance
         # Not the total less the own part: what is left where that is nearly all decides whether a short stick breaks.
         others = jnp.tensordot(1 - jnp.eye(n, dtype=parts.dtype), parts, 1)
         breaks = (others / (others + parts)) ** (n - 1) < sticks

@@ -12,7 +12,7 @@ import numpy as np
 from numpyro.distributions import Distribution
 
 from autovi.estimators.base import Cost, Density, Draw, Scalar
-from autovi.estimators.binary import along, each
+from autovi.estimators.binary import along, each, inside
 from autovi.estimators.categories import Categories, ascending, log_probs
 
 TREE, STICKS = "tree", "stick_breaking"
@@ -52,7 +52,7 @@ class DisarmTree(Categories):
         log_p = jax.lax.stop_gradient(log_probs(q))
         order = self._order(log_p)
         p = jax.nn.sigmoid(self._logits(log_p, order))
-        u = jax.random.uniform(noise, p.shape, p.dtype)
+        u = inside(jax.random.uniform(noise, p.shape, p.dtype))
         return Draw(self._category(u > 1 - p, order), aux=self._category(u < p, order))
 
     def twins(self, draw: Draw) -> tuple[jax.Array, ...]:

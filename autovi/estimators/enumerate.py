@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.analysis.costs import to_term
-from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, Terms, refuses_to_list
+from autovi.estimators.base import Branches, Draw, Estimator, Facts, Integrals, Terms, of_possible, refuses_to_list
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ class Enumerate(Estimator):
 
     def integrate(self, branches: Branches) -> Integrals:
         def weighted(log_q: jax.Array, terms: Terms) -> dict[str, jax.Array]:
-            weight = jnp.exp(log_q)
-            return {n: to_term(weight, branches.aligned[n], term.ndim, lead=0) * term for n, term in terms.items()}
+            def expected(name: str, term: jax.Array) -> jax.Array:
+                weight = to_term(jnp.exp(log_q), branches.aligned[name], term.ndim, lead=0)
+                never = to_term(jnp.isneginf(log_q), branches.aligned[name], term.ndim, lead=0)
+                # A weight that has been rounded to zero, beside a term that is no number, is the user's to see.
+                return weight * of_possible(term, jnp.where(never, 0, 1))
+
+            return {n: expected(n, term) for n, term in terms.items()}
 
         return {name: (term, None) for name, term in branches.summed(weighted).items()}

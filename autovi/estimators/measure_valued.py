@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
-from autovi.distributions.registry import drawn
+from autovi.distributions.registry import drawn, is_discrete
 from autovi.distributions.weak_derivatives import WEAK_DERIVATIVES, weak_derivative
-from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, of_possible
 
 stop = jax.lax.stop_gradient
 
@@ -68,8 +68,14 @@ class MeasureValued(Estimator):
             weak, inside = weak_derivative(q)
             return [jnp.broadcast_to(parameter, q.shape()) for parameter in weak.parameters(inside)]
 
+        def at(value: jax.Array) -> jax.Array:
+            costs = stop(cost.at(value))
+            if not is_discrete(q.distribution):
+                return costs
+            return of_possible(costs, jnp.where(jnp.isneginf(q.log_prob(value)), 0, 1))
+
         total = jnp.zeros(())
         for parameter, pair in zip(q.over(parameters), draw.aux, strict=True):
-            down = cost.value if pair.down is None else stop(cost.at(pair.down))
-            total += jnp.sum(parameter * pair.constant * (stop(cost.at(pair.up)) - down))
+            down = cost.value if pair.down is None else at(pair.down)
+            total += jnp.sum(parameter * pair.constant * (at(pair.up) - down))
         return total / draw.value.shape[0], jnp.zeros(())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.distributions import registry
-from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, of_possible
 
 stop = jax.lax.stop_gradient
 
@@ -81,6 +81,7 @@ class ByParts(Estimator):
             weights, values, log_q = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), found)  # parts in front
             costs = jax.vmap(cost.at)(values if log_q is None else stop(values))
             costs = costs.reshape(*costs.shape, *[1] * (weights.ndim - costs.ndim))
+            costs = of_possible(costs, weights)
             drawn = costs if log_q is None else log_q * stop(costs - others(costs))
             total += jnp.sum(weights * stop(costs) + stop(weights) * drawn)
         return total / draw.value.shape[0], jnp.zeros(())

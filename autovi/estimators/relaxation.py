@@ -104,7 +104,13 @@ class Relaxation(Estimator):
     def surrogate(self, q: Density, draw: Draw, cost: Cost, params: Any) -> tuple[Scalar, Scalar]:
         logits, (w, g, e) = q.over(log_probs), draw.aux
         at, p = stop(logits), stop(jnp.exp(logits))
-        value = lambda w: value_of(q.distribution, w)  # noqa: E731
+        possible = at > jnp.log(jnp.finfo(at.dtype).tiny)  # what `log_probs` has for no probability at all
+
+        def value(w: jax.Array) -> jax.Array:
+            """Without a trace of what cannot be, at which the cost is infinite."""
+            w = jnp.where(possible, w, 0)
+            return value_of(q.distribution, w / jnp.sum(w, -1, keepdims=True))
+
         at_weights, total = (lambda w: cost.at(value(w))), (lambda w: cost.total(value(w)))
         weighted = Cost(cost.value, at_weights, total, cost.inputs)
 

@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution
 from autovi.distributions.beams import distinct_orders, distinct_values
 from autovi.distributions.permutations import PlackettLuce
 from autovi.distributions.registry import strip
-from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, refuses_to_list
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, of_possible, refuses_to_list
 from autovi.estimators.binary import BERNOULLI
 from autovi.estimators.categories import CATEGORICAL, along_probs, log_probs
 
@@ -82,9 +82,11 @@ class UnorderedSet(Estimator):
         members, out = jnp.moveaxis(draw.aux[0], 1, 0), draw.aux[1]
         costs = jnp.concatenate([cost.value[None], jax.lax.map(cost.at, members[1:])])
         chosen = jnp.moveaxis(jax.vmap(q.log_prob)(members), 0, -1)
+        costs = jnp.moveaxis(costs, 0, -1)
+        # A set as large as the support has values of probability zero too.
+        costs = of_possible(costs, jnp.where(jnp.isneginf(chosen), 0, 1))
         chosen = jnp.maximum(chosen, jnp.log(jnp.finfo(chosen.dtype).tiny))
         weight, baseline = _weights(*jax.lax.stop_gradient((chosen, out)))
-        costs = jnp.moveaxis(costs, 0, -1)
         # A number taken off all costs changes nothing but the rounding.
         costs = costs - jnp.mean(costs, -1, keepdims=True)
         slope = weight * (costs - jnp.einsum("...st,...t->...s", baseline, costs))
