@@ -234,7 +234,11 @@ def conjugate_sites(model: Callable, inputs: Inputs, traced: Traced, structure: 
     Where the program is of a batch, the parameters are those of its posterior alone."""
     if traced.guide_sites is not None or as_target(model).guided:
         return {}
-    named = {n: s.gradients.own_family for n, s in traced.sites.latents.items() if not (s.subsampled or s.discrete)}
+    named = {
+        n: s.gradients.own_family
+        for n, s in traced.sites.latents.items()
+        if not (s.subsampled or s.discrete or s.gradients.not_pathwise)
+    }
     families = {n: FAMILIES[name]() for n, name in named.items() if name is not None}
     families = {n: f for n, f in families.items() if f.refuses(traced.sites.latents[n]) is None}
     found = find_conjugate(model, inputs, traced.sites, structure, {n: f.statistics for n, f in families.items()})

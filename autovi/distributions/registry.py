@@ -210,7 +210,9 @@ def _gated(fn: dist.HurdleProbs, row: Known) -> Known:
     base = lookup(fn.base_dist)
     if base.discrete or base.pathwise is None:
         return replace(row, discrete=base.discrete, moving_support=base.moving_support)
-    return replace(TABLE["HurdleLogNormal"], moving_support=base.moving_support)
+    positive = _element(fn.base_dist.support) in (constraints.positive, constraints.nonnegative)
+    known = TABLE["HurdleLogNormal"]
+    return replace(known, moving_support=base.moving_support, own_family=known.own_family if positive else None)
 
 
 def _observed_through(fn: Any, row: Known) -> Known:

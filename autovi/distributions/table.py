@@ -154,8 +154,12 @@ TABLE: dict[str, Known] = {
     "Gumbel": _explicit(),
     "HalfCauchy": _explicit(note=_HEAVY),
     "HalfNormal": _explicit(),
-    "HurdleGamma": _implicit(missing=("gate",), concentration="quadrature", note=_GATED),
-    "HurdleLogNormal": _implicit(missing=("gate",), base_dist="analytic", note=_GATED),
+    "HurdleGamma": _implicit(
+        missing=("gate",), own_family="hurdle_gamma", density=gates.hurdle, concentration="quadrature", note=_GATED
+    ),
+    "HurdleLogNormal": _implicit(
+        missing=("gate",), own_family="hurdle_gamma", density=gates.hurdle, base_dist="analytic", note=_GATED
+    ),
     "HurdleLogits": _discrete("discrete or mixed, as the base is", **_HURDLE),
     "HurdlePoisson": _discrete(_INFINITE, **_HURDLE),
     "HurdleProbs": _discrete("discrete or mixed, as the base is", **_HURDLE),

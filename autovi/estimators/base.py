@@ -109,6 +109,7 @@ class Facts:
     curved: bool = False  # draws are a map of normal noise that is not affine
     not_linear: str | None = "it is not known how it enters"  # why it is not by one product with data
     mixed: str | None = None  # why the rows of that product do not stand for themselves
+    event_shape: tuple[int, ...] = ()  # of one value
     tied: str | None = None  # why it is not independent of all other sites in the guide
 
 

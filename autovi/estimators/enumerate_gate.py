@@ -14,6 +14,7 @@ from numpyro.distributions import Distribution
 from autovi import implicit
 from autovi.distributions import registry
 from autovi.distributions.densities import log_density
+from autovi.estimators.base import Facts
 from autovi.estimators.parts import ByParts, Parts, stop
 
 INFLATED = ("ZeroInflatedLogits", "ZeroInflatedPoisson", "ZeroInflatedProbs")
@@ -37,6 +38,15 @@ class EnumerateGate(ByParts):
 
     name: ClassVar[str] = "enumerate_gate"
     classes: ClassVar[tuple[str, ...]] = HURDLES + INFLATED
+
+    def refuses(self, facts: Facts) -> str | None:
+        reason = super().refuses(facts)
+        if reason is None and facts.event_shape:
+            return (
+                "each number needs a cost of its own, and those of an event share one; put the site in a plate in "
+                "place of to_event"
+            )
+        return reason
 
     def parts(self, noise: jax.Array, q: Distribution) -> tuple[Parts, ...]:
         gated: Any = registry.strip(q)

@@ -12,6 +12,7 @@ from autovi.families.flow import Flow
 from autovi.families.full_rank import FullRank
 from autovi.families.gamma import Gamma
 from autovi.families.geometric import Geometric
+from autovi.families.hurdle_gamma import HurdleGamma
 from autovi.families.hurdle_poisson import HurdlePoisson
 from autovi.families.low_rank import LowRank
 from autovi.families.negative_binomial import NegativeBinomial
@@ -47,6 +48,7 @@ FAMILIES: dict[str, type[Family]] = {
     "negative_binomial": NegativeBinomial,
     "zero_inflated_poisson": ZeroInflatedPoisson,
     "hurdle_poisson": HurdlePoisson,
+    "hurdle_gamma": HurdleGamma,
     "plackett_luce": PlackettLuce,
     "plackett_luce_matrix": PlackettLuceMatrix,
 }
@@ -65,6 +67,7 @@ __all__ = [
     "FullRank",
     "Gamma",
     "Geometric",
+    "HurdleGamma",
     "HurdlePoisson",
     "LowRank",
     "NegativeBinomial",

@@ -44,6 +44,7 @@ def facts_of(
         mixed=structure.mixed.get(site.name),
         tied=_tied(site, nodes, structure, conditional),
         scored=scored,
+        event_shape=site.event_shape,
     )
 
 

@@ -56,6 +56,11 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
     (lambda s, c: s.is_count and s.gradients.own_family is not None, OWN, "counts without a bound, as its prior's"),
     (lambda s, c: s.is_count, "poisson", "counts without a bound"),
     (
+        lambda s, c: bool(s.gradients.not_pathwise) and s.gradients.own_family is not None,
+        OWN,
+        "zero has a probability of its own, as in its prior",
+    ),
+    (
         lambda s, c: s.name in c.own_asked,
         OWN,
         "the family of its own prior, for which the estimator is that was asked for",
@@ -340,6 +345,8 @@ def _sentence(name: str, site: Site, facts: Facts, baseline: str | None) -> str 
             because = facts.kept or ESTIMATORS["enumerate"]().refuses(facts) or dear
         own = "without a baseline, which takes two samples or a state" if baseline == "none" else WITH_BASELINE
         return f"the score function {own}{f', since {because}' if because else ''}"
+    if name == "enumerate_gate":
+        return "its gate is gone through exactly, and what is behind it is pathwise"
     how = {"implicit": "implicit reparameterization", "sticking": "explicit reparameterization without the score of q"}
     return f"{how.get(name, 'explicit reparameterization')}, since the cost is smooth in it"
 

@@ -169,7 +169,13 @@ def test_every_row_names_a_numpyro_class_and_is_tried():
     tried = {name.split(",")[0] for name in CASES} - {"no rule"} | {"Dirichlet"}  # in `test_gammas.py`
     tried |= {f"{side}TruncatedDistribution" for side in ("Left", "Right", "TwoSided")}  # in `test_truncated.py`
     gates = ("ZeroInflatedProbs", "ZeroInflatedLogits", "HurdleProbs", "HurdleLogits")
-    tried |= {*gates, "ZeroInflatedPoisson", "HurdlePoisson"}  # in `families/test_counts.py`
+    tried |= {
+        *gates,
+        "ZeroInflatedPoisson",
+        "HurdlePoisson",
+        "HurdleGamma",
+        "HurdleLogNormal",
+    }  # in `families/test_counts.py`
     assert tried == {name for name, row in TABLE.items() if row.density}
 
 

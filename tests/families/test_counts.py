@@ -46,9 +46,71 @@ def test_the_gate_of_a_family_may_be_enumerated():
     assert autovi.plan(model, {"y": 7.0}, **options)["z"].family == "zero_inflated_poisson"
 
 
-def test_a_positive_site_with_zeros_of_its_own_is_no_density():
-    with pytest.raises(ValueError, match="site 'z'.*one of its values has a probability of its own"):
-        autovi.plan(model_of(dist.HurdleGamma(0.3, 2.0, 1.0)), {"y": 7.0})
+POSITIVE = {
+    "gamma": dist.HurdleGamma(0.3, 2.0, 1.0),
+    "log-normal": dist.HurdleLogNormal(0.3, 0.0, 1.0),
+    "another": dist.HurdleDistribution(dist.Weibull(1.0, 2.0), gate_logits=0.3),
+}
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_a_positive_site_with_zeros_of_its_own_has_a_gate(name):
+    model = model_of(POSITIVE[name])
+    choice = autovi.plan(model, {"y": 7.0})["z"]
+    assert (choice.family, choice.estimator) == ("hurdle_gamma", "enumerate_gate")
+    with pytest.raises(ValueError, match="site 'z'.*one of its values has a probability of its own.*'hurdle_gamma'"):
+        autovi.plan(model, {"y": 7.0}, families={"z": "gamma"})
+
+
+def test_others_have_no_gate_or_no_family():
+    with pytest.raises(ValueError, match="site 'z'.*its prior gives zero no probability of its own"):
+        autovi.plan(model_of(dist.Gamma(2.0, 1.0)), {"y": 7.0}, families={"z": "hurdle_gamma"})
+    with pytest.raises(ValueError, match="site 'z'.*valid: none"):
+        autovi.plan(model_of(dist.HurdleDistribution(dist.Normal(0.0, 1.0), gate=0.3)), {"y": 7.0})
+
+
+def test_numbers_of_an_event_are_scored():
+    """One cost for all of them: the gate of each cannot be gone through by itself."""
+
+    def model(y):
+        z = numpyro.sample("z", dist.HurdleGamma(0.3, 2.0, jnp.ones(3)).to_event(1))
+        numpyro.sample("y", dist.Normal(z.sum(), 1.0), obs=y)
+
+    assert autovi.plan(model, {"y": 7.0})["z"].estimator == "score"
+    with pytest.raises(ValueError, match="site 'z'.*those of an event share one; put the site in a plate"):
+        autovi.plan(model, {"y": 7.0}, estimators={"z": "enumerate_gate"})
+
+
+@pytest.mark.slow
+def test_a_fit_behind_a_hurdle_comes_near_the_evidence():
+    """Three rains of which some are none: the evidence, and the probability that each is none, by quadrature."""
+
+    def model(y):
+        with numpyro.plate("n", 3):
+            z = numpyro.sample("z", dist.HurdleGamma(0.4, 2.0, 1.0))
+            numpyro.sample("y", dist.Normal(z, 0.5), obs=y)
+
+    seen = np.array([0.2, 1.0, 3.0])
+    z = np.linspace(0.0, 30.0, 60_001)[:, None]
+    none = 0.4 * stats.norm(0, 0.5).pdf(seen)
+    some = 0.6 * np.sum(stats.gamma(2.0).pdf(z) * stats.norm(z, 0.5).pdf(seen), 0) * 30.0 / 60_000
+    fit = autovi.fit(model, {"y": seen}, num_steps=1500, progress_bar=False)
+    evidence = np.log(none + some).sum()
+    assert evidence - 0.1 < fit.elbo < evidence + 5 * fit.elbo_se
+    draws = fit.sample(4000, resample=False)["z"]
+    np.testing.assert_allclose((draws == 0).mean(0), none / (none + some), atol=0.04)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, 40.0])
+def test_densities_of_positive_numbers_behind_gates(value):
+    fns = [
+        (dist.HurdleGamma(0.3, 2.0, 1.5), stats.gamma(2.0, scale=1 / 1.5)),
+        (dist.HurdleLogNormal(0.3, 0.2, 0.7), stats.lognorm(0.7, scale=np.exp(0.2))),
+        (dist.HurdleLogits(dist.Gamma(2.0, 1.5), jnp.log(3.0 / 7)), stats.gamma(2.0, scale=1 / 1.5)),
+    ]
+    for fn, behind in fns:
+        expected = np.log(0.3) if value == 0 else np.log(0.7) + behind.logpdf(value)
+        np.testing.assert_allclose(log_density(fn, value), expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("estimator", ["score", "enumerate_gate"])

@@ -58,6 +58,7 @@ PRIORS = {
     "negative_binomial": dist.NegativeBinomial2(4.0, 2.0),
     "zero_inflated_poisson": dist.ZeroInflatedPoisson(0.3, 4.0),
     "hurdle_poisson": dist.HurdlePoisson(0.3, 4.0),
+    "hurdle_gamma": dist.HurdleGamma(0.3, 2.0, 1.0),
     "plackett_luce": PlackettLuce(jnp.array([0.3, -0.2, 0.5])),
     "plackett_luce_matrix": PlackettLuceMatrix(jnp.array([0.3, -0.2, 0.5])),
 }
