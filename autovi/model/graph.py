@@ -7,8 +7,9 @@ evaluated again with another value there, everything else as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -106,7 +107,11 @@ class Graph:
 
     def users(self, var: Any) -> list[Any]:
         """The equations that a variable goes into."""
-        return [self.eqns[i] for i in dict.fromkeys(self._used_by.get(var, ()))]
+        return [self.eqns[i] for i in self.positions(var)]
+
+    def positions(self, var: Any) -> list[int]:
+        """Where in `eqns` the equations are that a variable goes into."""
+        return list(dict.fromkeys(self._used_by.get(var, ())))
 
     def shape(self, output: str) -> tuple[int, ...]:
         """The shape of an output."""
@@ -141,12 +146,21 @@ class Graph:
     def _name(self, var: Any) -> str:
         return next((name for name, v in self.inputs.items() if v is var), str(var))
 
-    def evaluate(self, wanted: Iterable[Any], known: Callable[[Any], bool], read: Callable[[Any], Any]) -> Values:
-        """Every variable on the way from known ones to the wanted ones, those included, by `read(var)` of the known."""
+    def evaluate(
+        self,
+        wanted: Iterable[Any],
+        known: Callable[[Any], bool],
+        read: Callable[[Any], Any],
+        instead: Mapping[int, Any] = MappingProxyType({}),
+    ) -> Values:
+        """Every variable on the way from known ones to the wanted ones, those included, by `read(var)` of the known.
+
+        `instead` has equations to be evaluated in the place of those at some positions.
+        """
         wanted = [v for v in wanted if not isinstance(v, Literal)]
         known_too = lambda var: known(var) or var in self.constants  # noqa: E731
         equations, used = self.needed(wanted, known_too)
-        eqns = [self.eqns[i] for i in equations]
+        eqns = [instead.get(i, self.eqns[i]) for i in equations]
         made = [v for eqn in eqns for v in eqn.outvars if v in self._used_by or v in self._outvars]
         values = [read(v) if known(v) else self.constants[v] for v in used]
         results = dict(zip(made, jaxpr_as_fun(ClosedJaxpr(self.part(used, made, eqns), []))(*values), strict=True))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autovi.analysis.one_index import lookups_of_one
 from autovi.estimators.base import Branches
 from autovi.program.program import Program
 from autovi.program.world import World
@@ -27,10 +28,11 @@ def branches_of(
     """
     values = np.asarray(program.branch_values(node))
     shape = program.branch_shape(node)
+    instead = lookups_of_one(program.traced.graph, program.node_variables(node))
     names = sorted(names)
 
     def branch(value: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        there = world.forced({node: jnp.full(shape, value)})
+        there = world.forced({node: jnp.full(shape, value)}, instead=instead)
         terms = there.terms(names)
         return there.nodes[node].log_q, {n: jax.lax.stop_gradient(t) if n in stopped else t for n, t in terms.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from autovi.program.nodes import Conditional, Node, density_of, log_q_of, naming
 from autovi.program.wiring import Wiring
 
 stop = jax.lax.stop_gradient
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
 class World:
@@ -46,6 +48,7 @@ class World:
         self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
         self.under, self.hidden, self.frozen = under, hidden, frozen
         self.through = through
+        self.instead = _NONE
         self.in_step: bool = in_step or (under is not None and under.in_step)
 
     # --- values -------------------------------------------------------------------------------------------------------
@@ -81,7 +84,7 @@ class World:
         """Outputs of the graph by name."""
         graph = self.program.traced.graph
         wanted = {name: graph.outputs[name] for name in names}
-        self.values.update(graph.evaluate(wanted.values(), self.knows, self.read))
+        self.values.update(graph.evaluate(wanted.values(), self.knows, self.read, self.instead))
         return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self.read(v) for n, v in wanted.items()}
 
     def run_effects(self) -> None:
@@ -204,11 +207,13 @@ class World:
             log_q = self.outputs([f"density:{node}"])[f"density:{node}"]
         self.nodes[node] = Node((), draw, log_q)
 
-    def forced(self, changes: Mapping[str, Any], frozen: bool = False) -> World:
-        """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise."""
+    def forced(self, changes: Mapping[str, Any], frozen: bool = False, instead: Mapping[int, Any] = _NONE) -> World:
+        """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise;
+        `instead` as in `Graph.evaluate`, where the changes allow that."""
         program = self.program
         hidden = frozenset().union(*(program.affected(node) for node in changes))
         world = World(program, {}, self.distributions, self.noise, self, hidden, frozen)
+        world.instead = instead
         for node, value in changes.items():
             if node in program.plan.marginal:
                 world.values.update(program.placed(node, value))
