@@ -55,15 +55,29 @@ def estimate(
     rng_key: jax.Array,
     num_particles: int,
     indices: Mapping[str, Any],
+    noise: Mapping[str, Any] | None = None,
 ) -> tuple[jax.Array, Estimate]:
     """A scalar whose gradient in `params` is an estimate of minus the objective's, and in `estimator_params` trains
-    those. Of tables, both hold the rows of the elements in `indices`."""
+    those. Of tables, both hold the rows of the elements in `indices`. `noise` is `program.noise` of the key, where that
+    is drawn already."""
     also = read_outputs(program)
-    step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, in_step=True)
+    noise = program.noise(rng_key, num_particles) if noise is None else noise
+    step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, in_step=True, noise=noise)
     if program.doubly:  # evaluated again, with what the weights say
         doubly = [b.name for b in program.plan.blocks if b.estimator.doubly]
         through = {n: stop(step.of_weights(program.objective.through, n)) for n in doubly}
-        step = Step(program, params, arrays, indices, rng_key, num_particles, also=also, through=through, in_step=True)
+        step = Step(
+            program,
+            params,
+            arrays,
+            indices,
+            rng_key,
+            num_particles,
+            also=also,
+            through=through,
+            in_step=True,
+            noise=noise,
+        )
     surrogate, losses = jnp.mean(step.extra), jnp.zeros(())
     for block in program.plan.blocks:
         if block.estimator.has_surrogate:
@@ -92,16 +106,17 @@ class Step:
         also: tuple[str, ...] = (),
         through: Mapping[str, jax.Array] | None = None,
         in_step: bool = False,
+        noise: Mapping[str, Any] | None = None,
     ):
         """`forced` nodes have a value instead of a draw, `lanes` particles are evaluated side by side, and `also` are
         outputs of the graph to be kept in `outputs`. `through` is what the gradient through each particle's draws of
         a node is multiplied by; `in_step` products with data may be drawn in the place of nodes,
-        and terms be in closed form, so that these do not belong to one draw."""
+        and terms be in closed form, so that these do not belong to one draw. `noise`: as in `estimate`."""
         self.program, self.num_particles, self.also, self.indices = program, num_particles, also, indices
         self.in_step = in_step
         self.lanes = num_particles if lanes is None else lanes
         self.shared: Shared = program.shared(params, arrays, indices, (*program.cost_outputs, *also))
-        self.noise = program.noise(rng_key, num_particles)
+        self.noise = program.noise(rng_key, num_particles) if noise is None else noise
         self.keys = rng_key[None] if num_particles == 1 else jax.random.split(rng_key, num_particles)
         self._variables: list[Any] = []
         one = lambda key, noise, through: self._particle(key, noise, forced or {}, through)  # noqa: E731

@@ -17,6 +17,7 @@ from autovi.numbers import how_many
 from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
+from autovi.run.ahead import Ahead, drawn_ahead
 from autovi.run.interruption import Interruption
 from autovi.run.optimizer import MANY, Optimizer, Pace, joined, split
 from autovi.run.reporting import LOG
@@ -32,15 +33,15 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
     donated."""
     loss_and_grads = jax.value_and_grad(partial(estimate, program), argnums=(0, 1), has_aux=True)
 
-    def step(data: Any, state: State, schedule: Any) -> tuple[State, jax.Array]:
-        rng_key, step_key = jax.random.split(state.rng_key)
+    def step(data: Any, state: State, now: tuple[Any, Ahead]) -> tuple[State, jax.Array]:
+        schedule, (step_key, rng_key, noise) = now
         batch, indices = source.next(data, state.step, step_key)
         rows = {n: t.seen(program.node_site(n), indices) for n, t in state.tables.items()}
         seen = joined(state.params, {n: r.params for n, r in rows.items()})
         own = program.seen_estimators(state.estimators, indices)
         fixed = {"constants": program.seen_constants(state.constants, indices)}
         (_, info), (grads, own_grads) = loss_and_grads(
-            {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices
+            {**seen, **fixed}, own, batch, step_key, program.plan.num_particles, indices, noise
         )
         grads = {n: g for n, g in grads.items() if n != "constants"}
         whole, row_grads = split(program, grads)
@@ -86,7 +87,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
 
     @partial(jax.jit, donate_argnums=0)
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
-        return jax.lax.scan(partial(step, data), state, schedule)
+        return jax.lax.scan(partial(step, data), state, (schedule, drawn_ahead(program, state.rng_key)))
 
     return chunk
 
