@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import numpyro
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.transforms import Transform
 
-from autovi.distributions import formulas
 from autovi.implicit.rule import RULES
 from autovi.model.digest import walk_over, without_addresses
-
-# With the separator at the end: a folder beside JAX's may have a name that begins as its own.
-_KNOWN = tuple(f" at {Path(str(module.__file__)).parent}{os.sep}" for module in (jax, numpyro, formulas))
+from autovi.model.own_rules import has_known_rule, is_custom
 
 
 @dataclass(frozen=True)
@@ -120,22 +114,7 @@ def own_classes(item: Any) -> list[Any]:
 
 def has_custom_derivatives(jaxpr: ClosedJaxpr) -> bool:
     """Does the program hold a function of the user's with a derivative of its own, which the jaxpr does not show?"""
-    return any(_is_custom(eqn) and not _is_known(eqn) for eqn in _equations(jaxpr))
-
-
-def _is_custom(eqn: Any) -> bool:
-    return eqn.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call"))
-
-
-def _is_known(eqn: Any) -> bool:
-    """Is it a function of JAX or NumPyro, such as `jax.nn.relu`, or a density of autovi's, whose derivative is always
-    the same?"""
-    for param in eqn.params.values():
-        if isinstance(param, ClosedJaxpr | Jaxpr):
-            source = getattr(getattr(getattr(param, "jaxpr", param), "debug_info", None), "func_src_info", None) or ""
-            # custom_gradient and the like define in JAX what the user's function says.
-            return any(folder in source for folder in _KNOWN) and "custom_derivatives" not in source
-    return False
+    return any(is_custom(eqn) and not has_known_rule(eqn) for eqn in _equations(jaxpr))
 
 
 def _equations(item: Any) -> Iterator[Any]:
@@ -162,7 +141,7 @@ def _parts(item: Any) -> Iterator[Any]:
             yield from (v.val for v in eqn.invars if isinstance(v, Literal))
             for param in eqn.params.values():
                 # The rules of custom derivatives are functions made at each trace: they are traced instead.
-                if not callable(param) or not _is_custom(eqn):
+                if not callable(param) or not is_custom(eqn):
                     yield from _parts(param)
     elif isinstance(item, tuple | list):
         for part in item:

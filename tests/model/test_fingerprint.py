@@ -170,6 +170,13 @@ def of_a_neighbour(slope):
     return function
 
 
+def of_a_library(slope):
+    """JAX's function with a rule that a helper of JAX's makes of the user's."""
+    function = jax.custom_jvp(jnp.floor)
+    function.defjvps(lambda tangent, ans, x: slope * tangent)
+    return function
+
+
 def attached(slope):
     return lambda x: autovi.implicit.attach(1.0, x, lambda x, value, moving: slope * moving)
 
@@ -180,7 +187,9 @@ def test_what_libraries_differentiate_is_not_traced_again(function):
     assert not has_custom_derivatives(jax.make_jaxpr(function)(0.3))
 
 
-@pytest.mark.parametrize("make", [own_rule, own_reverse_rule, own_gradient, nested_rule, of_a_neighbour, attached])
+@pytest.mark.parametrize(
+    "make", [own_rule, own_reverse_rule, own_gradient, nested_rule, of_a_neighbour, of_a_library, attached]
+)
 def test_rules_of_derivatives_are_part_of_the_program(make):
     assert key_of(shifted(make(1.0))) == key_of(shifted(make(1.0))) != key_of(shifted(make(2.0)))
 
