@@ -18,6 +18,7 @@ from autovi.analysis.counted import masked_in_part, masked_sites, partly_masked
 from autovi.analysis.discontinuities import find_jumps, untested_jumps
 from autovi.analysis.indices import check_indices
 from autovi.analysis.periodicity import find_aperiodic, untested_angles
+from autovi.analysis.slopes import find_false_slopes, untested_slopes
 from autovi.analysis.structure import Structure, analyse_structure
 from autovi.elimination.choosing import Eliminations
 from autovi.families import FAMILIES
@@ -37,6 +38,7 @@ from autovi.model.traced import Traced
 from autovi.model.unlinked import unlinked_at
 from autovi.objectives import Objective
 from autovi.plan.bias import check_allow_bias
+from autovi.plan.doubts import Doubts
 from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments
@@ -156,10 +158,12 @@ def _make(
     fingerprint = traced.fingerprint
     traced, structure, eliminations = _summed_out(traced, options, objective, partly)
     if traced.of_transformation:  # what is not known cannot be tried
-        jumps, aperiodic = untested_jumps(structure), untested_angles(traced.sites)
+        doubts = Doubts(untested_jumps(structure), untested_slopes(structure), untested_angles(traced.sites))
     else:
-        jumps = find_jumps(model, guide, inputs, traced.sites, structure)
-        aperiodic = find_aperiodic(model, guide, inputs, traced.sites, structure)
+        tried = (model, guide, inputs, traced.sites, structure)
+        jumps = find_jumps(*tried)
+        slopes = find_false_slopes(*tried, settled=jumps.found)
+        doubts = Doubts(jumps, slopes, find_aperiodic(*tried))
     chosen = make_plan(
         masked_in_part(traced.sites, partly),
         structure,
@@ -169,8 +173,7 @@ def _make(
         estimators=options.estimators,
         allow_bias=options.allow_bias,
         num_particles=options.num_particles,
-        jumps=jumps,
-        aperiodic=aperiodic,
+        doubts=doubts,
         objective=objective,
         conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
         eliminations=eliminations,

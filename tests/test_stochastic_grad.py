@@ -118,6 +118,26 @@ def test_a_jump_that_shows_only_beside_other_parameters_is_found():
     assert autovi.stochastic_grad(loss, argnums=(0, 1)).plan(0.0, 0.0)["x"].estimator == "score"
 
 
+def test_a_loss_that_holds_a_part_of_itself_fixed_takes_the_score():
+    """E x sg(x) = mu^2 + sigma^2; of a path the derivative would be half of that."""
+    loss = lambda mu, sigma: (x := numpyro.sample("x", dist.Normal(mu, sigma))) * jax.lax.stop_gradient(x)  # noqa: E731
+    choice = autovi.stochastic_grad(loss, num_samples=4).plan(0.4, 0.8)["x"]
+    assert (choice.estimator, choice.baseline) == ("score", "leave_one_out")
+    assert "by stop_gradient" in choice.why and "has the slope" in choice.why
+    assert_right(loss, (0.4, 0.8), lambda m, s: m**2 + s**2, num_samples=4)
+    asked = autovi.stochastic_grad(loss, estimators={"x": "explicit"})
+    with pytest.raises(ValueError, match="site 'x'.*'explicit' would be wrong.*its derivative is.*by stop_gradient"):
+        asked(0.4, 0.8, rng_key=0)
+
+
+def test_an_argument_that_is_held_fixed_is_a_constant():
+    """What fn says of its own arguments is the user's wish, as in jax.grad: d/dmu E sg(mu) x = mu, not 2 mu."""
+    loss = lambda mu: jax.lax.stop_gradient(mu) * numpyro.sample("x", dist.Normal(mu, 1.0))  # noqa: E731
+    grad = autovi.stochastic_grad(loss)
+    assert grad.plan(0.4)["x"].estimator == "explicit"
+    assert grad(0.4, rng_key=0) == np.float32(0.4)
+
+
 def test_a_kink_is_no_jump():
     """E max(x, 0) of a normal: pathwise, though a comparison is on the way."""
     loss = lambda mu: jnp.where((x := numpyro.sample("x", dist.Normal(mu, 1.0))) > 0, x, 0.0)  # noqa: E731

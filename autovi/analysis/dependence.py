@@ -14,6 +14,8 @@ from autovi.model.graph import Graph
 
 __all__ = ["Dependence", "Since", "analyse", "analyse_graph", "analyse_variable", "joined", "joined_since"]
 
+REFS = frozenset({"ref"})  # of programs that write to references, of which nothing is known
+
 
 def analyse(
     fn: Callable[..., dict[str, Any]], tracked: dict[str, Any], *untracked: Any
@@ -44,7 +46,7 @@ def analyse(
     try:
         outs = run(closed, [*sources, *rest])
     except MutableStateError:
-        lost = {n: Dependence((None,) * len(shape_of(v)), frozenset({"ref"})) for n, v in atoms.items()}
+        lost = {n: Dependence((None,) * len(shape_of(v)), REFS, rules=REFS) for n, v in atoms.items()}
         outs = [Value(lost) for _ in out_names]
     report = dict(zip(out_names, outs, strict=True))
     floating = {n for n, v in atoms.items() if is_inexact(v)}
@@ -79,7 +81,7 @@ def _analysed(graph: Graph, tracked: dict[str, Any], outputs: Iterable[str]) -> 
         outs = run(jaxpr, [*known, *(Value() for _ in free)])
     except MutableStateError:
         pairs = zip(names, variables, strict=True)
-        lost = {n: Dependence((None,) * len(shape_of(v)), frozenset({"ref"})) for n, v in pairs}
+        lost = {n: Dependence((None,) * len(shape_of(v)), REFS, rules=REFS) for n, v in pairs}
         outs = [Value(lost) for _ in out_names]
     floating = {n for n, v in zip(names, variables, strict=True) if is_inexact(v)}
     return {

@@ -19,7 +19,7 @@ import numpy as np
 from autovi.analysis.bounded_loops import UnboundedError, call_bounded
 from autovi.analysis.segments import EVALUATIONS, GRID, Segments
 from autovi.analysis.structure import Structure, cost_terms
-from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, off_zero, trial_values
+from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, tried_at
 from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
@@ -71,9 +71,7 @@ def find_jumps(
     size = sum(prod(s) for s in structure.shapes.values()) + 1
     pairs = int(np.clip(BUDGET // (size * EVALUATIONS), MIN_PAIRS, MAX_PAIRS))
     try:
-        values = trial_values(model, guide, inputs, arrays, sites, key)
-        atoms = {n for n, s in sites.samples.items() if n in suspects and s.gradients.not_pathwise}
-        values = {n: off_zero(v) if n in atoms else v for n, v in values.items()}
+        values = tried_at(model, guide, inputs, arrays, sites, suspects)
         nowhere = _undefined(terms, suspects, values, arrays) if as_target(model).guided else frozenset()
         if nowhere:
             reason = "it is NaN or infinite at nearly all values tried"

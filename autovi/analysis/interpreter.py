@@ -1,13 +1,14 @@
 """Abstract interpretation of a jaxpr: what each variable depends on, and how.
 
-Three questions are answered for every pair of an output (a cost term) and a tracked input (the value of a
+Four questions are answered for every pair of an output (a cost term) and a tracked input (the value of a
 site): does the output depend on it at all; along which dimensions is it elementwise in it, so that a plate's
-cost may be split by element; and which operations on the way could make it jump. Every answer errs on one
-side only: a dependence is never missed, an alignment never claimed without proof, a jump never overlooked
-(`jump_test.py` tests the suspicions).
+cost may be split by element; which operations on the way could make it jump; and which could have a derivative
+that is not that of what they compute. Every answer errs on one side only: a dependence is never missed, an
+alignment never claimed without proof, a jump or a derivative never overlooked (`jump_test.py` and
+`slope_test.py` test the suspicions).
 
 Each variable of the jaxpr carries, for every tracked input that reaches it, a path: the position map so far
-and the names of the operations that could jump.
+and the names of the operations that could jump, or have another derivative.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,9 +33,11 @@ from autovi.analysis.primitives import (
     cancelled_shifts,
     position_maps,
 )
+from autovi.analysis.shifts import harmless_stops
 from autovi.analysis.smooth_functions import is_smooth_function
 from autovi.analysis.steps import read_at_the_step
 from autovi.model.graph import scan_counts
+from autovi.model.own_rules import has_known_rule, name_of
 
 
 class Value(NamedTuple):
@@ -60,7 +63,7 @@ def run(jaxpr: Any, args: list[Value], slices: Mapping[int, int] = MappingProxyT
     at the step of an enclosing loop, and the mark of that loop."""
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     known = dict(zip(jaxpr.invars, args, strict=True)) | {v: Value() for v in jaxpr.constvars}
-    shifts = cancelled_shifts(jaxpr)
+    shifts, harmless = cancelled_shifts(jaxpr), harmless_stops(jaxpr)
 
     def read(atom: Any) -> Value:
         return _literal(atom) if isinstance(atom, Literal) else known[atom]
@@ -70,9 +73,11 @@ def run(jaxpr: Any, args: list[Value], slices: Mapping[int, int] = MappingProxyT
             raise MutableStateError
         operands = [read(v) for v in eqn.invars]
         if position in shifts:
-            operands[0] = _map_paths(operands[0], lambda p: Dependence(p.aligned, later=p.later))
+            operands[0] = _map_paths(operands[0], lambda p: Dependence(p.aligned, later=p.later, rules=p.rules))
         if position in slices:
             results = [_map_moved(operands[0], partial(_sliced, slices[position]))]
+        elif eqn.primitive.name == "stop_gradient" and position not in harmless:
+            results = _with_rule(operands, "stop_gradient")
         else:
             results = HANDLERS.get(eqn.primitive.name, _primitive)(eqn, operands)
         known |= zip(eqn.outvars, results, strict=True)
@@ -101,6 +106,11 @@ def _merge(*maps: dict[str, Dependence]) -> dict[str, Dependence]:
             if other is not path:
                 merged[name] = join_paths(other, path)
     return merged
+
+
+def _with_rule(values: list[Value], name: str) -> list[Value]:
+    """The values with the name of an operation whose derivative is its own matter."""
+    return [_map_paths(v, lambda p: p._replace(rules=p.rules | {name})) for v in values]
 
 
 def _join(a: Value, b: Value) -> Value:
@@ -153,12 +163,15 @@ def _through(eqn: Any, args: list[Value], i: int, k: int, dims: DimMap) -> dict[
     new = _jump(eqn, args, i, k)
     cutting = _is_cutoff(eqn, args, i)
     keeps = _keeps_nonfinite(eqn, i)
+    # What is no floating number has the derivative 0, whatever was before.
+    smooth = is_inexact(eqn.outvars[k])
 
-    if keeps and not cutting and not new and dims == tuple(range(len(dims))):
+    if keeps and smooth and not cutting and not new and dims == tuple(range(len(dims))):
         return args[i].paths  # nothing moves and nothing is added: most operations, of which a program has many
 
     def onward(path: Dependence) -> Dependence:
         onto = moved(path, lambda a: a if a < 0 else dims[a])
+        onto = onto if smooth else onto._replace(rules=NONE)
         if cutting:
             return _as_cutoffs(onto)
         if keeps:
@@ -231,9 +244,25 @@ def _call(param: str) -> Handler:
     return lambda eqn, args: run(eqn.params[param], args)
 
 
+def _custom_rule(eqn: Any, args: list[Value]) -> list[Value]:
+    """A function with a derivative of its own: what is inside of it has no say in that."""
+    inner = [_map_paths(v, lambda p: p._replace(rules=NONE)) for v in args]
+    outs = run(eqn.params[INNER_PROGRAM[eqn.primitive.name]], inner)
+    before = _merge(*(v.paths for v in args))
+    new = NONE if has_known_rule(eqn) else frozenset({name_of(eqn)})
+
+    def onward(out: Value, atom: Any) -> Value:
+        if not is_inexact(atom):
+            return _map_paths(out, lambda p: p._replace(rules=NONE))
+        paths = {n: p._replace(rules=before[n].rules | new) for n, p in out.paths.items()}
+        return out._replace(paths=paths)
+
+    return [onward(out, atom) for out, atom in zip(outs, eqn.outvars, strict=True)]
+
+
 def _custom_jvp(eqn: Any, args: list[Value]) -> list[Value]:
     body = eqn.params["call_jaxpr"]
-    outs = run(body, args)
+    outs = _custom_rule(eqn, args)
     before = _merge(*({n: Dependence((), p.jumps | p.cutoffs) for n, p in a.paths.items()} for a in args))
 
     def added(name: str, path: Dependence) -> Names:
@@ -255,7 +284,7 @@ def _controlled(outs: list[Value], controls: Iterable[Value]) -> list[Value]:
     chosen = _merge(*(c.paths for c in controls))
     if not chosen:
         return outs
-    how = {n: p._replace(jumps=p.jumps | p.cutoffs, cutoffs=NONE) for n, p in chosen.items()}
+    how = {n: p._replace(jumps=p.jumps | p.cutoffs, cutoffs=NONE, rules=NONE) for n, p in chosen.items()}
     return [Value(_merge(out.paths, how), polynomial=False) for out in outs]
 
 
@@ -304,6 +333,7 @@ def _map_moved(value: Value, change: Callable[[int], int | None]) -> Value:
 
 HANDLERS: dict[str, Handler] = {
     **{name: _call(param) for name, param in INNER_PROGRAM.items()},
+    **dict.fromkeys(["custom_vjp_call", "custom_vjp_call_jaxpr"], _custom_rule),
     "custom_jvp_call": _custom_jvp,
     "cond": _cond,
     "while": _while,

@@ -27,6 +27,8 @@ class Dependence(NamedTuple):
         Empty for inputs that are not floating point.
     cutoffs: the same for switches between the output and a non-finite constant, such as `-inf` outside the
         support: the output does not jump from one finite value to another there, but `exp(output)` may.
+    rules: operations on the way whose derivative need not be that of what they compute: `stop_gradient`, and functions
+        of the user's own with derivatives of their own.
     later: for each dimension of the input along which the output follows the steps of a scan that goes forward, how.
     """
 
@@ -34,6 +36,7 @@ class Dependence(NamedTuple):
     jumps: Names = NONE
     cutoffs: Names = NONE
     later: tuple[Since | None, ...] | None = None  # None: nothing but what `aligned` says
+    rules: Names = NONE
 
     @property
     def since(self) -> tuple[Since | None, ...]:
@@ -47,7 +50,7 @@ def join_paths(a: Dependence, b: Dependence) -> Dependence:
     later = None
     if a.later is not None or b.later is not None:
         later = tuple(joined_since(i, j) for i, j in zip(a.since, b.since, strict=True))
-    return Dependence(aligned, a.jumps | b.jumps, a.cutoffs | b.cutoffs, later)
+    return Dependence(aligned, a.jumps | b.jumps, a.cutoffs | b.cutoffs, later, a.rules | b.rules)
 
 
 def joined_since(a: Since | None, b: Since | None) -> Since | None:

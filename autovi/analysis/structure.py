@@ -26,16 +26,19 @@ from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
 
 Sinces = tuple[Since | None, ...]
+# Flat everywhere, so that steps that are too fine for jumps are a slope that no derivative sees.
+STAIRS = frozenset({"floor", "ceil", "round", "convert_element_type"})
 COORDINATES = ("location:", "spread:")  # outputs of the graph that a site's coordinates are made of
 
 
 @dataclass(frozen=True)
 class Structure:
     """`downstream[node][term]` is the alignment of the node's batch dimensions with the term's; `jumps[node][term]`
-    names the operations on the way at which the term may be discontinuous in the node's value; `moved_by` has the nodes
-    on which the outputs "location:z" and "spread:z" depend; `not_linear` says why a node does not enter by a product
-    with data, `mixed` why the rows of that product do not stand for themselves. `since[node][term]` is there for terms
-    that follow the steps of a scan along a dimension of the node's: where an element is felt from its own step on."""
+    names the operations on the way at which the term may be discontinuous in the node's value, `rules[node][term]`
+    those whose derivative need not be that of what they compute; `moved_by` has the nodes on which the outputs
+    "location:z" and "spread:z" depend; `not_linear` says why a node does not enter by a product with data, `mixed` why
+    the rows of that product do not stand for themselves. `since[node][term]` is there for terms that follow the steps
+    of a scan along a dimension of the node's: where an element is felt from its own step on."""
 
     downstream: Mapping[str, Mapping[str, Aligned]]
     jumps: Mapping[str, Mapping[str, frozenset[str]]]
@@ -49,6 +52,7 @@ class Structure:
     lags: Mapping[str, int] = field(default_factory=dict)  # as `Traced.lags`
     # A node of these, and its values some steps before, by the names of their inputs -> as `downstream`, each alone.
     apart: Mapping[str, Mapping[str, Aligned]] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
@@ -91,14 +95,8 @@ def analyse_structure(traced: Traced) -> Structure:
         for name in {**both[0], **both[1]}:
             direct[name.removeprefix("node:")][t] = joined(both[0].get(name), both[1].get(name))
     moved_by = {o: tuple(n.removeprefix("node:") for n in found[o]) for o in found if o.startswith(COORDINATES)}
-    jumps: dict[str, dict[str, frozenset[str]]] = {n: {} for n in nodes}
-    for output, by_node in found.items():
-        if output.startswith("part:"):
-            term = output.split("#", 1)[1]
-            for name, dependence in by_node.items():
-                if dependence.jumps:
-                    mine = jumps[name.removeprefix("node:")]
-                    mine[term] = mine.get(term, frozenset()) | dependence.jumps
+    jumps = _on_the_way(found, nodes, lambda path: path.jumps)
+    rules = _on_the_way(found, nodes, lambda path: path.rules | (path.jumps & STAIRS))
     if guide_sites is None:
         for n, s in nodes.items():
             direct[n][f"q:{n}"] = Dependence(tuple(range(len(s.batch_shape))))
@@ -121,6 +119,7 @@ def analyse_structure(traced: Traced) -> Structure:
         frozenset(traced.chains),
         traced.lags,
         apart,
+        rules,
     )
 
 
@@ -143,10 +142,28 @@ def _steps_joined(
         for n, most in lags.items():
             later = [of.pop(lagged(n, k)) for k in range(1, most + 1) if lagged(n, k) in of]
             for d in later:
-                elsewhere = Dependence((None, *d.aligned[1:]), d.jumps)
+                elsewhere = Dependence((None, *d.aligned[1:]), d.jumps, rules=d.rules)
                 of[n] = joined(of.get(n), elsewhere)
         joint[output] = {f"node:{n}": d for n, d in of.items()}
     return joint, apart
+
+
+def _on_the_way(
+    found: Mapping[str, Mapping[str, Dependence]],
+    nodes: Iterable[str],
+    names: Callable[[Dependence], frozenset[str]],
+) -> dict[str, dict[str, frozenset[str]]]:
+    """By node and term, the operations on the way that a path names. What the model makes of a node is looked at, up
+    to the parameters of its distributions: NumPyro's own densities are trusted."""
+    suspected: dict[str, dict[str, frozenset[str]]] = {n: {} for n in nodes}
+    for output, by_node in found.items():
+        if output.startswith("part:"):
+            term = output.split("#", 1)[1]
+            for name, path in by_node.items():
+                if named := names(path):
+                    mine = suspected[name.removeprefix("node:")]
+                    mine[term] = mine.get(term, frozenset()) | named
+    return suspected
 
 
 def _not_linear(traced: Traced, nodes: Iterable[str]) -> tuple[dict[str, str | None], dict[str, str | None]]:

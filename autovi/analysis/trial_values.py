@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -50,6 +50,15 @@ def trial_values(
     # Where a loop does not end, the values are no draws, but values they are.
     drawn = jax.vmap(lambda *arguments: call_bounded(draw, DRAWING_STEPS, *arguments)[0])
     return jax.jit(drawn, compiler_options=compiler_options())(keys, steps, radii)
+
+
+def tried_at(
+    model: Callable, guide: Callable | None, inputs: Inputs, arrays: Any, sites: Sites, suspects: Collection[str]
+) -> Any:
+    """`trial_values`, those of suspected sites off zero where 0 has a probability of its own."""
+    values = trial_values(model, guide, inputs, arrays, sites, jax.random.key(0))
+    atoms = {n for n, s in sites.samples.items() if n in suspects and s.gradients.not_pathwise}
+    return {n: off_zero(v) if n in atoms else v for n, v in values.items()}
 
 
 def apart(values: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -103,6 +103,7 @@ class Facts:
     kept: str | None = None  # why it cannot be summed out of the model
     scored: str | None = None  # a site drawn given it through whose draw no gradient flows
     jumps: str | None = None  # where the cost is discontinuous in it
+    slope: str | None = None  # where JAX's derivative of the cost is not its slope in it
     aperiodic: str | None = None  # of angles: which cost term differs between -pi and pi
     chained: bool = False  # in a scan, each step drawn from a distribution that depends on the steps before
     distribution: str = ""  # the class of its variational distribution, wrappers stripped
@@ -350,8 +351,15 @@ def refuses_pathwise(facts: Facts) -> str | None:
     """Why no gradient can go through the draws of a site, by any map."""
     if facts.gradients.discrete:
         return "its values are discrete, so a draw has no derivative"
+    return refuses_derivatives(facts)
+
+
+def refuses_derivatives(facts: Facts) -> str | None:
+    """Why the derivative of the cost in a continuous site does not say how it changes."""
     if facts.jumps:
         return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+    if facts.slope:
+        return f"the cost's derivative in it is not its slope ({facts.slope}), and a pathwise gradient is made of it"
     return None
 
 

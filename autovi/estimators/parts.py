@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Distribution
 
 from autovi.distributions import registry
-from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, of_possible
+from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar, of_possible, refuses_derivatives
 
 stop = jax.lax.stop_gradient
 
@@ -54,8 +54,8 @@ class ByParts(Estimator):
             return facts.entangled
         if facts.scored is not None:
             return f"{facts.scored!r} is drawn given it without a gradient through its draw"
-        if facts.jumps:
-            return f"the cost jumps in it ({facts.jumps}), and a pathwise gradient does not see a jump"
+        if (broken := refuses_derivatives(facts)) is not None:
+            return broken
         if gradients.periodic and facts.aperiodic:
             return f"the cost is not periodic in it ({facts.aperiodic})"
         return None

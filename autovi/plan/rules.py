@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from autovi.analysis.discontinuities import Discontinuities
 from autovi.analysis.structure import Structure
 from autovi.distributions.table import row_of
 from autovi.elimination.choosing import Eliminations
@@ -22,6 +21,7 @@ from autovi.plan.bias import TOLD, not_allowed
 from autovi.plan.blocks import Row, blocks_of
 from autovi.plan.choices import Choice
 from autovi.plan.coupling import coupled_sites, told
+from autovi.plan.doubts import Doubts
 from autovi.plan.facts import candidates, facts_of
 from autovi.plan.plan import Block, Plan
 from autovi.plan.requests import as_estimator, as_family, check_arguments, overrides_of
@@ -41,7 +41,7 @@ class Context:
 
     guide: str
     free_dimensions: int  # unconstrained dimensions that a joint block would have
-    jumps: Mapping[str, str]  # sites in which a cost jumps
+    broken: Collection[str]  # sites in which a cost jumps, or its derivative is wrong
     conjugate: Collection[str] = ()  # sites whose posterior was found to be in the family of their prior
     own_asked: Collection[str] = ()  # sites for which an estimator is asked for that only their own family has
 
@@ -75,7 +75,7 @@ FAMILY_RULES: tuple[FamilyRule, ...] = (
         OWN,
         "an angle in the family of its own prior, since the real line would cut the circle open",
     ),
-    (lambda s, c: s.name in c.jumps, "normal", "apart from the others, so that its score sees its own cost only"),
+    (lambda s, c: s.name in c.broken, "normal", "apart from the others, so that its score sees its own cost only"),
     (lambda s, c: c.guide == "mean_field", "normal", "guide='mean_field' asks for independent normals"),
     (lambda s, c: s.subsampled, "normal", "one element of a subsampled plate at a time, so no joint covariance"),
     (
@@ -109,8 +109,7 @@ def make_plan(
     estimators: Mapping[str, Any] | None = None,
     allow_bias: bool = False,
     num_particles: int | None = None,
-    jumps: Discontinuities | None = None,
-    aperiodic: Mapping[str, str] | None = None,
+    doubts: Doubts | None = None,
     objective: Objective | None = None,
     conjugate: Collection[str] = (),
     eliminations: Eliminations | None = None,
@@ -118,9 +117,9 @@ def make_plan(
     """The plan for a model: with the engine's own guide, or with a guide function (`guide_sites`).
 
     `families` and `estimators` map site names or globs to entries of the two tables, and win over `infer={"autovi":
-    ...}`; biased estimators only with `allow_bias`. `jumps` says for which sites a cost was found discontinuous, and
-    where, or could not be tested; `aperiodic` for which angles it was found not to be periodic. `eliminations` are the
-    sites that are summed out (None: all that can be).
+    ...}`; biased estimators only with `allow_bias`. `doubts` says in which sites a cost was found to jump, to have
+    another derivative than its slope or not to be periodic, or could not be tested. `eliminations` are the sites that
+    are summed out (None: all that can be).
 
     Raises:
         ValueError: a name that is no site or no table entry, or a choice that would be wrong at its site; the message
@@ -134,24 +133,21 @@ def make_plan(
         raise ValueError(f"families: a guide function brings its own distributions, for {sorted(asked_families)} too")
     ancestral = ancestral_of(sites, structure, guide_sites, {*asked_families, *asked_estimators})
     nodes = {n: site for n, site in nodes.items() if n not in ancestral}
-    jumps = jumps or Discontinuities()
-    broken = {
-        **{n: _in_doubt(n, said) for n, said in jumps.untested.items() if n not in asked_estimators},
-        **jumps.found,
-    }
+    doubts = doubts or Doubts()
+    jumps, slopes = doubts.jumping(asked_estimators), doubts.sloping(asked_estimators)
     own = _own_asked(nodes, asked_estimators)
     families_of: dict[str, tuple[Family, str]] = {}
     if guide_sites is None:
-        families_of = _choose_families(nodes, asked_families, guide, broken, conjugate, own)
-    breaks = (broken, aperiodic or {})
+        families_of = _choose_families(nodes, asked_families, guide, {*jumps, *slopes}, conjugate, own)
+    breaks = (jumps, slopes, doubts.aperiodic)
     objective = objective or OBJECTIVES["elbo"]()
     under = (objective, allow_bias, num_particles)
     wanted = asked_for(estimators, nodes)
     if eliminations is None:
         eliminations = eliminations_of(sites, structure, guide_sites, wanted, objective, {})
     rows = _choose_estimators(nodes, families_of, wanted, structure, breaks, guide_sites, under, eliminations)
-    rows = [replace(r, why=f"{r.why}, though {jumps.untested[r.site]}") if _dares(r, jumps) else r for r in rows]
-    facts = {r.site: replace(r.facts, jumps=r.facts.jumps or jumps.untested.get(r.site)) for r in rows}
+    rows = [replace(r, why=r.why + doubts.dared(r)) for r in rows]
+    facts = {r.site: doubts.known(r.site, r.facts) for r in rows}
     blocks = blocks_of(rows, nodes)
     marginal = {b.name: b for b in blocks if b.estimator.marginalizes}
     blocks = tuple(b for b in blocks if b.name not in marginal)
@@ -176,16 +172,6 @@ def _from_model(site: Site) -> Choice:
     return Choice(site.name, site.distribution, site.support, shape, "exact", "ancestral", None, why, site.name)
 
 
-def _in_doubt(site: str, said: str) -> str:
-    """What is not tested counts as a jump, unless an estimator is asked for."""
-    return f"{said}; if it does not jump, ask for a pathwise estimator by estimators={{{site!r}: ...}}"
-
-
-def _dares(row: Row, jumps: Discontinuities) -> bool:
-    """Is a pathwise gradient asked for where nobody knows whether the cost jumps?"""
-    return row.estimator.pathwise and row.site in jumps.untested
-
-
 # --- families ------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +179,7 @@ def _choose_families(
     nodes: Mapping[str, Site],
     asked: Mapping[str, Any],
     guide: str,
-    jumps: Mapping[str, str],
+    broken: Collection[str],
     conjugate: Collection[str],
     own_asked: Collection[str],
 ) -> dict[str, tuple[Family, str]]:
@@ -204,9 +190,9 @@ def _choose_families(
     could = [
         s
         for n, s in nodes.items()
-        if n not in asked and _rule(s, Context(guide, 0, jumps, conjugate, own_asked))[1] == "full_rank"
+        if n not in asked and _rule(s, Context(guide, 0, broken, conjugate, own_asked))[1] == "full_rank"
     ]
-    context = Context(guide, sum(s.size for s in could), jumps, conjugate, own_asked)
+    context = Context(guide, sum(s.size for s in could), broken, conjugate, own_asked)
     return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
 
 
@@ -261,12 +247,12 @@ def _choose_estimators(
     families: Mapping[str, tuple[Family, str]],
     wanted: Mapping[str, Estimator],
     structure: Structure,
-    breaks: tuple[Mapping[str, str], Mapping[str, str]],
+    breaks: tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str]],
     guide_sites: Sites | None,
     under: tuple[Objective, bool, int | None],
     eliminations: Eliminations,
 ) -> list[Row]:
-    jumps, aperiodic = breaks
+    jumps, slopes, aperiodic = breaks
     groups = {s: group for group in eliminations.groups for s in group.sites}
     conditional = any(family.conditional for family, _ in families.values())
     rows: dict[str, Row] = {}
@@ -279,7 +265,7 @@ def _choose_estimators(
         distribution = site.distribution if family is None else family.distribution_name
         gradients = site.gradients if family is None else row_of(distribution)
         scored = next((m for m in below[n] if m not in rows or rows[m].estimator.has_surrogate), None)
-        where = jumps.get(n), aperiodic.get(n), conditional, scored, family, eliminations
+        where = jumps.get(n), slopes.get(n), aperiodic.get(n), conditional, scored, family, eliminations
         facts = facts_of(site, distribution, gradients, nodes, structure, *where)
         estimator, why = _estimator(site, wanted.get(n), candidates(family, facts, absent), facts, *under)
         if estimator.marginalizes:
@@ -339,7 +325,8 @@ def _sentence(name: str, site: Site, facts: Facts, baseline: str | None) -> str 
             return None
         return f"its {facts.num_values} values are enumerated exactly, without noise"
     if name == "score":
-        because = facts.jumps or (facts.aperiodic if facts.gradients.periodic else None) or facts.gradients.reserved
+        because = facts.jumps or facts.slope or (facts.aperiodic if facts.gradients.periodic else None)
+        because = because or facts.gradients.reserved
         if facts.gradients.discrete:
             dear = "going through its values for all its elements would hold too many numbers"
             because = facts.kept or ESTIMATORS["enumerate"]().refuses(facts) or dear
