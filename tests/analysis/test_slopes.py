@@ -1,5 +1,7 @@
 """The search for wrong derivatives over the sites of a model: what is found, what is no alarm, what is paid."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from autovi.analysis.structure import analyse_structure
 from autovi.model.inputs import bind
 from autovi.model.loss import Loss
 from autovi.model.targets import trace_program
+from examples import eight_schools
 
 
 def found_in(model, guide=None):
@@ -232,3 +235,32 @@ def test_closed_over_values_that_are_traced_are_not_tested():
         return mu
 
     gradient(0.3, 1.0)
+
+
+def regression():
+    """Sites and densities of many kinds, with their maps to the unconstrained scale."""
+    scale = numpyro.sample("scale", dist.Gamma(2.0, 1.0))
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(3)))
+    chance = numpyro.sample("chance", dist.Beta(2.0, 3.0))
+    low = numpyro.sample("low", dist.TruncatedNormal(0.0, 1.0, low=-1.0, high=2.0))
+    root = numpyro.sample("root", dist.LKJCholesky(2, 1.5))
+    angle = numpyro.sample("angle", dist.VonMises(0.0, 1.0))
+    numpyro.sample("y", dist.StudentT(3.0, low + jnp.cos(angle), scale), obs=np.linspace(-3, 5, 7, dtype=np.float32))
+    numpyro.sample("counts", dist.NegativeBinomial2(10 * scale, 1.0 + weights[0]), obs=np.arange(4))
+    numpyro.sample("kinds", dist.Multinomial(probs=weights, total_count=9), obs=np.array([2, 3, 4]))
+    numpyro.sample("successes", dist.Binomial(20, chance), obs=np.array([3, 9]))
+    numpyro.sample("pair", dist.MultivariateNormal(0.0, scale_tril=root), obs=np.array([0.3, 1e3], np.float32))
+    parts = dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(jnp.arange(3.0), scale))
+    numpyro.sample("mixed", parts, obs=np.float32(0.4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [regression, eight_schools.model, observed(of_libraries)])
+def test_no_alarm_where_everything_is_suspected(model):
+    schools = {"standard_errors": np.linspace(9.0, 18.0, 8), "effects": np.linspace(-3.0, 28.0, 8)}
+    inputs = bind(model, schools if model is eight_schools.model else None)
+    traced, inputs = trace_program(model, None, inputs)
+    structure = analyse_structure(traced)
+    rules = {n: {t: {"all"} for t in terms if t.startswith("p:")} for n, terms in structure.downstream.items()}
+    found = find_false_slopes(model, None, inputs, traced.sites, replace(structure, rules=rules))
+    assert rules and not found.found and not found.untested
