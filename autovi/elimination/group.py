@@ -127,6 +127,9 @@ def _network(
     # One step sees nothing of the steps before.
     lags = {s: structure.lags.get(s, 0) if sites[s].batch_shape[:1] != (1,) else 0 for s in members}
     reached = {lagged(s, k): structure.reached_from(lagged(s, k)) for s in members for k in range(lags[s] + 1)}
+    for s in members:  # its own, though it may be the same at all values
+        own = {f"p:{s}": tuple(range(len(sites[s].batch_shape)))}
+        reached[s] = own | dict(reached[s])
     site_of = {lagged(s, k): s for s in members for k in range(lags[s] + 1)}
     axes = _Axes()
     for variable, terms in reached.items():

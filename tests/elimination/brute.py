@@ -115,6 +115,8 @@ def _of(program: Program, site: Site, index: tuple[int, ...], theta: np.ndarray)
         yield Element(None, _distinct(parents, OBSERVED[site.kind](parameters, value)), scale, on)
         return
     log = PMF[site.kind](site, parameters)
+    if site.kind == "uniform":  # its parents are looked up, and change nothing: it does not feel them
+        log, parents = log[(0,) * len(parents)], ()
     if seen:
         yield Element(None, _distinct(parents, log[..., int(site.data[index]) - site.low]), scale, on)
     if site.latent or site.seen is not None:

@@ -28,8 +28,6 @@ def assert_exact(program):
 NOT_YET = {
     12: "a vector whose neighbours share a factor has a score function",
     26: "a vector whose neighbours share a factor has a score function",
-    17: "elements that nothing feels add the logarithm of their number of values: 2 log 2",
-    31: "elements that nothing feels add the logarithm of their number of values: 5 log 2",
 }
 
 
