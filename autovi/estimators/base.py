@@ -66,7 +66,8 @@ class Cost(NamedTuple):
     same noise; its gradient flows through `value` only, and all of it: through the model, through what pathwise
     estimators draw below the site, and through the site's own log q.
     A term that several elements share is in the cost of each. `total(value)` `[particles]` has every term once: its
-    gradient in an element is that of the element's own cost.
+    gradient in an element is that of the element's own cost. What goes through draws below without a derivative is not
+    in these gradients, but in that of the `total` of an estimator that `sees_draws`: log q of each times its cost.
     `inputs` are what the estimator `reads`, each `[particles, *batch, ...]`, gradient stopped.
     """
 
@@ -132,6 +133,7 @@ class Estimator(ABC):
     marginalizes: ClassVar[bool] = False
     corrected: ClassVar[bool] = False
     relaxed: ClassVar[bool] = False
+    sees_draws: ClassVar[bool] = False  # the slope of its `cost.total` counts what goes through scored draws below
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
     doubly: ClassVar[bool] = False  # held, and the objective makes up for it by what it multiplies that gradient by
     local: ClassVar[bool] = False  # what sees a product of the site with data sees what `product` makes of it

@@ -12,7 +12,7 @@ from numpyro.distributions import Distribution
 from autovi.distributions.densities import log_density
 from autovi.distributions.registry import strip
 from autovi.estimators.base import Cost, Density, Draw, Facts, Scalar
-from autovi.estimators.onehot import Tempered, given, refuses_slope, stop
+from autovi.estimators.onehot import Tempered, given, stop
 
 COUNTS = (
     "Poisson",
@@ -57,8 +57,7 @@ class GumbelSoftmax(Tempered):
             raise ValueError(f"num_values: expected at least 2, got {self.num_values}")
 
     def refuses(self, facts: Facts) -> str | None:
-        elsewhere = None if facts.distribution in COUNTS else f"it is for {', '.join(COUNTS)} sites only"
-        return elsewhere or refuses_slope(facts)
+        return None if facts.distribution in COUNTS else f"it is for {', '.join(COUNTS)} sites only"
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         own, rest = jax.random.split(noise)

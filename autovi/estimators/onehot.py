@@ -28,11 +28,6 @@ def refuses_weights(facts: Facts) -> str | None:
     return None if known else "it is for Bernoulli and categorical sites only"
 
 
-def refuses_slope(facts: Facts) -> str | None:
-    """Why the slope of the cost, all noise being the same, is not that of its expectation."""
-    return None if facts.scored is None else f"{facts.scored!r} is drawn given it without a gradient through its draw"
-
-
 @dataclass(frozen=True)
 class Biased(Estimator):
     """A biased estimator that takes the derivative of the cost in w, one-hot vectors at the draws."""
@@ -51,14 +46,13 @@ class Tempered(Biased):
 
     temperature: float | Callable[[Any], Any] = 0.5
 
+    sees_draws: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not callable(self.temperature) and not self.temperature > 0:
             raise ValueError(
                 f"temperature: expected a positive number or a function of the step, got {self.temperature}"
             )
-
-    def refuses(self, facts: Facts) -> str | None:
-        return super().refuses(facts) or refuses_slope(facts)
 
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, jax.Array]:
         return {"step": jnp.zeros(())} if callable(self.temperature) else {}

@@ -16,7 +16,7 @@ from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
 from autovi.estimators.binary import along, each
 from autovi.estimators.categories import log_probs
 from autovi.estimators.control import coefficients, moments, moments_loss, optimizer
-from autovi.estimators.onehot import given, gumbels, refuses_slope, refuses_weights, stop, value_of
+from autovi.estimators.onehot import given, gumbels, refuses_weights, stop, value_of
 from autovi.families.base import Layout
 
 
@@ -51,13 +51,14 @@ class Relaxation(Estimator):
 
     on_request: ClassVar[bool] = True
     relaxed: ClassVar[bool] = True
+    sees_draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
 
     def refuses(self, facts: Facts) -> str | None:
-        return refuses_weights(facts) or (refuses_slope(facts) if self.relaxed else None)
+        return refuses_weights(facts)
 
     @property
     def sequential(self) -> bool:  # type: ignore[override]

@@ -296,7 +296,24 @@ def counterfactual_cost(
     replaced = {t for n in nodes for t in program.owned(n)[0]}.union(*(g.terms for g in groups))
     raw = there.terms([t for t in wanted if t not in replaced])
     terms, _ = integrated(program, there, raw, nodes, groups, lanes)
-    return downstream_cost(program, node, raw, terms, lead=0, whole=whole)
+    cost = downstream_cost(program, node, raw, terms, lead=0, whole=whole)
+    sees_draws = frozen and whole and program.plan.estimator_of(node).sees_draws
+    return cost + scores_below(program, there, node, raw, terms) if sees_draws else cost
+
+
+def scores_below(
+    program: Program, world: World, node: str, raw: Mapping[str, jax.Array], terms: Mapping[str, Term]
+) -> jax.Array:
+    """Zero, with the gradient that goes through the draws of what is below a node and has no gradient through its draw:
+    log q stop(cost) of each, q as the node's value makes it."""
+    total = jnp.zeros(())
+    for block in program.plan.blocks:
+        if block.name != node and block.estimator.has_surrogate and program.is_below(block.name, node):
+            cost = stop(downstream_cost(program, block.name, raw, terms, lead=0))
+            drawn = world.nodes[block.name]
+            log_q = drawn.draw.log_noise if block.estimator.corrected else drawn.log_q
+            total += jnp.sum((log_q - stop(log_q)) * cost)
+    return total
 
 
 def downstream_cost(

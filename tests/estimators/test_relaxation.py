@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from autovi.estimators import Rebar, Relax
+from autovi.estimators import Concrete, Rebar, Relax
 from autovi.estimators.control import coefficients
 from autovi.estimators.onehot import given, gumbels
 from autovi.preparation import Options, prepare
@@ -80,3 +80,36 @@ def test_control_variates_that_are_one_to_rounding_share_its_coefficient(roundin
     squares = jnp.array([[1.0, 1.0 + rounding, 0.0], [1.0 + rounding, 1.0, 0.0], [0.0, 0.0, 4.0]])
     known = {"weight": jnp.ones(()), "products": jnp.array([1.0, 1.0, 2.0]), "squares": squares}
     np.testing.assert_allclose(coefficients(known, [0.0] * 3), [-0.5, -0.5, -0.5], rtol=0.02)
+
+
+def test_the_slope_of_a_relaxed_draw_counts_what_goes_through_a_scored_one():
+    """Of E f(z, w), w ~ Bernoulli(logits = 1.1 z - .4) scored: `concrete` has the derivative of the relaxed
+    expectation, that over w exact, by the trapezoidal rule over the noise. (q is the prior: f is all there is.)"""
+    temperature = 0.7
+
+    def model():
+        z = numpyro.sample("z", dist.Bernoulli(logits=0.3))
+        w = numpyro.sample("w", dist.Bernoulli(logits=1.1 * z - 0.4))
+        numpyro.factor("cost", 1.5 * w + 0.5 * z + z * w)
+
+    def guide():
+        z = numpyro.sample("z", dist.Bernoulli(logits=numpyro.param("logit", jnp.array(0.3))))
+        numpyro.sample("w", dist.Bernoulli(logits=1.1 * z - 0.4))
+
+    asked = {"z": Concrete(temperature), "w": "score"}
+    options = Options(guide=guide, estimators=asked, num_particles=2, allow_bias=True)
+    engine, inputs = prepare(model, None, options)
+    own = engine.estimator_params()
+    loss = lambda x, key: engine.estimate({"guide": {}, "param": {"logit": x}}, own, inputs.traced(), key)[0]  # noqa: E731
+    grads = jax.jit(jax.vmap(lambda key: -jax.grad(loss)(0.3, key)))(jax.random.split(jax.random.key(0), 40_000))
+    noise = np.linspace(-30.0, 30.0, 20_001)
+    weights = np.exp(-noise) / (1 + np.exp(-noise)) ** 2 * 0.003
+
+    def relaxed(logit):
+        z = jax.nn.sigmoid((logit + noise) / temperature)
+        p = jax.nn.sigmoid(1.1 * z - 0.4)
+        return jnp.sum(weights * (0.5 * z + (1.5 + z) * p))
+
+    exact = float(jax.grad(relaxed)(0.3))
+    found = np.asarray(grads, float)
+    assert abs(found.mean() - exact) < 5 * found.std() / len(found) ** 0.5 < 0.05 * abs(exact)

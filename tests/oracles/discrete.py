@@ -46,6 +46,33 @@ def _dependent_pair() -> Oracle:
     return Oracle("dependent_pair", model, guide, {"x": data}, params, exact_elbo, sites, exact_marginal)
 
 
+def _layers() -> Oracle:
+    """z ~ Bern(0.6), w ~ Bern(logits = 1.5 z - 0.4), both above one likelihood; the guide with logits a and b + c z."""
+    data = np.array(0.9)
+    params = {"a": np.array(-0.5), "b": np.array(0.3), "c": np.array(-1.1)}
+    values = np.array([[0.0, 1.0]])
+
+    def model(x):
+        z = numpyro.sample("z", dist.Bernoulli(0.6))
+        w = numpyro.sample("w", dist.Bernoulli(logits=1.5 * z - 0.4))
+        numpyro.sample("x", dist.Normal(2.0 * w - z, 0.7), obs=jnp.asarray(x))
+
+    def guide(x):
+        p = declare(params)
+        z = numpyro.sample("z", dist.Bernoulli(logits=p["a"]))
+        numpyro.sample("w", dist.Bernoulli(logits=p["b"] + p["c"] * z))
+
+    def exact_elbo(p):
+        log_q = bernoulli_log_pmf(p["b"] + p["c"] * values[0])  # axes z, w
+        likelihood = expected_normal(data, 2.0 * values - values.T, 0.7)
+        inner = (jnp.exp(log_q) * (bernoulli_log_pmf(1.5 * values[0] - 0.4) + likelihood - log_q)).sum(-1)
+        first = bernoulli_log_pmf(p["a"])
+        return (jnp.exp(first) * (bernoulli_log_pmf(logit(0.6)) - first + inner)).sum()
+
+    sites = {"z": ("score", *LINEAR), "w": ("score",)}
+    return Oracle("layers", model, guide, {"x": data}, params, exact_elbo, sites)
+
+
 def _poisson() -> Oracle:
     """z ~ Poisson(3), x ~ N(z, 1.5), guide Poisson(exp(log_rate)).
 
@@ -104,8 +131,8 @@ def _two_layers() -> Oracle:
         inner = (jnp.exp(log_b)[None] * below).sum(-1)
         return (jnp.exp(log_a) * (np.log(outer)[None] - log_a + inner)).sum()
 
-    sites = {"z": ("score", "enumerate", *CATEGORICAL), "w": ("score", *CATEGORICAL, *LINEAR)}
+    sites = {"z": ("score", "enumerate", *CATEGORICAL, *LINEAR), "w": ("score", *CATEGORICAL, *LINEAR)}
     return Oracle("two_layers", model, guide, {"x": data}, params, exact_elbo, sites)
 
 
-ORACLES: tuple[Oracle, ...] = (_dependent_pair(), _poisson(), _two_layers())
+ORACLES: tuple[Oracle, ...] = (_dependent_pair(), _layers(), _poisson(), _two_layers())
