@@ -39,21 +39,22 @@ def moments_loss(known: dict[str, jax.Array], estimate: jax.Array, controls: Seq
     return 0.5 * jnp.sum(jnp.stack([jnp.sum((known[name] - new[name]) ** 2) for name in new]))
 
 
-def seen() -> dict[str, jax.Array]:
-    """Running mean and variance of costs, before the first step; their weight is that of the moments."""
-    return {"mean": jnp.zeros(()), "variance": jnp.zeros(())}
+def seen(shape: tuple[int, ...] = ()) -> dict[str, jax.Array]:
+    """Running mean and variance of values of this shape, before the first step; their weight is that of the moments."""
+    return {"mean": jnp.zeros(shape), "variance": jnp.zeros(shape)}
 
 
-def standardized(known: dict[str, jax.Array], cost: jax.Array) -> jax.Array:
-    """Costs in units of the running mean and standard deviation, which no draw of this step is in."""
+def standardized(known: dict[str, jax.Array], values: jax.Array) -> jax.Array:
+    """Values `[..., *shape]` in units of the running mean and standard deviation, which no draw of this step is in."""
     mean, variance = stop((known["mean"] / _share(known), known["variance"] / _share(known)))
-    return (cost - mean) / jnp.sqrt(jnp.where(variance > 0, variance, 1))
+    return (values - mean) / jnp.sqrt(jnp.where(variance > 0, variance, 1))
 
 
-def seen_loss(known: dict[str, jax.Array], cost: jax.Array) -> Scalar:
+def seen_loss(known: dict[str, jax.Array], values: jax.Array) -> Scalar:
     """The loss by which SGD makes them running averages, as `moments_loss` does."""
-    spread = jnp.mean((cost - stop(known["mean"] / _share(known))) ** 2)
-    return 0.5 * ((known["mean"] - jnp.mean(cost)) ** 2 + (known["variance"] - spread) ** 2)
+    values = values.reshape(-1, *known["mean"].shape)
+    spread = jnp.mean((values - stop(known["mean"] / _share(known))) ** 2, 0)
+    return 0.5 * jnp.sum((known["mean"] - jnp.mean(values, 0)) ** 2 + (known["variance"] - spread) ** 2)
 
 
 def _share(known: dict[str, jax.Array]) -> jax.Array:

@@ -16,7 +16,17 @@ from autovi.distributions.densities import log_density
 from autovi.distributions.noise import is_of_noise
 from autovi.estimators.base import Cost, Density, Draw, Estimator, Facts, Scalar
 from autovi.estimators.binary import summed_like
-from autovi.estimators.control import coefficients, evaluate, moments, moments_loss, network, optimizer
+from autovi.estimators.control import (
+    coefficients,
+    evaluate,
+    moments,
+    moments_loss,
+    network,
+    optimizer,
+    seen,
+    seen_loss,
+    standardized,
+)
 from autovi.families.base import Layout
 
 stop = jax.lax.stop_gradient
@@ -80,8 +90,7 @@ class Lax(Estimator):
 
     def init(self, rng_key: jax.Array, layout: Layout) -> dict[str, Any]:
         size, read = prod(layout.event_shape), sum(map(prod, layout.reads))
-        seen = {"mean": jnp.zeros(size), "variance": jnp.zeros(size)}
-        return {"moments": moments(2) | seen, "network": network(rng_key, size + read, self.width)}
+        return {"moments": moments(2) | seen((size,)), "network": network(rng_key, size + read, self.width)}
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         return Draw(stop(pathwise(noise, q)), aux=noise)
@@ -93,9 +102,6 @@ class Lax(Estimator):
         leaves, tree = jax.tree.flatten(q.distribution)
         moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
         known = params["moments"]
-        share = jnp.where(known["weight"] > 0, known["weight"], 1)
-        mean, variance = stop((known["mean"] / share, known["variance"] / share))
-        scale = jnp.sqrt(jnp.where(variance > 0, variance, 1))
 
         def parts(own: list, others: list, noise: Any, value: jax.Array, f: jax.Array, read: tuple) -> jax.Array:
             """Of one particle: what has the gradients of the score, and of the control variates 1 and r(z)."""
@@ -106,7 +112,7 @@ class Lax(Estimator):
             beside = [flat(x).astype(log_q.dtype) for x in read]
 
             def r(z: jax.Array) -> jax.Array:
-                return evaluate(params["network"], jnp.concatenate([(flat(z) - mean) / scale, *beside], -1))
+                return evaluate(params["network"], jnp.concatenate([standardized(known, flat(z)), *beside], -1))
 
             scored = jnp.sum(log_q * summed_like(r(value), f))
             return jnp.stack([jnp.sum(log_q * f), -jnp.sum(log_q), jnp.sum(r(moving_draw(noise, fn, value))) - scored])
@@ -121,9 +127,7 @@ class Lax(Estimator):
         surrogate = jnp.zeros(())
         for leaf, slope in zip(floating, jnp.split(stop(estimate), ends, -1), strict=True):
             surrogate += jnp.sum(leaf.reshape(slope.shape) * slope) / slope.shape[0]
-        x = draw.value.reshape(-1, len(mean))
-        seen = (known["mean"] - jnp.mean(x, 0)) ** 2 + (known["variance"] - jnp.mean((x - mean) ** 2, 0)) ** 2
-        loss = 0.5 * (jnp.sum(jnp.mean(estimate**2, 0)) + jnp.sum(seen))
+        loss = 0.5 * jnp.sum(jnp.mean(estimate**2, 0)) + seen_loss(known, draw.value)
         return surrogate, loss + moments_loss(known, plain, [constant, learned])
 
 
