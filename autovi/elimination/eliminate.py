@@ -6,7 +6,9 @@ Elimination for Plated Factor Graphs", algorithm 1), with chains along an axis o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
 
 from autovi.elimination.chain import chained, summed_over_steps
 from autovi.elimination.factors import Factor, contracted
@@ -24,6 +26,15 @@ def eliminated(network: Network, factors: Sequence[Factor], semiring: Semiring) 
     Raises:
         Intractable: it cannot be done element by element; the message says what is coupled.
     """
+    return swept(network, factors, partial(_summed_out, semiring=semiring))
+
+
+def swept(network: Network, factors: Sequence[Any], summed_out: Callable[[Network, list[Any], set[str]], Any]) -> Any:
+    """The same of factors of any kind, which have `axes` and can be `added_up` over those of elements.
+
+    `summed_out(network, factors, local)` is the product of some factors of a level without the variables among `local`,
+    which have elements along all axes of the level.
+    """
     left, done = list(factors), []
     while left:
         level = max((network.level(f.axes) for f in left), key=lambda axes: (len(axes), sorted(axes)))
@@ -31,7 +42,7 @@ def eliminated(network: Network, factors: Sequence[Factor], semiring: Semiring) 
         left = [f for f in left if network.level(f.axes) != level]
         local = {v for f in here for v in network.of(f.axes) if network.elements[v] == level}
         for component in _components(network, here, local):
-            made = _summed_out(network, component, local, semiring)
+            made = summed_out(network, component, local)
             outer = network.of(made.axes)
             if not outer:
                 done.append(made)
@@ -44,9 +55,9 @@ def eliminated(network: Network, factors: Sequence[Factor], semiring: Semiring) 
     return done
 
 
-def _components(network: Network, factors: Sequence[Factor], local: Collection[str]) -> list[list[Factor]]:
+def _components(network: Network, factors: Sequence[Any], local: Collection[str]) -> list[list[Any]]:
     """The factors in groups that share no variable of this level."""
-    groups: list[tuple[set[str], list[Factor]]] = []
+    groups: list[tuple[set[str], list[Any]]] = []
     for factor in factors:
         variables = set(network.of(factor.axes)) & set(local)
         joined = [g for g in groups if g[0] & variables]
@@ -58,10 +69,25 @@ def _components(network: Network, factors: Sequence[Factor], local: Collection[s
 
 def _summed_out(network: Network, factors: Sequence[Factor], local: Collection[str], semiring: Semiring) -> Factor:
     """One group of factors without the variables of its level."""
+    there, chains, time = chains_among(network, factors, local)
+    if time is None:
+        return contracted(factors, there, semiring)
+    steps = summed_over_steps(factors, there - chains, semiring)
+    return chained(network, steps, sorted(chains), time, semiring)
+
+
+def chains_among(
+    network: Network, factors: Sequence[Any], local: Collection[str]
+) -> tuple[set[str], set[str], str | None]:
+    """The variables among `local` that some factors have, those of them that are chains, and the axis of their steps.
+
+    Raises:
+        Intractable: the chains do not go along one axis, or something that is not summed out yet couples them.
+    """
     there = {v for f in factors for v in network.of(f.axes) if v in local}
     chains = {v for v in there if network.lags.get(v, 0)}
     if not chains:
-        return contracted(factors, there, semiring)
+        return there, chains, None
     axes = {network.time[v] for v in chains}
     if len(axes) > 1:
         raise Intractable(f"{', '.join(map(repr, sorted(chains)))} are chains along several axes")
@@ -72,5 +98,4 @@ def _summed_out(network: Network, factors: Sequence[Factor], local: Collection[s
             f"{', '.join(map(repr, sorted(chains)))} are chains for each element, coupled by "
             f"{', '.join(map(repr, sorted(outside)))}, which all of them share at a step"
         )
-    steps = summed_over_steps(factors, there - chains, semiring)
-    return chained(network, steps, sorted(chains), time, semiring)
+    return there, chains, time
