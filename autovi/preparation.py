@@ -41,9 +41,9 @@ from autovi.plan.bias import check_allow_bias
 from autovi.plan.doubts import Doubts
 from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
-from autovi.plan.requests import as_objective, check_arguments
+from autovi.plan.requests import as_objective, check_arguments, overrides_of
 from autovi.plan.rules import GUIDES, make_plan
-from autovi.plan.summing import asked_for, eliminations_of, summable, unlinkable
+from autovi.plan.summing import asked_for, closed_forms, eliminations_of, integrable, summable, unlinkable
 from autovi.process import computing
 from autovi.program.elements import check_in_parts
 from autovi.program.program import Program
@@ -204,12 +204,18 @@ def _summed_out(
     """What is summed out, and the program with the scans of these sites as maps over their steps."""
     guide_sites = traced.guide_sites
     sites = masked_in_part(traced.sites, partly)
-    asked = asked_for(options.estimators, sites.latents if guide_sites is None else guide_nodes(sites, guide_sites))
-    names = [n for n in summable(sites, guide_sites, asked, objective) if sites.samples[n].from_scan]
+    nodes = sites.latents if guide_sites is None else guide_nodes(sites, guide_sites)
+    asked = asked_for(options.estimators, nodes)
+    families = overrides_of(options.families, nodes, "family", "families")
+    offered = integrable(sites, guide_sites, asked, objective, families)
+    integrated = [n for names in offered.values() for n in names if n in asked]
+    names = [*summable(sites, guide_sites, asked, objective), *integrated]
+    names = [n for n in names if sites.samples[n].from_scan]
     found, linked = unlinkable(traced, names) if names else (traced, {})
     while True:
         structure = analyse_structure(found)
-        chosen = eliminations_of(sites, structure, guide_sites, asked, objective, traced.scales, linked)
+        closed = closed_forms(found, sites, structure, asked, objective, offered)
+        chosen = eliminations_of(sites, structure, guide_sites, asked, objective, traced.scales, linked, closed)
         gone = found.unlinked - chosen.sites
         if not gone:
             return found, structure, chosen

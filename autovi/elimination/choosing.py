@@ -8,7 +8,7 @@ from math import prod
 
 from autovi.analysis.structure import Structure
 from autovi.elimination.eliminate import Intractable
-from autovi.elimination.group import Group, Mixed, connected, felt_by, group_of
+from autovi.elimination.group import Group, Mixed, Together, connected, felt_by, group_of
 from autovi.model.sites import Site
 from autovi.numbers import how_many
 
@@ -17,10 +17,16 @@ BUDGET = 50_000_000  # numbers of one particle that the tables of a group may ho
 
 @dataclass(frozen=True)
 class Eliminations:
-    """The `groups` of sites that are summed out together, and why other discrete sites are `left`."""
+    """The `groups` of sites that are summed out together, by tables or in `closed` form, and why others are `left`."""
 
-    groups: tuple[Group, ...] = ()
+    tables: tuple[Group, ...] = ()
     left: Mapping[str, str] = field(default_factory=dict)
+    closed: tuple[Together, ...] = ()
+
+    @property
+    def groups(self) -> tuple[Together, ...]:
+        """Those of both kinds."""
+        return (*self.closed, *self.tables)
 
     @property
     def sites(self) -> frozenset[str]:

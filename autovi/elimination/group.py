@@ -53,25 +53,35 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Sites that are summed out together. `dims` are the axes of elements of each site's batch dimensions, `scale` how
-    many elements of the full plates one of theirs stands for."""
+class Together:
+    """Sites that leave the guide together, with all `terms` that they are felt in. `dims` are the axes of elements of
+    each site's batch dimensions, `scale` how many elements of the full plates one of theirs stands for."""
 
     sites: tuple[str, ...]
-    network: Network
     terms: Mapping[str, Placed]
     dims: Mapping[str, tuple[str | None, ...]]
     scale: float
-    cost: Cost
 
     @property
     def name(self) -> str:
-        """What the group's term is called."""
+        """What the term that takes the place of theirs is called."""
         return ", ".join(self.sites)
+
+    def elements_of(self, site: str) -> tuple[str, ...]:
+        """The axes of a site's elements."""
+        return tuple(d for d in self.dims[site] if d is not None)
+
+
+@dataclass(frozen=True)
+class Group(Together):
+    """Discrete sites of finite support that are summed out together, by tables."""
+
+    network: Network
+    cost: Cost
 
     def axes_of(self, site: str) -> tuple[str, ...]:
         """The axes of a table over one site's values."""
-        return (site, *(d for d in self.dims[site] if d is not None))
+        return (site, *self.elements_of(site))
 
 
 def felt_by(structure: Structure, site: str) -> set[str]:
@@ -97,8 +107,9 @@ def group_of(members: Collection[str], sites: Mapping[str, Site], structure: Str
         Mixed: a term sees several elements of a site at once.
         Intractable: elements are coupled through variables outside.
     """
-    network, terms, dims = _network(members, sites, structure)
-    return Group(tuple(members), network, terms, dims, scale, cost_of(network, terms))
+    sizes = {s: len(sites[s].values or ()) for s in members}
+    network, terms, dims = network_of(members, sites, structure, sizes)
+    return Group(tuple(members), terms, dims, scale, network, cost_of(network, terms))
 
 
 def cost_of(network: Network, terms: Mapping[str, Placed]) -> Cost:
@@ -121,9 +132,20 @@ def cost_of(network: Network, terms: Mapping[str, Placed]) -> Cost:
     return Cost(order, held[widest], tuple(sizes.items()), numbers)
 
 
-def _network(
-    members: Collection[str], sites: Mapping[str, Site], structure: Structure
+def network_of(
+    members: Collection[str],
+    sites: Mapping[str, Site],
+    structure: Structure,
+    sizes: Mapping[str, int],
+    whole: Collection[str] = (),
 ) -> tuple[Network, dict[str, Placed], dict[str, tuple[str | None, ...]]]:
+    """The network of some sites, where their terms stand in it, and the axes of their elements.
+
+    `sizes` are the sites' numbers of values. All elements of a site that is `whole` are taken as one.
+
+    Raises:
+        Mixed: a term sees several elements of a site at once that is not whole.
+    """
     # One step sees nothing of the steps before.
     lags = {s: structure.lags.get(s, 0) if sites[s].batch_shape[:1] != (1,) else 0 for s in members}
     reached = {lagged(s, k): structure.reached_from(lagged(s, k)) for s in members for k in range(lags[s] + 1)}
@@ -136,13 +158,14 @@ def _network(
         site = sites[site_of[variable]]
         for term, aligned in terms.items():
             for d, e in enumerate(aligned):
-                if site.batch_shape[d] == 1:
+                if site.batch_shape[d] == 1 or site.name in whole:
                     continue
                 if e is None:
                     raise Mixed(site.name, f"the term {term!r} mixes its elements")
                 axes.join((site.name, d), (term, e), site.batch_shape[d])
     dims: dict[str, tuple[str | None, ...]] = {
-        s: tuple(axes.name((s, d)) if n > 1 else None for d, n in enumerate(sites[s].batch_shape)) for s in members
+        s: tuple(axes.name((s, d)) if n > 1 and s not in whole else None for d, n in enumerate(sites[s].batch_shape))
+        for s in members
     }
     placed = {
         t: Placed(
@@ -152,7 +175,7 @@ def _network(
         for t in dict.fromkeys(t for by in reached.values() for t in by)
     }
     _check_apart(dims, placed, site_of)
-    values = {v: len(sites[s].values or ()) for v, s in site_of.items()}
+    values = {v: sizes[s] for v, s in site_of.items()}
     chained = [s for s in members if lags[s]]
     time = {s: axis for s in chained if (axis := dims[s][STEP]) is not None}
     network = Network(

@@ -102,6 +102,7 @@ class Facts:
     entangled: str | None = None  # why its elements cannot be set all at once
     shared: tuple[str, ...] = ()  # sites that are summed out of the model and share a cost term with it
     kept: str | None = None  # why it cannot be summed out of the model
+    closed: str | None = None  # the formula by which it is summed out
     scored: str | None = None  # a site drawn given it through whose draw no gradient flows
     jumps: str | None = None  # where the cost is discontinuous in it
     slope: str | None = None  # where JAX's derivative of the cost is not its slope in it

@@ -29,7 +29,9 @@ class Marginalize(Estimator):
     marginalizes: ClassVar[bool] = True
 
     def refuses(self, facts: Facts) -> str | None:
-        return refuses_continuous_or_unlisted(facts) or facts.kept
+        if facts.closed is not None:
+            return None
+        return (facts.kept if facts.num_values is None else None) or refuses_continuous_or_unlisted(facts) or facts.kept
 
     def draw(self, noise: jax.Array, q: Distribution) -> Draw:
         raise TypeError("marginalize: a site that is summed out is not in the guide")

@@ -43,7 +43,8 @@ class Traced:
     Outputs: "p:z" and "q:z", the weighted log densities of the sites of model and guide; "jacobian:z", what the
     change of variables adds to p:z; "standard:z", which is p:z from the node of a `noncentred` site; "location:z" and
     "spread:z", the parameters of a site's `coordinates`; "value:z", "likelihood:y", "inside:y", "init:w...",
-    "observed:y"; "mask:z" and "prior:z" of masked sites, the latter a draw without the mask; "distribution:z:i", the
+    "observed:y"; "mask:z" and "prior:z" of masked sites, the latter a draw without the mask; "given:z:rate" and so on,
+    what closed forms are made of (`model/given.py`); "distribution:z:i", the
     leaves of a node's distribution in the guide function, with "scale:z" and "weight:z" (its mask); "part:i#p:y", what
     a term may jump through. A distribution that holds functions of parameters (a flow's network) cannot be taken apart:
     it is drawn from inside the graph, from the key "noise:z": "draw:z:i" are the leaves of the draw, "drawn:z" its

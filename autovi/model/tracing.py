@@ -25,6 +25,7 @@ from autovi.model.complaints import Circumstances, complain
 from autovi.model.concrete import is_concrete_error
 from autovi.model.execution import Record, SiteError, execute, mask_of, place_in_scan, plate_scale, site_key, unmasked
 from autovi.model.fingerprint import own_classes
+from autovi.model.given import given_outputs
 from autovi.model.graph import placeholder, trace
 from autovi.model.inputs import Inputs, lengths_said
 from autovi.model.masked import masked_outputs
@@ -167,7 +168,7 @@ class NumPyroRun:
         sizes = {p.name: p.size for p in self.sites.plates.values()}
         self.scales = {r.name: plate_scale(r.frames, sizes) for r in samples if not r.observed}
         for r in samples:
-            out |= self._model_outputs(r) | masked_outputs(r, rng_key)
+            out |= self._model_outputs(r) | masked_outputs(r, rng_key) | given_outputs(r, sizes)
         kept = [r for r in records.values() if r.kind == "deterministic" or (r.kind == "sample" and not r.observed)]
         out |= {f"value:{r.name}": _array(r.value) for r in kept}
         out |= self._own_draws(records, rng_key)

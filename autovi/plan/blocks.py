@@ -34,7 +34,9 @@ def blocks_of(rows: list[Row], nodes: Mapping[str, Site]) -> tuple[Block, ...]:
     for row in rows:
         family, site = row.family, nodes[row.site]
         own = (row.site,) if row.estimator.alone else ()
-        if family is not None and family.joint and (family.conditional or site.subsampled):
+        if row.estimator.marginalizes:
+            alone.append(Block(row.site, (row.site,), family, row.estimator))
+        elif family is not None and family.joint and (family.conditional or site.subsampled):
             by_element[(family, row.estimator, site.batch_shape, site.plates, own)].append(row)
         elif family is not None and (family.joint or (family.name == "normal" and not row.alone)):
             flat[(family, row.estimator, own)].append(row)

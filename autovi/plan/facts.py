@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from autovi.analysis.structure import Structure
 from autovi.distributions.table import Known
 from autovi.elimination.choosing import Eliminations
+from autovi.elimination.closed import Closed
+from autovi.elimination.group import Together
 from autovi.estimators.base import Facts
 from autovi.families.base import Family, NoiseFamily
 from autovi.model.sites import CIRCULAR, Site
@@ -36,6 +38,7 @@ def facts_of(
         entangled=_entangled(site, structure),
         shared=_shared(site, structure, eliminations),
         kept=eliminations.left.get(site.name),
+        closed=next((told_of_closed(g) for g in eliminations.closed if site.name in g.sites), None),
         jumps=jumps,
         slope=slope,
         aperiodic=aperiodic,
@@ -50,9 +53,15 @@ def facts_of(
     )
 
 
+def told_of_closed(closed: Together) -> str:
+    """What the plan says of a closed form."""
+    assert isinstance(closed, Closed)
+    return f"summed out in closed form: {closed.said}"
+
+
 def candidates(family: Family | None, facts: Facts, absent: bool = False) -> tuple[str, ...]:
     """The entries of the table that a family admits, or the distribution of a guide function's site."""
-    if absent:
+    if absent or facts.closed is not None:
         return ("marginalize",)
     if family is not None:
         return family.estimators

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from autovi.analysis.centring import Moves
-from autovi.elimination.group import Group
+from autovi.elimination.group import Together
 from autovi.estimators import Estimator
 from autovi.estimators.base import Facts
 from autovi.families import Family
@@ -62,7 +62,7 @@ class Plan:
     noncentred: Mapping[str, Moves] = field(default_factory=dict)
     # The sites on which the scale of such a site depends.
     scales: tuple[str, ...] = ()
-    groups: tuple[Group, ...] = ()  # the sites that are summed out, by those that are summed out together
+    groups: tuple[Together, ...] = ()  # the sites that are summed out, by those that are summed out together
     rungs: tuple[str, ...] = ()  # of a fit: the way to its q
     # Site -> what was known of it when its estimator was chosen, a jump that could not be tested for counted as one.
     facts: Mapping[str, Facts] = field(default_factory=dict, compare=False, repr=False)

@@ -136,15 +136,15 @@ def make_plan(
     doubts = doubts or Doubts()
     jumps, slopes = doubts.jumping(asked_estimators), doubts.sloping(asked_estimators)
     own = _own_asked(nodes, asked_estimators)
-    families_of: dict[str, tuple[Family, str]] = {}
-    if guide_sites is None:
-        families_of = _choose_families(nodes, asked_families, guide, {*jumps, *slopes}, conjugate, own)
     breaks = (jumps, slopes, doubts.aperiodic)
     objective = objective or OBJECTIVES["elbo"]()
     under = (objective, allow_bias, num_particles)
     wanted = asked_for(estimators, nodes)
     if eliminations is None:
         eliminations = eliminations_of(sites, structure, guide_sites, wanted, objective, {})
+    families_of: dict[str, tuple[Family, str]] = {}
+    if guide_sites is None:
+        families_of = _choose_families(nodes, asked_families, guide, {*jumps, *slopes}, conjugate, own, eliminations)
     rows = _choose_estimators(nodes, families_of, wanted, structure, breaks, guide_sites, under, eliminations)
     rows = [replace(r, why=r.why + doubts.dared(r)) for r in rows]
     facts = {r.site: doubts.known(r.site, r.facts) for r in rows}
@@ -182,17 +182,16 @@ def _choose_families(
     broken: Collection[str],
     conjugate: Collection[str],
     own_asked: Collection[str],
+    eliminations: Eliminations,
 ) -> dict[str, tuple[Family, str]]:
     if guide not in GUIDES:
         raise ValueError(
             f"guide: unknown name {guide!r}; expected one of {list(GUIDES)}, a guide function or an AutoGuide"
         )
-    could = [
-        s
-        for n, s in nodes.items()
-        if n not in asked and _rule(s, Context(guide, 0, broken, conjugate, own_asked))[1] == "full_rank"
-    ]
-    context = Context(guide, sum(s.size for s in could), broken, conjugate, own_asked)
+    gone = {*asked, *eliminations.sites}
+    context = Context(guide, 0, broken, conjugate, own_asked)
+    could = [s for n, s in nodes.items() if n not in gone and _rule(s, context)[1] == "full_rank"]
+    context = replace(context, free_dimensions=sum(s.size for s in could))
     return {n: _family(s, asked.get(n), context) for n, s in nodes.items()}
 
 
@@ -271,7 +270,8 @@ def _choose_estimators(
         if estimator.marginalizes:
             why = f"{why}{told_of_group(n, groups[n])}"
         alone = site.masked or site.subsampled or estimator.alone
-        rows[n] = Row(n, family, estimator, f"{family_why}; {why}", alone, facts)
+        said = why if facts.closed is not None else f"{family_why}; {why}"
+        rows[n] = Row(n, family, estimator, said, alone, facts)
     return [rows[n] for n in nodes]
 
 
@@ -305,7 +305,8 @@ def _estimator(
         if wanted.biased and not allow_bias:
             raise not_allowed(site.name, site.distribution, wanted.name, named)
         though = facts.gradients.reserved if wanted.pathwise else None
-        said = f"estimator asked for{f', though {though}' if though else ''}"
+        because = f"though {though}" if though else facts.closed
+        said = f"estimator asked for{f', {because}' if because else ''}"
         return wanted, f"{said}; {TOLD}" if wanted.biased else said
     for name, estimator in valid.items():
         sentence = _sentence(name, site, facts, estimator.baseline_name)
@@ -317,6 +318,8 @@ def _estimator(
 
 def _sentence(name: str, site: Site, facts: Facts, baseline: str | None) -> str | None:
     """Why the first valid estimator is taken; None when it is valid but too dear."""
+    if facts.closed is not None:
+        return facts.closed
     if name == "marginalize":
         return f"its {facts.num_values} values are summed out exactly, so it needs no gradient"
     if name == "enumerate":

@@ -7,7 +7,8 @@ from typing import Any
 
 from autovi.analysis.structure import Structure
 from autovi.elimination.choosing import Eliminations, choose_eliminations
-from autovi.elimination.group import Group, felt_by
+from autovi.elimination.closed import FORMS, Found, Where
+from autovi.elimination.group import Group, Together, felt_by
 from autovi.estimators import Estimator, Marginalize
 from autovi.estimators.base import MAX_VALUES
 from autovi.model.sites import Site, Sites
@@ -17,6 +18,8 @@ from autovi.numbers import how_many
 from autovi.objectives import Objective
 from autovi.plan.grouping import names
 from autovi.plan.requests import as_estimator, overrides_of
+
+NO_FORMS = Found()
 
 
 def summable(
@@ -55,13 +58,18 @@ def eliminations_of(
     objective: Objective,
     scales: Mapping[str, float],
     linked: Mapping[str, str] | None = None,
+    closed: Found = NO_FORMS,
 ) -> Eliminations:
     """The sites that are summed out, and why others are not: of those `linked` the steps of their scan are not known
-    to stand side by side."""
-    kept, candidates = dict(linked or {}), []
+    to stand side by side. `closed` are those that are summed out in closed form."""
+    kept, candidates = {**(linked or {}), **closed.left}, []
     ancestral = ancestral_of(sites, structure, guide_sites, asked)
+    taken = {t: form.name for form in closed.closed for t in form.terms}
     for name in summable(sites, guide_sites, asked, objective):
         if name in kept or name in ancestral:
+            continue
+        if beside := next((taken[t] for t in sorted(felt_by(structure, name)) if t in taken), None):
+            kept[name] = f"it shares a cost term with {beside!r}, which is summed out in closed form"
             continue
         why = _bound(name, sites, structure, guide_sites, asked)
         if why is None:
@@ -70,7 +78,71 @@ def eliminations_of(
             kept[name] = why
     wanted = [n for n in candidates if n in asked]
     found = choose_eliminations(sites.samples, structure, candidates, scales, wanted)
-    return Eliminations(found.groups, {**kept, **found.left})
+    kept = {n: why for n, why in kept.items() if all(n not in form.sites for form in closed.closed)}
+    return Eliminations(found.tables, {**kept, **found.left}, closed.closed)
+
+
+def integrable(
+    sites: Sites,
+    guide_sites: Sites | None,
+    asked: Mapping[str, Estimator],
+    objective: Objective,
+    families: Collection[str] = (),
+) -> dict[str, list[str]]:
+    """Closed form -> the sites that may leave the guide by it: those for which it is asked, or nothing else. For those
+    in `families` a family is asked for."""
+    if objective.refuses(Marginalize()) is not None:
+        return {}
+    outside = {n: s for n, s in sites.latents.items() if guide_sites is None or n not in guide_sites.latents}
+    wanted = {n for n in outside if n in asked and asked[n].marginalizes}
+    free = {n for n in outside if n not in asked and n not in families and guide_sites is None}
+    return {
+        name: [n for n, s in outside.items() if form.offers(s) and n in (wanted if form.on_request else wanted | free)]
+        for name, form in FORMS.items()
+    }
+
+
+def closed_forms(
+    traced: Traced,
+    sites: Sites,
+    structure: Structure,
+    asked: Mapping[str, Estimator],
+    objective: Objective,
+    offered: Mapping[str, list[str]],
+) -> Found:
+    """The closed forms of a program, of the sites that `integrable` has, and why those for which `marginalize` is asked
+    have none."""
+    guide_sites, closed = traced.guide_sites, []
+    left: dict[str, str] = {}
+    unfelt = frozenset(f"p:{n}" for n in ancestral_of(sites, structure, guide_sites, asked))
+    where = Where(traced, sites.samples, structure, traced.scales, unfelt)
+    finite = summable(sites, guide_sites, asked, objective)
+    for name, candidates in offered.items():
+        found = FORMS[name].find(candidates, where)
+        for form in found.closed:
+            why = _beside(form, structure, asked, finite)
+            if why is None:
+                closed.append(form)
+            else:
+                left |= dict.fromkeys(form.sites, why)
+        left |= found.left
+    return Found(tuple(closed), {n: why for n, why in left.items() if n in asked})
+
+
+def _beside(
+    form: Together, structure: Structure, asked: Mapping[str, Estimator], finite: Collection[str]
+) -> str | None:
+    """Why a closed form has to give way to another site that shares a term with it."""
+    for other in structure.downstream:
+        if other in form.sites or not felt_by(structure, other) & set(form.terms):
+            continue
+        if other in asked and asked[other].integrates:
+            return f"it shares a cost term with {other!r}, which is enumerated"
+        if not asked.keys() & set(form.sites) and other in finite:
+            return f"it shares a cost term with {other!r}, which is summed out"
+        if any(structure.below(other, n) for n in form.sites):
+            return f"the guide draws {other!r} given it, so it cannot leave the guide"
+    return None
 
 
 def _bound(
@@ -92,8 +164,10 @@ def _bound(
 ROOM = 100  # columns for the names of sites in a sentence
 
 
-def told_of_group(site: str, group: Group) -> str:
+def told_of_group(site: str, group: Together) -> str:
     """What the plan says of the sites that one is summed out with, and of what that holds."""
+    if not isinstance(group, Group):
+        return ""
     others = [n for n in group.sites if n != site]
     if not others and not group.network.lags:
         return ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from autovi.elimination.closed import Closed
 from autovi.elimination.eliminate import eliminated
 from autovi.elimination.factors import Factor
-from autovi.elimination.group import Group, Placed
+from autovi.elimination.group import Group, Placed, Together
 from autovi.elimination.semirings import Largest, Sampled, Semiring, Summed
 from autovi.model.execution import site_key
 from autovi.program.branches import BUDGET
@@ -18,7 +20,43 @@ from autovi.program.program import Program
 from autovi.program.world import World
 
 
-def log_sums(
+@dataclass(frozen=True)
+class Particle:
+    """A particle as closed forms see it: `elimination.closed.Seen`."""
+
+    world: World
+
+    def has(self, output: str) -> bool:
+        """Does the graph have this output?"""
+        return self.world.has(output)
+
+    def outputs(self, names: Iterable[str]) -> dict[str, Any]:
+        """Outputs of the graph, by name."""
+        return self.world.outputs(names)
+
+    def terms(self, names: Iterable[str], values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Cost terms with some sites, or their values some steps before, set to other values."""
+        inputs = self.world.program.traced.graph.inputs
+        variables = {v: inputs[f"node:{v}"] for v in values}
+        return self.world.changed({var: jnp.asarray(values[v], var.aval.dtype) for v, var in variables.items()}).terms(
+            names
+        )
+
+
+def log_sums(program: Program, world: World, group: Together, lanes: int) -> list[Factor]:
+    """log sum over all configurations of a group, of one particle, by axes of elements; scaled. `lanes` particles are
+    side by side."""
+    if isinstance(group, Closed):
+        return group.log_sums(Particle(world))
+    return log_sums_of_tables(program, world, _by_tables(group), lanes)
+
+
+def _by_tables(group: Together) -> Group:
+    assert isinstance(group, Group)
+    return group
+
+
+def log_sums_of_tables(
     program: Program,
     world: World,
     group: Group,
@@ -26,9 +64,9 @@ def log_sums(
     semiring: Semiring | None = None,
     more: Mapping[str, jax.Array] | None = None,
 ) -> list[Factor]:
-    """log sum over all configurations of a group, of one particle, by axes of elements; scaled.
+    """The same of a group of sites of finite support.
 
-    `more` is added to the log weight of each value of a site `[K, *elements]`. `lanes` particles are side by side.
+    `more` is added to the log weight of each value of a site `[K, *elements]`.
     """
     factors = tables(program, world, group, lanes)
     factors += [Factor(table, group.axes_of(site)) for site, table in (more or {}).items()]
@@ -101,28 +139,34 @@ def weights_of(program: Program, world: World, group: Group, lanes: int, semirin
     """What the gradient of the sum in each value's log weight is: see `semirings`. `[K, *elements]`, by site."""
 
     def total(more: Mapping[str, jax.Array]) -> jax.Array:
-        found = log_sums(program, world, group, lanes, semiring, more)
+        found = log_sums_of_tables(program, world, group, lanes, semiring, more)
         return jnp.asarray(sum(jnp.sum(f.table) for f in found)) / group.scale
 
     return jax.grad(total)(flat(program, group))
 
 
-def drawn_from(rng_key: jax.Array, program: Program, world: World, group: Group, lanes: int) -> dict[str, jax.Array]:
-    """A joint draw of a group's sites given all else: indices into their supports."""
+def drawn_from(rng_key: jax.Array, program: Program, world: World, group: Together, lanes: int) -> dict[str, jax.Array]:
+    """A joint draw of a group's sites given all else, as `program.placed` takes it: indices into finite supports."""
     key = site_key(rng_key, group.name)
-    return _indices(program, group, weights_of(program, world, group, lanes, Sampled(key)))
+    if isinstance(group, Closed):
+        return group.drawn(key, Particle(world))
+    tables = _by_tables(group)
+    return _indices(program, tables, weights_of(program, world, tables, lanes, Sampled(key)))
 
 
-def most_likely(program: Program, world: World, group: Group, lanes: int) -> dict[str, jax.Array]:
-    """The most likely configuration of a group's sites given all else: indices into their supports."""
-    return _indices(program, group, weights_of(program, world, group, lanes, Largest()))
+def most_likely(program: Program, world: World, group: Together, lanes: int) -> dict[str, jax.Array]:
+    """The most likely configuration of a group's sites given all else, in the same form."""
+    if isinstance(group, Closed):
+        return group.most_likely(Particle(world))
+    tables = _by_tables(group)
+    return _indices(program, tables, weights_of(program, world, tables, lanes, Largest()))
 
 
 def _indices(program: Program, group: Group, weights: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return {s: in_shape(program, group, s, jnp.argmax(w, 0)) for s, w in weights.items()}
 
 
-def log_conditional(program: Program, world: World, there: World, group: Group, lanes: int) -> jax.Array:
+def log_conditional(program: Program, world: World, there: World, group: Together, lanes: int) -> jax.Array:
     """log p(a group's sites | all else), of the configuration that `there` has, of the particle `world`; of the
     elements that count, as those that nothing feels have no density."""
     joint = sum(jnp.sum(t) for t in there.terms(group.terms).values())

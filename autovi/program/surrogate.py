@@ -13,7 +13,7 @@ import numpy as np
 
 from autovi.analysis.costs import Aligned, from_then_on, to_site
 from autovi.analysis.structure import Sinces
-from autovi.elimination.group import Group
+from autovi.elimination.group import Together
 from autovi.estimators.base import Cost, Density
 from autovi.plan.plan import Block
 from autovi.program.branches import branches_of
@@ -237,7 +237,7 @@ def integrated(
     world: World,
     raw: Mapping[str, jax.Array],
     nodes: Collection[str],
-    groups: Collection[Group],
+    groups: Collection[Together],
     lanes: int,
 ) -> tuple[dict[str, Term], jax.Array]:
     """The terms of one particle, those downstream of the integrated `nodes` replaced, and of the `groups` of sites that
@@ -270,7 +270,7 @@ def _onto_owner(program: Program, node: str, sources: Collection[str]) -> dict[s
     return {t: tuple(owner[t].index(e) if e in owner[t] else None for e in dims[t]) for t in sources}
 
 
-def summed_out(program: Program, world: World, group: Group, lanes: int) -> dict[str, Term]:
+def summed_out(program: Program, world: World, group: Together, lanes: int) -> dict[str, Term]:
     """The terms in the place of those of a group of sites that are summed out."""
     terms = {}
     for number, factor in enumerate(log_sums(program, world, group, lanes)):

@@ -286,4 +286,5 @@ class Wiring(Placing):
 
     def first_value(self, node: str) -> Any:
         """A value of a marginalized site, to stand in until it is integrated."""
-        return jnp.zeros(self.sites.samples[node].batch_shape, int)
+        var = self.traced.graph.inputs[f"node:{node}"]
+        return jnp.zeros(var.aval.shape, var.aval.dtype)

@@ -14,7 +14,7 @@ import numpy as np
 from autovi.compiling import compiler_options
 from autovi.process import computing
 from autovi.program.program import Program
-from autovi.program.summing import drawn_from, in_shape, log_conditional, most_likely
+from autovi.program.summing import drawn_from, log_conditional, most_likely
 from autovi.program.surrogate import Step
 from autovi.program.world import World
 from autovi.run.background import Compiling
@@ -210,8 +210,7 @@ def _with_discrete(program: Program, world: World, lanes: int, discrete: Callabl
     forced: dict[str, jax.Array] = {}
     log_q = jnp.zeros(())
     for group in program.plan.groups:
-        indices = discrete(program, world, group, lanes)
-        forced |= {n: in_shape(program, group, n, i) for n, i in indices.items()}
+        forced |= discrete(program, world, group, lanes)
     if not forced:
         return world.with_priors(), log_q
     there = world.forced(forced)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.compiling import compiler_options
+from autovi.elimination.group import Group
 from autovi.elimination.semirings import Summed
 from autovi.process import computing
 from autovi.program.program import Program
@@ -44,6 +45,8 @@ def _of_draw(engine: Engine, params: Any, arrays: Mapping[str, Any], key: jax.Ar
     world = program.particle(shared, key, noise)
     found: dict[str, jax.Array] = {}
     for group in program.plan.groups:
+        if not isinstance(group, Group):
+            continue  # of values that are no list
         weights = weights_of(program, world, group, 1, Summed())
         found |= {s: jnp.moveaxis(in_shape(program, group, s, w), 0, -1) for s, w in weights.items()}
     return found | _in_guide(program, world)
