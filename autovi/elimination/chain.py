@@ -1,10 +1,11 @@
 """Chains: variables that are felt some steps later, summed out along the axis of steps.
 
 The message after step t is a table over the values of the last steps, as far back as they are felt. A step multiplies
-it by the step's factors and sums out what is felt no more: the forward algorithm. Where the states are few, the steps
-are dealt to blocks that go forward side by side, each with a table from its first state to its last (a product of
-matrices is associative; Särkkä and García-Fernández, 2021, "Temporal Parallelization of Bayesian Smoothers"): of T
-steps only about 2 sqrt(T) come one after the other.
+it by the step's factors and sums out what is felt no more: the forward algorithm. On an accelerator, where each step
+of a loop is a launch or several, and the states are few, the steps are dealt to blocks that go forward side by side,
+each with a table from its first state to its last (a product of matrices is associative; Särkkä and García-Fernández,
+2021, "Temporal Parallelization of Bayesian Smoothers"): of T steps only about 2 sqrt(T) come one after the other. A CPU
+takes a step in 90 ns, and blocks were 1.3 to 2 times slower there (2 states, 200 and 2,000 steps).
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def chained(
 
 def _pays(network: Network, factors: Sequence[Factor], after: Sequence[str], time: str) -> bool:
     """Are steps side by side faster than one after the other?"""
+    if jax.default_backend() == "cpu":
+        return False
     states = prod(network.sizes[network.variables[a]] for a in after)
     beside = {a for f in factors for a in f.axes} - set(network.variables) - {time}
     return network.sizes[time] >= MIN_BLOCKED and states**3 * prod(network.sizes[a] for a in beside) <= MAX_BLOCKED
