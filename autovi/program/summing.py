@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from autovi.analysis.one_index import lookups_of_one
 from autovi.elimination.closed import Closed
 from autovi.elimination.eliminate import eliminated
 from autovi.elimination.factors import Factor
@@ -98,12 +99,14 @@ def _evaluated(
 ) -> dict[str, jax.Array]:
     """Terms at all values of some variables, whose dimensions stand in front."""
     sizes = [group.network.sizes[v] for v in variables]
+    # All elements of a variable have the same value.
+    instead = lookups_of_one(program.traced.graph, [program.traced.graph.inputs[f"node:{v}"] for v in variables])
 
     def one(*values: jax.Array) -> dict[str, jax.Array]:
         changes: dict[Any, Any] = {}
         for variable, value in zip(variables, values, strict=True):
             changes |= program.variable(variable, value)
-        there = world.changed(changes)
+        there = world.changed(changes, instead)
         return {name: _term(there, name, term) for name, term in there.terms(names).items()}
 
     run = one

@@ -241,11 +241,12 @@ class World:
             there = there.changed({graph.outputs[f"value:{name}"]: jnp.where(counts, value, prior).astype(value.dtype)})
         return there
 
-    def changed(self, values: Mapping[Any, Any]) -> World:
-        """This world with some variables of the graph set to other values; no node is drawn again."""
+    def changed(self, values: Mapping[Any, Any], instead: Mapping[int, Any] = _NONE) -> World:
+        """This world with some variables of the graph set to other values; no node is drawn again. `instead` as in
+        `Graph.evaluate`, where the changes allow that."""
         hidden = frozenset(self.program.traced.graph.downstream(values))
         world = World(self.program, dict(values), self.distributions, self.noise, self, hidden)
-        world.nodes = self.nodes
+        world.nodes, world.instead = self.nodes, instead
         return world
 
     # --- cost terms ---------------------------------------------------------------------------------------------------
