@@ -43,7 +43,7 @@ from autovi.plan.mapped import mappable, with_coordinates
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective, check_arguments, overrides_of
 from autovi.plan.rules import GUIDES, make_plan
-from autovi.plan.summing import asked_for, closed_forms, eliminations_of, integrable, summable, unlinkable
+from autovi.plan.summing import asked_for, closed_forms, eliminations_of, integrable, summable, taken_apart, unlinkable
 from autovi.process import computing
 from autovi.program.elements import check_in_parts
 from autovi.program.program import Program
@@ -178,7 +178,8 @@ def _make(
         conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
         eliminations=eliminations,
     )
-    program = traced_for(chosen, traced, model, guide, inputs, lengths, unlinked=traced.unlinked)
+    discrete = {"unlinked": traced.unlinked, "summands": traced.in_parts}
+    program = traced_for(chosen, traced, model, guide, inputs, lengths, **discrete)
     optimizer = Optimizer(options.optimizer)
     moves = (
         {}
@@ -189,7 +190,14 @@ def _make(
         imaged = tuple(n for n, m in moves.items() if m.of_image)
         direct = tuple(n for n in moves if n not in imaged)
         program, _ = trace_program(
-            model, guide, inputs, lengths, noncentred=direct, imaged=imaged, unlinked=traced.unlinked
+            model,
+            guide,
+            inputs,
+            lengths,
+            noncentred=direct,
+            imaged=imaged,
+            unlinked=traced.unlinked,
+            summands=traced.in_parts,
         )
         structure, chosen = analyse_structure(program), with_coordinates(chosen, moves)
     made = Program(program, structure, chosen, objective)
@@ -209,11 +217,15 @@ def _summed_out(
     families = overrides_of(options.families, nodes, "family", "families")
     offered = integrable(sites, guide_sites, asked, objective, families)
     integrated = [n for names in offered.values() for n in names if n in asked]
-    names = [*summable(sites, guide_sites, asked, objective), *integrated]
+    discrete = summable(sites, guide_sites, asked, objective)
+    names = [*discrete, *integrated]
     names = [n for n in names if sites.samples[n].from_scan]
     found, linked = unlinkable(traced, names) if names else (traced, {})
     while True:
         structure = analyse_structure(found)
+        apart = taken_apart(found, structure, sites, [n for n in discrete if n not in linked])
+        if apart is not found:
+            found, structure = apart, analyse_structure(apart)
         closed = closed_forms(found, sites, structure, asked, objective, offered)
         chosen = eliminations_of(sites, structure, guide_sites, asked, objective, traced.scales, linked, closed)
         gone = found.unlinked - chosen.sites

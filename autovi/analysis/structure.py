@@ -19,6 +19,7 @@ from numpyro import validation_enabled
 from autovi.analysis.costs import Aligned, agreed, unique
 from autovi.analysis.dependence import Dependence, Since, analyse_graph, joined, joined_since
 from autovi.analysis.linear import find_linear
+from autovi.analysis.summands import Summands, analyse_summands
 from autovi.model.inputs import Inputs
 from autovi.model.lags import lagged
 from autovi.model.sites import Plate, Sites
@@ -53,6 +54,7 @@ class Structure:
     # A node of these, and its values some steps before, by the names of their inputs -> as `downstream`, each alone.
     apart: Mapping[str, Mapping[str, Aligned]] = field(default_factory=dict)
     rules: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
+    summands: Summands | None = None  # the parts of terms that were taken apart
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
@@ -85,6 +87,8 @@ def analyse_structure(traced: Traced) -> Structure:
     kinds = ("p:", "q:", "jacobian:", "part:", *COORDINATES)
     before = [lagged(n, k) for n, lags in traced.lags.items() for k in range(1, lags + 1)]
     tracked = [f"node:{n}" for n in (*nodes, *before)]
+    batch_of = {lagged(n, k): len(s.batch_shape) for n, s in nodes.items() for k in range(traced.lags.get(n, 0) + 1)}
+    summands = analyse_summands(traced, tracked, batch_of)
     found = analyse_graph(graph, tracked, [o for o in graph.outputs if o.startswith(kinds)])
     found, apart = _steps_joined(found, traced.lags, {n: len(s.batch_shape) for n, s in nodes.items()})
     terms = [o for o in graph.outputs if o.startswith(("p:", "q:"))]
@@ -120,6 +124,7 @@ def analyse_structure(traced: Traced) -> Structure:
         traced.lags,
         apart,
         rules,
+        summands,
     )
 
 

@@ -8,7 +8,8 @@ from math import prod
 
 from autovi.analysis.structure import Structure
 from autovi.elimination.eliminate import Intractable
-from autovi.elimination.group import Group, Mixed, Together, connected, felt_by, group_of
+from autovi.elimination.group import Group, Together, connected, felt_by, group_of
+from autovi.elimination.placed import Mixed
 from autovi.model.sites import Site
 from autovi.numbers import how_many
 
@@ -72,15 +73,14 @@ def _made(
         if (why := subsampled_below(site, structure)) is not None:
             return site, why
     try:
-        group = group_of(members, sites, structure, scales.get(next(iter(members)), 1.0))
+        group = group_of(members, sites, structure, scales.get(next(iter(members)), 1.0), budget)
     except Mixed as error:
-        return error.site, f"{error}, which then cannot be set all at once"
+        return error.site, str(error)
     except Intractable as error:
         return _least(members, sites, wanted), f"summed out together, {error}"
     if group.cost.largest <= budget and group.cost.numbers <= 10 * budget:
         return group
-    axes = " x ".join(f"{a} {n}" if not a.startswith("%") else str(n) for a, n in group.cost.axes)
-    what = f"a table of {how_many(group.cost.largest, 'number')} ({axes}) for each particle"
+    what = f"a table of {how_many(group.cost.largest, 'number')} ({group.cost.table}) for each particle"
     if len(members) == 1:
         return group.sites[0], f"summing it out would take {what}"
     dearest = [a for a, _ in group.cost.axes if a in sites] or list(members)

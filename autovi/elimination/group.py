@@ -10,36 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from autovi.analysis.structure import Structure
-from autovi.elimination.eliminate import eliminated
+from autovi.elimination.elements import STEP, taken_apart
+from autovi.elimination.eliminate import Intractable, eliminated
 from autovi.elimination.factors import Factor
 from autovi.elimination.network import Network
+from autovi.elimination.placed import Axes, Mixed, Placed
 from autovi.elimination.semirings import Counted
+from autovi.elimination.sweeps import Sweep
 from autovi.model.lags import lagged
 from autovi.model.sites import Site
 
-STEP = 0  # the dimension of steps, of sites in a scan
-
-
-class Mixed(ValueError):
-    """A site's elements cannot be told apart in a term; `site` is whose."""
-
-    def __init__(self, site: str, message: str):
-        super().__init__(message)
-        self.site = site
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A cost term: the variables that it depends on, and the axis of elements of each of its dimensions (None: it is
-    summed over this one)."""
-
-    variables: tuple[str, ...]
-    dims: tuple[str | None, ...]
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """Those of its table."""
-        return (*self.variables, *(d for d in self.dims if d is not None))
+SET_APART = "which then cannot be set all at once"
+MOST_AXES = 6  # of a table that a sentence names
 
 
 @dataclass(frozen=True)
@@ -50,6 +32,13 @@ class Cost:
     largest: int
     axes: tuple[tuple[str, int], ...]
     numbers: int
+
+    @property
+    def table(self) -> str:
+        """The axes of the largest table in words."""
+        named = [f"{a} {n}" if not a.startswith("%") else str(n) for a, n in self.axes]
+        more = len(named) - MOST_AXES
+        return " x ".join(named if more <= 0 else [*named[:MOST_AXES], f"{more} more"])
 
 
 @dataclass(frozen=True)
@@ -74,10 +63,13 @@ class Together:
 
 @dataclass(frozen=True)
 class Group(Together):
-    """Discrete sites of finite support that are summed out together, by tables."""
+    """Discrete sites of finite support that are summed out together, by tables. Where elements along an axis meet, they
+    are variables of their own: the axis is in `split`, and the tables are those of `sweeps` (`elements.py`)."""
 
     network: Network
     cost: Cost
+    split: frozenset[str] = frozenset()
+    sweeps: tuple[Sweep, ...] = ()
 
     def axes_of(self, site: str) -> tuple[str, ...]:
         """The axes of a table over one site's values."""
@@ -87,6 +79,11 @@ class Group(Together):
 def felt_by(structure: Structure, site: str) -> set[str]:
     """The model's terms that depend on a site."""
     return {t for t in structure.downstream[site] if t.startswith("p:")}
+
+
+def between(members: Collection[str], structure: Structure) -> set[str]:
+    """The terms that depend on sites, but for the densities of these."""
+    return set().union(*(felt_by(structure, s) for s in members)) - {f"p:{s}" for s in members}
 
 
 def connected(sites: Iterable[str], structure: Structure) -> list[tuple[str, ...]]:
@@ -100,36 +97,100 @@ def connected(sites: Iterable[str], structure: Structure) -> list[tuple[str, ...
     return [tuple(members) for members, _ in groups]
 
 
-def group_of(members: Collection[str], sites: Mapping[str, Site], structure: Structure, scale: float) -> Group:
+def group_of(
+    members: Collection[str], sites: Mapping[str, Site], structure: Structure, scale: float, budget: int
+) -> Group:
     """The group that these sites, which share terms, make.
 
     Raises:
-        Mixed: a term sees several elements of a site at once.
+        Mixed: a term sees several elements of a site at once, which are not told apart, or too many of them.
         Intractable: elements are coupled through variables outside.
     """
     sizes = {s: len(sites[s].values or ()) for s in members}
-    network, terms, dims = network_of(members, sites, structure, sizes)
-    return Group(tuple(members), terms, dims, scale, network, cost_of(network, terms))
+    try:
+        network, terms, dims = network_of(members, sites, structure, sizes)
+    except Mixed:
+        if structure.summands is None or not between(members, structure) <= structure.summands.outputs.keys():
+            raise
+        return _of_elements(members, sites, structure, scale, budget)
+    cost = cost_of(network, [(p.axes, t) for t, p in terms.items()])
+    return Group(tuple(members), terms, dims, scale, network, cost)
 
 
-def cost_of(network: Network, terms: Mapping[str, Placed]) -> Cost:
-    """The order in which variables are summed out, and what that holds. Nothing is computed."""
+def _of_elements(
+    members: Collection[str],
+    sites: Mapping[str, Site],
+    structure: Structure,
+    scale: float,
+    budget: int,
+) -> Group:
+    """The group with elements as variables of their own: the cheapest of the ways in which they can be."""
+    assert structure.summands is not None
+    best: Group | None = None
+    why: Intractable | None = None
+    networks = taken_apart(members, sites, structure, lags_of(members, sites, structure), budget)
+    while True:
+        try:
+            apart = next(networks, None)
+        except Mixed:
+            if best is None:
+                raise
+            apart = None
+        if apart is None:
+            break
+        evaluated = sum(prod(s.shape) * prod(structure.summands.shape(p.output)) for s in apart.sweeps for p in s.parts)
+        try:
+            cost = cost_of(apart.network, [scope for s in apart.sweeps for scope in s.scopes], evaluated)
+        except Intractable as error:
+            why = error
+            continue
+        if best is None or cost.numbers < best.cost.numbers:
+            where = (tuple(members), apart.terms, apart.dims, scale)
+            best = Group(*where, apart.network, cost, apart.split, apart.sweeps)
+        # A chain of pairs or triples is as cheap along its axis as with its elements apart, and sooner compiled.
+        if apart.time is not None and apart.reach <= 2 and cost.numbers <= budget:
+            break
+    if best is None:
+        raise why or Intractable("their elements cannot be told apart")
+    return best
+
+
+def mixes(members: Collection[str], sites: Mapping[str, Site], structure: Structure) -> bool:
+    """Do elements of one of these sites meet in a term?"""
+    try:
+        network_of(members, sites, structure, dict.fromkeys(members, 0))
+    except Mixed:
+        return True
+    return False
+
+
+def cost_of(network: Network, factors: Iterable[tuple[tuple[str, ...], str]], evaluated: int = 0) -> Cost:
+    """The order in which variables are summed out, and what that holds. Nothing is computed. `factors` are the axes of
+    tables and the terms that they are of, `evaluated` how many numbers are evaluated to make them, where that is
+    more."""
     counted = Counted()
-    shapes = {t: [network.sizes[a] for a in placed.axes] for t, placed in terms.items()}
+    listed = list(factors)
+    shapes = [[network.sizes[a] for a in axes] for axes, _ in listed]
 
-    def run(tables: dict[str, jax.Array]) -> list[jax.Array]:
-        factors = [Factor(tables[t], placed.axes, frozenset({t})) for t, placed in terms.items()]
-        return [f.table for f in eliminated(network, factors, counted)]
+    def run(tables: list[jax.Array]) -> list[jax.Array]:
+        made = [Factor(x, axes, frozenset({t})) for x, (axes, t) in zip(tables, listed, strict=True)]
+        return [f.table for f in eliminated(network, made, counted)]
 
-    jax.eval_shape(run, {t: jax.ShapeDtypeStruct(shape, jnp.float32) for t, shape in shapes.items()})
-    held = {p.axes: prod(shapes[t]) for t, p in terms.items()}
-    for _, axes, shape, _ in counted.sums:
+    jax.eval_shape(run, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes])
+    held: dict[tuple[str, ...], int] = {}
+    tables = [(axes, shape) for (axes, _), shape in zip(listed, shapes, strict=True)]
+    for axes, shape in [*tables, *((axes, shape) for _, axes, shape, _ in counted.sums)]:
         held[axes] = max(held.get(axes, 0), prod(shape))
     widest = max(held, key=lambda axes: held[axes])
     order = tuple(dict.fromkeys(v for gone, *_ in counted.sums for v in gone if v in network.variables))
-    numbers = sum(map(prod, shapes.values())) + sum(prod(shape) * times for _, _, shape, times in counted.sums)
+    numbers = max(evaluated, sum(map(prod, shapes))) + sum(prod(shape) * times for _, _, shape, times in counted.sums)
     sizes = dict.fromkeys(widest, 0) | {a: n for a, n in network.sizes.items() if a in widest}
     return Cost(order, held[widest], tuple(sizes.items()), numbers)
+
+
+def lags_of(members: Collection[str], sites: Mapping[str, Site], structure: Structure) -> dict[str, int]:
+    """How many steps back sites are felt. One step sees nothing of the steps before."""
+    return {s: structure.lags.get(s, 0) if sites[s].batch_shape[:1] != (1,) else 0 for s in members}
 
 
 def network_of(
@@ -146,14 +207,13 @@ def network_of(
     Raises:
         Mixed: a term sees several elements of a site at once that is not whole.
     """
-    # One step sees nothing of the steps before.
-    lags = {s: structure.lags.get(s, 0) if sites[s].batch_shape[:1] != (1,) else 0 for s in members}
+    lags = lags_of(members, sites, structure)
     reached = {lagged(s, k): structure.reached_from(lagged(s, k)) for s in members for k in range(lags[s] + 1)}
     for s in members:  # its own, though it may be the same at all values
         own = {f"p:{s}": tuple(range(len(sites[s].batch_shape)))}
         reached[s] = own | dict(reached[s])
     site_of = {lagged(s, k): s for s in members for k in range(lags[s] + 1)}
-    axes = _Axes()
+    axes = Axes()
     for variable, terms in reached.items():
         site = sites[site_of[variable]]
         for term, aligned in terms.items():
@@ -161,7 +221,7 @@ def network_of(
                 if site.batch_shape[d] == 1 or site.name in whole:
                     continue
                 if e is None:
-                    raise Mixed(site.name, f"the term {term!r} mixes its elements")
+                    raise Mixed(site.name, f"the term {term!r} mixes its elements, {SET_APART}")
                 axes.join((site.name, d), (term, e), site.batch_shape[d])
     dims: dict[str, tuple[str | None, ...]] = {
         s: tuple(axes.name((s, d)) if n > 1 and s not in whole else None for d, n in enumerate(sites[s].batch_shape))
@@ -193,41 +253,10 @@ def _check_apart(
     for site, own in dims.items():
         named = [d for d in own if d is not None]
         if len(set(named)) < len(named):
-            raise Mixed(site, "its elements along two dimensions meet")
+            raise Mixed(site, f"its elements along two dimensions meet, {SET_APART}")
     for term, where in placed.items():
         named = [d for d in where.dims if d is not None]
         if len(set(named)) < len(named):
-            raise Mixed(site_of[where.variables[0]], f"the term {term!r} mixes elements along two dimensions")
-
-
-class _Axes:
-    """Dimensions of sites and terms, joined where they are the same elements."""
-
-    def __init__(self) -> None:
-        self._above: dict[tuple[str, int], tuple[str, int]] = {}
-        self._length: dict[tuple[str, int], int] = {}
-
-    def join(self, one: tuple[str, int], other: tuple[str, int], length: int) -> None:
-        """Says that two dimensions are the same."""
-        top = self._top(one)
-        self._above[self._top(other)] = top
-        self._length[top] = length
-
-    def _top(self, dim: tuple[str, int]) -> tuple[str, int]:
-        while self._above.setdefault(dim, dim) != dim:
-            dim = self._above[dim]
-        return dim
-
-    def known(self, dim: tuple[str, int]) -> str | None:
-        """The name of a dimension; None of one that is no site's."""
-        return self.name(dim) if dim in self._above else None
-
-    def name(self, dim: tuple[str, int]) -> str:
-        """What a dimension and all that are joined with it are called."""
-        where, place = self._top(dim)
-        return f"%{where}.{place}"
-
-    @property
-    def lengths(self) -> dict[str, int]:
-        """How many elements each has."""
-        return {self.name(d): self._length[self._top(d)] for d in self._above if self._top(d) in self._length}
+            raise Mixed(
+                site_of[where.variables[0]], f"the term {term!r} mixes elements along two dimensions, {SET_APART}"
+            )

@@ -10,6 +10,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.numpyro_model import NumPyroModel
 from autovi.model.recentring import recentred
 from autovi.model.sites import Sites
+from autovi.model.summands import in_summands
 from autovi.model.target import Target, unchecked
 from autovi.model.traced import Traced
 from autovi.model.unlinked import unlinked_at
@@ -30,6 +31,7 @@ def trace_program(
     noncentred: Collection[str] = (),
     imaged: Collection[str] = (),
     unlinked: Collection[str] = (),
+    summands: Collection[str] = (),
 ) -> tuple[Traced, Inputs]:
     """Model and guide function as one graph, and the inputs as the program must take them.
 
@@ -37,7 +39,8 @@ def trace_program(
     constants of the program. `lengths` sets how many elements of a plate one step sees. Discrete sites that are
     `relaxed` take floating values. `check_guide` sees the guide's sites before the model runs on its values.
     `noncentred` sites, of a model without a guide function, are in the coordinates of `distributions/coordinates.py`,
-    and `imaged` ones in those of what the model makes of them. The scans of `unlinked` sites are maps over their steps.
+    and `imaged` ones in those of what the model makes of them. The scans of `unlinked` sites are maps over their steps;
+    what the terms `summands` add up are outputs too.
 
     Raises:
         ValueError: the model fails to run; the message names the last site that ran and what NumPyro or JAX said.
@@ -45,7 +48,7 @@ def trace_program(
 
     def run(taken: Inputs) -> tuple[Traced, Inputs]:
         traced, taken = as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide, noncentred)
-        return unlinked_at(recentred(traced, imaged, taken), unlinked), taken
+        return in_summands(unlinked_at(recentred(traced, imaged, taken), unlinked), summands), taken
 
     if inputs.opened is None:
         return run(inputs)

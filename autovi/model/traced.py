@@ -71,6 +71,8 @@ class Traced:
     # Sites of scans whose steps stand side by side -> how many steps back their values are felt ("node:x@1", ...).
     lags: Mapping[str, int] = field(default_factory=dict)
     backward: frozenset[str] = frozenset()  # those of them whose scan runs backward, so that the step before is t + 1
+    # Cost terms -> the outputs, "summand:i#p:y", whose entries they add up; none of a term that is no sum.
+    summands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
 
     @cached_property
@@ -133,6 +135,11 @@ class Traced:
     def unlinked(self) -> frozenset[str]:
         """The sites whose scans are maps over their steps."""
         return frozenset(self.lags)
+
+    @property
+    def in_parts(self) -> frozenset[str]:
+        """The terms that were taken apart."""
+        return frozenset(self.summands)
 
     @property
     def direct(self) -> frozenset[str]:

@@ -8,10 +8,11 @@ from typing import Any
 from autovi.analysis.structure import Structure
 from autovi.elimination.choosing import Eliminations, choose_eliminations
 from autovi.elimination.closed import FORMS, Found, Where
-from autovi.elimination.group import Group, Together, felt_by
+from autovi.elimination.group import Group, Together, between, connected, felt_by, mixes
 from autovi.estimators import Estimator, Marginalize
 from autovi.estimators.base import MAX_VALUES
 from autovi.model.sites import Site, Sites
+from autovi.model.summands import in_summands
 from autovi.model.traced import Traced
 from autovi.model.unlinked import unlink, unlinked_at
 from autovi.numbers import how_many
@@ -48,6 +49,12 @@ def ancestral_of(
 def asked_for(estimators: Mapping[str, Any] | None, nodes: Mapping[str, Site]) -> dict[str, Estimator]:
     """Site -> the estimator that is asked for, by the argument or at the site."""
     return {n: as_estimator(n, what) for n, what in overrides_of(estimators, nodes, "estimator", "estimators").items()}
+
+
+def taken_apart(traced: Traced, structure: Structure, sites: Sites, names: Collection[str]) -> Traced:
+    """The program with what terms add up, where these sites share terms in which elements of one of them meet."""
+    groups = [g for g in connected(names, structure) if mixes(g, sites.samples, structure)]
+    return in_summands(traced, sorted(set().union(*(between(g, structure) for g in groups))))
 
 
 def eliminations_of(
@@ -169,15 +176,15 @@ def told_of_group(site: str, group: Together) -> str:
     if not isinstance(group, Group):
         return ""
     others = [n for n in group.sites if n != site]
-    if not others and not group.network.lags:
+    if not (others or group.network.lags or group.sweeps):
         return ""
     cost = group.cost
-    along = " x ".join(str(n) if axis.startswith("%") else f"{axis} {n}" for axis, n in cost.axes)
     together = f", together with {names(list(map(repr, others)), ROOM)}" if others else ""
-    order = names([v for v in cost.order if "@" not in v or v in group.sites], ROOM) if others else ""
-    steps = "step by step" if group.network.lags else ""
+    apart = others or group.split
+    order = names([v for v in cost.order if "@" not in v or v in group.sites], ROOM) if apart else ""
+    steps = "step by step" if group.network.lags else "element by element" if group.split else ""
     how = "; ".join(filter(None, [steps, f"in the order {order}" if order else ""]))
-    held = f"the largest table has {how_many(cost.largest, 'number')} ({along})"
+    held = f"the largest table has {how_many(cost.largest, 'number')} ({cost.table})"
     return f"{together} ({f'{how}; ' if how else ''}{held})"
 
 

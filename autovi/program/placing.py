@@ -100,12 +100,10 @@ class Placing:
         return {inputs[f"node:{lagged(site, k)}"]: jnp.roll(value, step * k, axis=0) for k in range(1, most + 1)}
 
     def variable(self, name: str, value: jax.Array) -> Values:
-        """One variable of a group, a site that is summed out or its values some steps before, set to one number."""
+        """One variable of a group, a site that is summed out or its values some steps before, set to one number, or to
+        one for each element."""
         var = self.traced.graph.inputs[f"node:{name}"]
-        site = next(
-            s for s in self.plan.marginal for k in range(self.traced.lags.get(s, 0) + 1) if lagged(s, k) == name
-        )
-        there = site_value(self.sites, site, value)
+        there = site_value(self.sites, self._variables[name], value)
         return {var: jnp.broadcast_to(jnp.asarray(there, var.aval.dtype), var.aval.shape)}
 
     @cached_property

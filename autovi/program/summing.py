@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
@@ -13,8 +14,10 @@ from autovi.analysis.one_index import lookups_of_one
 from autovi.elimination.closed import Closed
 from autovi.elimination.eliminate import eliminated
 from autovi.elimination.factors import Factor
-from autovi.elimination.group import Group, Placed, Together
+from autovi.elimination.group import Group, Together
+from autovi.elimination.placed import Placed
 from autovi.elimination.semirings import Largest, Sampled, Semiring, Summed
+from autovi.elimination.sweeps import Sweep, slices
 from autovi.model.execution import site_key
 from autovi.program.branches import BUDGET
 from autovi.program.program import Program
@@ -70,13 +73,17 @@ def log_sums_of_tables(
     `more` is added to the log weight of each value of a site `[K, *elements]`.
     """
     factors = tables(program, world, group, lanes)
-    factors += [Factor(table, group.axes_of(site)) for site, table in (more or {}).items()]
+    for site, table in (more or {}).items():
+        factors += slices(site, table, [d for d in group.dims[site] if d is not None], group.split)
     found = eliminated(group.network, factors, Summed() if semiring is None else semiring)
     return [f._replace(table=group.scale * f.table) for f in found]
 
 
 def tables(program: Program, world: World, group: Group, lanes: int) -> list[Factor]:
     """The group's terms at every combination of the values of the variables that each depends on, without the scale."""
+    if group.sweeps:
+        swept = [f for sweep in group.sweeps for f in sweep.factors(_swept(program, world, sweep, lanes))]
+        return [f if group.scale == 1.0 else f._replace(table=f.table / group.scale) for f in swept]
     together: dict[tuple[str, ...], list[str]] = {}
     for term, placed in group.terms.items():
         together.setdefault(placed.variables, []).append(term)
@@ -124,6 +131,26 @@ def _evaluated(
     return jax.lax.map(jax.checkpoint(first), jnp.arange(sizes[0]), batch_size=None if at_once == 1 else at_once)
 
 
+def _swept(program: Program, world: World, sweep: Sweep, lanes: int) -> dict[str, jax.Array]:
+    """The parts of a sweep in all its evaluations, which stand in front."""
+    variables, names = tuple(sweep.colours), sorted(part.output for part in sweep.parts)
+
+    def one(code: jax.Array) -> dict[str, jax.Array]:
+        changes: dict[Any, Any] = {}
+        for variable, value in sweep.numbers(code).items():
+            changes |= program.variable(variable, value)
+        there = world.changed(changes)
+        terms = there.terms([n for n in names if n.startswith("p:")])
+        parts = there.outputs([n for n in names if n not in terms])
+        return {name: _term(there, name, term) for name, term in terms.items()} | parts
+
+    codes = jnp.arange(prod(sweep.shape))
+    at_once = max(1, BUDGET // max(1, lanes * program.variable_numbers(variables, tuple(names))))
+    if at_once >= len(codes):
+        return jax.vmap(one)(codes)
+    return jax.lax.map(jax.checkpoint(one), codes, batch_size=None if at_once == 1 else at_once)
+
+
 def _term(world: World, name: str, term: jax.Array) -> jax.Array:
     """A term; of elements that nothing feels, their prior without its mask: its sum is 1, and draws are from it."""
     site = name.split(":", 1)[1]
@@ -135,7 +162,12 @@ def _term(world: World, name: str, term: jax.Array) -> jax.Array:
 
 def flat(program: Program, group: Group) -> dict[str, jax.Array]:
     """Nothing to be added to any value of a group's sites."""
-    return {site: jnp.zeros([group.network.sizes[a] for a in group.axes_of(site)]) for site in group.sites}
+    found = {}
+    for site in group.sites:
+        own = program.sites.samples[site]
+        elements = [n for n, d in zip(own.batch_shape, group.dims[site], strict=True) if d is not None]
+        found[site] = jnp.zeros([len(own.values or ()), *elements])
+    return found
 
 
 def weights_of(program: Program, world: World, group: Group, lanes: int, semiring: Semiring) -> dict[str, jax.Array]:

@@ -214,7 +214,8 @@ class Wiring(Placing):
         ]
         draws = [f"draw:{n}:{i}" for n, made in self.traced.sealed.items() for i in range(made.num_leaves)]
         chained = [draw_output(n) for n in self.traced.chains]
-        return (*terms, *distributions, *draws, *chained, *(f"drawn:{n}" for n in self.traced.sealed))
+        parts = [o for outputs in self.traced.summands.values() for o in outputs]
+        return (*terms, *parts, *distributions, *draws, *chained, *(f"drawn:{n}" for n in self.traced.sealed))
 
     @cached_property
     def everything(self) -> tuple[str, ...]:
@@ -277,11 +278,12 @@ class Wiring(Placing):
         return graph.numbers(wanted, lambda var: var in given or var not in affected)
 
     def variable_numbers(self, variables: tuple[str, ...], names: tuple[str, ...]) -> int:
-        """How many numbers the terms compute at one value of each of these variables."""
+        """How many numbers the terms, and parts of terms, compute at one value of each of these variables."""
         graph = self.traced.graph
         moved = [graph.inputs[f"node:{v}"] for v in variables]
         affected = graph.downstream(moved)
-        wanted = [graph.outputs[o] for n in names for o in self.outputs_of(n)]
+        outputs = [o for n in names for o in (self.outputs_of(n) if n.startswith("p:") else [n])]
+        wanted = [graph.outputs[o] for o in outputs]
         return graph.numbers(wanted, lambda var: var in moved or var not in affected)
 
     def first_value(self, node: str) -> Any:

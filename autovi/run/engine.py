@@ -95,6 +95,7 @@ class Engine:
             noncentred=asked.direct,
             imaged=asked.imaged,
             unlinked=asked.unlinked,
+            summands=asked.in_parts,
         )
         traced = one_hot(traced, asked.one_hot) if asked.one_hot else traced
         return replace(self.program, traced=traced)
@@ -110,7 +111,8 @@ class Engine:
         key = (plan.num_particles, optimizer, *((b.distribution, b.estimator) for b in blocks))
         if key not in self._derived:
             asked, guide, model = self.program.traced, self.guide, self._model.function
-            coordinates = {"noncentred": asked.direct, "imaged": asked.imaged, "unlinked": asked.unlinked}
+            coordinates = {"noncentred": asked.direct, "imaged": asked.imaged}
+            coordinates |= {"unlinked": asked.unlinked, "summands": asked.in_parts}
             traced = traced_for(plan, asked, model, guide, self.inputs, self.lengths, **coordinates)
             program = replace(self.program, plan=plan, traced=traced)
             made = Engine(program, model, guide, self.inputs, optimizer, self.fingerprint, self.lengths)

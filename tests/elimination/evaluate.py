@@ -6,6 +6,7 @@ where everything discrete is summed out, and one draw's worth of a bound on it w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,11 +32,16 @@ class Evaluated(NamedTuple):
 def evaluate(program: Program, theta: Any = None, **options: Any) -> Evaluated:
     """Prepares the program as a fit does, with independent normals over `theta`, and evaluates one step."""
     theta = program.theta() if theta is None else np.asarray(theta)
-    engine, inputs = prepare(model_of(program), program.data, Options(**{"guide": "mean_field", **options}))
+    return evaluate_model(model_of(program), program.data, theta, **options)
+
+
+def evaluate_model(model: Callable, data: Any, theta: np.ndarray, **options: Any) -> Evaluated:
+    """The same of a model whose continuous sites are the real scalars "theta0", "theta1", ..."""
+    engine, inputs = prepare(model, data, Options(**{"guide": "mean_field", **options}))
     made = engine.program
     arrays = jax.device_put(inputs.traced())
     params = made.init(jax.random.key(0), arrays, jnp.zeros(made.start_size))
-    place = {f"theta{i}": i for i in range(program.thetas)}
+    place = {f"theta{i}": i for i in range(len(theta))}
     blocks = [b for b in made.plan.blocks if set(b.sites) <= set(place)]
     own = {f"p:{name}" for name in place} | {f"q:{b.name}" for b in blocks}
 

@@ -28,7 +28,7 @@ def mixture(y):
 
 
 def summed(y):
-    with numpyro.plate("n", 4):
+    with numpyro.plate("n", 40):
         c = numpyro.sample("c", dist.Bernoulli(0.5))
     numpyro.sample("y", dist.Normal(jnp.sum(c) + 0.0, 1.0).expand([4]).to_event(1), obs=y)
 

@@ -256,17 +256,27 @@ def test_one_of_two_that_share_a_term_may_be_summed_out():
     assert row(plan, "b") == ("exact", "marginalize", None)
 
 
-def test_elements_that_mix_go_by_the_score():
+def mixing(count):
     def model(y):
-        with numpyro.plate("n", 4):
+        with numpyro.plate("n", count):
             z = numpyro.sample("z", dist.Bernoulli(0.3))
         numpyro.sample("y", dist.Normal(z.sum() * 1.0, 1.0), obs=y[0])
 
-    plan = autovi.plan(model, {"y": Y})
+    return model
+
+
+def test_few_elements_that_mix_are_summed_out():
+    plan = autovi.plan(mixing(4), {"y": Y})
+    assert plan["z"].estimator == "marginalize"
+    assert "element by element" in plan["z"].why and "16 numbers (z[0] 2 x z[1] 2 x" in plan["z"].why
+
+
+def test_many_elements_that_mix_go_by_the_score():
+    plan = autovi.plan(mixing(40), {"y": Y})
     assert row(plan) == ("bernoulli", "score", "leave_one_out")
-    assert "'p:y' mixes its elements" in plan["z"].why
+    assert "40 of its elements meet in the term 'p:y', whose table would have 1,099,511,627,776 n" in plan["z"].why
     with pytest.raises(ValueError, match="site 'z'.*'enumerate' would be wrong.*mixes its elements.*'score'"):
-        autovi.plan(model, {"y": Y}, estimators={"z": "enumerate"})
+        autovi.plan(mixing(40), {"y": Y}, estimators={"z": "enumerate"})
 
 
 # --- jumps ---------------------------------------------------------------------------------------------------------
