@@ -24,18 +24,10 @@ def assert_exact(program):
     np.testing.assert_allclose(found.gradient, oracle.gradient, rtol=0, atol=1e-4)
 
 
-# Seed -> why its program is not exact yet.
-NOT_YET = {
-    12: "a vector whose neighbours share a factor has a score function",
-    26: "a vector whose neighbours share a factor has a score function",
-}
-
-
 def case(seed):
     """With its marks; to compile a loop written out takes some seconds."""
     name = program_of(seed).name
     marks = [pytest.mark.slow] if name.startswith(("loop", "history")) else []
-    marks += [pytest.mark.xfail(strict=False, reason=NOT_YET[seed])] if seed in NOT_YET else []
     return pytest.param(seed, marks=marks, id=name)
 
 
