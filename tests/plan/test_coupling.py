@@ -11,6 +11,7 @@ import pytest
 import autovi
 
 Y = np.array([0.3, 1.9, 2.2, -0.4], np.float32)
+ENUMERATED = {"a": "enumerate", "b": "enumerate"}
 
 
 def two(y):
@@ -48,10 +49,12 @@ def apart(y):
 
 
 def test_two_in_one_term():
-    plan = autovi.plan(two, {"y": Y})
+    """Where it is asked for; unasked they are summed out together."""
+    assert autovi.plan(two, {"y": Y}).coupled == {}
+    plan = autovi.plan(two, {"y": Y}, estimators=ENUMERATED)
     assert plan.coupled == {"a": ["b"], "b": ["a"]}
     assert "mean field, as it meets 'b' in a cost term and q has them independent" in plan["a"].why
-    fit = autovi.fit(two, {"y": Y}, progress_bar=False)
+    fit = autovi.fit(two, {"y": Y}, estimators=ENUMERATED, progress_bar=False)
     assert fit.status == "mean_field" and "discrete site(s) 'a', 'b': independent in q of what they meet" in fit.message
     assert "may be far off" in fit.message
 
@@ -62,7 +65,8 @@ def test_the_elements_of_one_site():
 
 
 def test_a_chain():
-    assert set(autovi.plan(chain, {"y": Y}).coupled) == {"s0", "s1", "s2", "s3"}
+    assert set(autovi.plan(chain, {"y": Y}, estimators={"s*": "score"}).coupled) == {"s0", "s1", "s2", "s3"}
+    assert autovi.plan(chain, {"y": Y}).coupled == {}
 
 
 @pytest.mark.parametrize("model", [mixture, apart])
@@ -77,7 +81,7 @@ def test_the_last_of_them_that_is_summed_out_leaves_the_others_alone():
 
 
 def test_steps_that_were_asked_for_say_it_too():
-    fit = autovi.fit(two, {"y": Y}, num_steps=20, progress_bar=False)
+    fit = autovi.fit(two, {"y": Y}, estimators=ENUMERATED, num_steps=20, progress_bar=False)
     assert fit.status == "max_steps" and "20 steps" in fit.message and "mean field" in fit.message
 
 
@@ -88,7 +92,10 @@ def test_a_combination_that_cannot_be_names_both_sites():
         numpyro.sample("y", dist.Poisson(2.0 * (1 - a) * (1 - b)), obs=3)
 
     said = r"'a' and 'b' meet: if some of their values together have probability zero.*one Categorical site"
-    assert re.search(said, autovi.fit(spike, {"y": Y}, progress_bar=False).message)
+    result = autovi.fit(spike, {"y": Y}, estimators=ENUMERATED, progress_bar=False)
+    assert re.search(said, result.message)
+    exact = autovi.fit(spike, {"y": Y}, progress_bar=False)
+    assert exact.status == "converged" and abs(exact.elbo - np.log(0.6 * 0.5 * 2.0**3 * np.exp(-2.0) / 6)) < 1e-4
 
     def impossible(y):
         a = numpyro.sample("a", dist.Bernoulli(0.4))
@@ -97,4 +104,4 @@ def test_a_combination_that_cannot_be_names_both_sites():
             numpyro.sample("y", dist.Poisson(2.0 * a * (1 - b)), obs=3)
 
     with pytest.raises(ValueError, match=r"site 'y': .*, where " + said):
-        autovi.fit(impossible, {"y": Y}, progress_bar=False)
+        autovi.fit(impossible, {"y": Y}, estimators=ENUMERATED, progress_bar=False)

@@ -245,10 +245,18 @@ def pair(y):
     numpyro.sample("y", dist.Normal(a + 2.0 * b, 1.0), obs=y[0])
 
 
-def test_discrete_sites_that_share_a_term_are_enumerated():
+def test_discrete_sites_that_share_a_term_are_summed_out_together():
     plan = autovi.plan(pair, {"y": Y})
+    assert row(plan, "a") == row(plan, "b") == ("exact", "marginalize", None)
+    assert "together with 'b' (in the order" in plan["a"].why and "the largest table has" in plan["a"].why
+
+
+def test_one_that_is_to_be_enumerated_keeps_the_other_in_the_guide():
+    plan = autovi.plan(pair, {"y": Y}, estimators={"a": "enumerate"})
     assert row(plan, "a") == ("bernoulli", "enumerate", None)
     assert row(plan, "b") == ("categorical", "enumerate", None)
+    with pytest.raises(ValueError, match="site 'b'.*it shares a cost term with 'a', which is enumerated"):
+        autovi.plan(pair, {"y": Y}, estimators={"a": "enumerate", "b": "marginalize"})
 
 
 def test_one_of_two_that_share_a_term_may_be_summed_out():
@@ -339,7 +347,7 @@ def test_particles_suffice_for_the_baseline():
 
 
 def test_the_plan_prints_and_is_json():
-    plan = autovi.plan(pair, {"y": Y})
+    plan = autovi.plan(pair, {"y": Y}, estimators={"a": "enumerate"})
     text = str(plan)
     lines = text.splitlines()
     assert lines[0] == "Plan: 4 particles a step"
