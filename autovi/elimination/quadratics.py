@@ -23,6 +23,8 @@ from jax.scipy.linalg import solve_triangular
 
 from autovi.elimination.network import Network
 
+SMALL = 4  # numbers up to which they are integrated out one after the other
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -42,6 +44,11 @@ class Quadratic:
         """Its variables and axes of elements."""
         return (*self.variables, *self.elements)
 
+    @property
+    def parts(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Its numbers."""
+        return self.precision, self.shift, self.constant
+
     def places(self, names: Collection[str]) -> np.ndarray:
         """Where some variables stand in x."""
         starts = np.cumsum([0, *self.widths])
@@ -59,7 +66,7 @@ class Quadratic:
         at = tuple(i for i, e in enumerate(self.elements) if e in axes)
         if not at:
             return self
-        parts = [jnp.sum(a, at) for a in (self.precision, self.shift, self.constant)]
+        parts = [jnp.sum(a, at) for a in self.parts]
         return self.of(*parts, elements=tuple(e for e in self.elements if e not in axes))
 
     def of(self, precision: jax.Array, shift: jax.Array, constant: jax.Array, **others: Any) -> Quadratic:
@@ -71,10 +78,9 @@ class Quadratic:
         total = sum(widths[v] for v in variables)
         starts = dict(zip(variables, np.cumsum([0, *(widths[v] for v in variables)]), strict=False))
         into = np.concatenate([np.arange(starts[v], starts[v] + widths[v]) for v in self.variables])
-        precision, shift, constant = (self._moved(a, elements) for a in (self.precision, self.shift, self.constant))
-        whole = jnp.zeros((*shift.shape[:-1], total, total), precision.dtype)
-        precision = whole.at[..., into[:, None], into].set(precision)
-        shift = jnp.zeros((*shift.shape[:-1], total), shift.dtype).at[..., into].set(shift)
+        precision, shift, constant = (self._moved(a, elements) for a in self.parts)
+        shift = _placed(shift, into, total, -1)
+        precision = _placed(_placed(precision, into, total, -1), into, total, -2)
         own = tuple(widths[v] for v in variables)
         return Quadratic(precision, shift, constant, tuple(elements), tuple(variables), own, self.sources)
 
@@ -109,15 +115,18 @@ class Integrating:
     def without(self, factor: Quadratic, gone: Collection[str]) -> Quadratic:
         """A factor without these variables."""
         self.sizes.append(factor.precision.size)
-        out = factor.places(gone)
         kept = [(v, w) for v, w in zip(factor.variables, factor.widths, strict=True) if v not in gone]
-        rest = factor.places([v for v, _ in kept])
+        out = factor.places(gone)
         if not len(out):
             return factor
-        noise = None
-        if self.rng_key is not None:
-            noise = jax.random.normal(self._next(), (*factor.constant.shape, len(out)), factor.shift.dtype)
-        parts = _integrated(factor.precision, factor.shift, factor.constant, noise, rest, out)
+        parts, names = factor.parts, np.arange(factor.shift.shape[-1])
+        # Few numbers one after the other: a decomposition of tiny matrices takes longer.
+        for going in out[:, None] if len(out) <= SMALL else [out]:
+            here, rest = np.flatnonzero(np.isin(names, going)), np.flatnonzero(~np.isin(names, going))
+            noise = None
+            if self.rng_key is not None:
+                noise = jax.random.normal(self._next(), (*parts[2].shape, len(here)), parts[1].dtype)
+            parts, names = _integrated(*parts, noise, rest, here), names[rest]
         return factor.of(*parts, variables=tuple(v for v, _ in kept), widths=tuple(w for _, w in kept))
 
     def steps(self, count: int) -> Any:
@@ -153,17 +162,52 @@ class _Parts(NamedTuple):
 def _integrated(
     precision: jax.Array, shift: jax.Array, constant: jax.Array, noise: Any, rest: np.ndarray, out: np.ndarray
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    factor = jnp.linalg.cholesky(precision[..., out[:, None], out])
-    moved = solve_triangular(factor, shift[..., out][..., None], lower=True)
-    parts = _Parts(factor, moved[..., 0], solve_triangular(factor, precision[..., out[:, None], rest], lower=True))
+    rows = _taken(precision, out, -2)
+    within, beside = _taken(rows, out, -1), _taken(rows, rest, -1)
+    factor = jnp.sqrt(within) if len(out) == 1 else jnp.linalg.cholesky(within)
+    moved = _solved(factor, _taken(shift, out, -1)[..., None])
+    parts = _Parts(factor, moved[..., 0], _solved(factor, beside))
     across = jnp.swapaxes(parts.across, -1, -2)
     diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
     found = (
-        precision[..., rest[:, None], rest] - across @ parts.across,
-        shift[..., rest] - (across @ moved)[..., 0],
+        _taken(_taken(precision, rest, -2), rest, -1) - _times(across, parts.across),
+        _taken(shift, rest, -1) - _times(across, moved)[..., 0],
         constant + jnp.sum(0.5 * jnp.square(parts.shift) - diagonal + 0.5 * log(2 * pi), -1),
     )
     return found if noise is None else _drawing(found, parts, noise, shift, rest, out)
+
+
+def _solved(factor: jax.Array, right: jax.Array, transposed: bool = False) -> jax.Array:
+    if factor.shape[-1] == 1:
+        return right / factor
+    return solve_triangular(factor, right, lower=True, trans=int(transposed))
+
+
+def _times(left: jax.Array, right: jax.Array) -> jax.Array:
+    return left * right if left.shape[-1] == 1 else left @ right
+
+
+def _taken(array: jax.Array, places: np.ndarray, axis: int) -> jax.Array:
+    """Some places along an axis; by a slice where they are next to each other, which costs less than a gather."""
+    if len(places) and places[-1] - places[0] == len(places) - 1:
+        return jax.lax.slice_in_dim(array, int(places[0]), int(places[-1]) + 1, axis=array.ndim + axis)
+    return jnp.take(array, places, axis)
+
+
+def _placed(array: jax.Array, places: np.ndarray, size: int, axis: int) -> jax.Array:
+    """The same turned round: zeros along an axis of that size, apart from these places."""
+    at = array.ndim + axis
+    if not len(places):
+        return jnp.zeros((*array.shape[:at], size, *array.shape[at + 1 :]), array.dtype)
+    if np.array_equal(places, np.arange(places[0], places[0] + len(places))):
+        padding = [(0, 0)] * array.ndim
+        padding[at] = (int(places[0]), size - int(places[-1]) - 1)
+        return jnp.pad(array, padding)
+    back = np.full(size, -1)
+    back[places] = np.arange(len(places))
+    shape = [1] * array.ndim
+    shape[at] = size
+    return jnp.where((back >= 0).reshape(shape), jnp.take(array, np.maximum(back, 0), axis), 0)
 
 
 def _drawing(
@@ -181,9 +225,9 @@ def _drawing(
     def backward(kept: Any, cotangent: Any) -> Any:
         parts, noise = kept
         mean = parts.shift - (parts.across @ cotangent[1][..., None])[..., 0]
-        value = solve_triangular(parts.factor, (mean + noise)[..., None], lower=True, trans=1)[..., 0]
-        whole = jnp.zeros((*value.shape[:-1], len(rest) + len(out)), value.dtype)
-        whole = whole.at[..., rest].set(cotangent[1]).at[..., out].set(value)
+        value = _solved(parts.factor, (mean + noise)[..., None], transposed=True)[..., 0]
+        size = len(rest) + len(out)
+        whole = _placed(value, out, size, -1) + _placed(cotangent[1], rest, size, -1)
         return jax.tree.map(jnp.zeros_like, cotangent), jax.tree.map(jnp.zeros_like, kept), whole
 
     drawn.defvjp(forward, backward)

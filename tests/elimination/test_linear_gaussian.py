@@ -1,5 +1,7 @@
 """Normal sites summed out in closed form: evidence and gradients against dense normals, draws against exact moments."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from elimination.at_values import at_values
 RNG = np.random.default_rng(0)
 Y = RNG.normal(size=7).cumsum()
 ON = np.array([True, True, False, True, True, False, True])
+LONG = np.random.default_rng(2).normal(size=70).cumsum()  # 8 blocks of 8 steps after the first 6
 PAIRS = RNG.normal(size=(7, 3)).cumsum(0)
 X = "marginalize"
 
@@ -135,6 +138,13 @@ def exact_regression(theta, x=PAIRS, y=Y):
 
 CASES = {
     "scan": (autoregression, {"y": Y, "on": ON}, exact_autoregression, {"a": 0.8, "q": -0.4, "r": 0.2}, {"x": X}),
+    "blocks": (
+        autoregression,
+        {"y": LONG, "on": np.arange(70) % 5 > 0},
+        partial(exact_autoregression, y=LONG, on=np.arange(70) % 5 > 0),
+        {"a": 0.8, "q": -0.4, "r": 0.2},
+        {"x": X},
+    ),
     "vector_states": (trend, {"y": Y}, exact_trend, {"q": -0.5, "r": 0.3}, {"x": X}),
     "two_steps_back": (two_back, {"y": PAIRS}, exact_two_back, {"a": 0.2, "r": 0.1}, {"x": X}),
     "plates": (hierarchy, {"y": PAIRS}, exact_hierarchy, {"t": 0.3, "r": -0.2}, {"m*": X}),
@@ -197,19 +207,20 @@ def smoothed(y):
 
 @pytest.mark.slow
 def test_draws():
-    """Means and covariances of 20,000 draws of all steps together, each within six standard errors; a fit without
+    """Means and covariances of 20,000 draws of all steps together, each within seven standard errors; a fit without
     anything in its guide has the exact evidence."""
-    fit = autovi.fit(smoothed, {"y": Y}, estimators={"x": X}, progress_bar=False, num_draws=100)
-    back = np.eye(7) - 0.9 * np.eye(7, k=-1)
-    precision = back.T @ back / 0.25 + np.eye(7) / 0.64
+    fit = autovi.fit(smoothed, {"y": LONG}, estimators={"x": X}, progress_bar=False, num_draws=100)
+    back = np.eye(70) - 0.9 * np.eye(70, k=-1)
+    precision = back.T @ back / 0.25 + np.eye(70) / 0.64
     covariance = np.linalg.inv(precision)
-    mean = covariance @ Y / 0.64
+    mean = covariance @ LONG / 0.64
     drawn = np.asarray(fit.sample(20_000, rng_key=5)["x"], float)
     spread = np.sqrt(np.diag(covariance))
-    assert np.all(np.abs(drawn.mean(0) - mean) < 6 * spread / np.sqrt(20_000))
+    assert np.all(np.abs(drawn.mean(0) - mean) < 7 * spread / np.sqrt(20_000))
     error = np.sqrt((covariance**2 + np.outer(spread, spread) ** 2) / 20_000)
-    assert np.all(np.abs(np.cov(drawn.T) - covariance) < 6 * error)
-    evidence = log_normal(Y, np.zeros(7), 0.25 * np.linalg.inv(back) @ np.linalg.inv(back).T + 0.64 * np.eye(7))
+    assert np.all(np.abs(np.cov(drawn.T) - covariance) < 7 * error)
+    into = np.linalg.inv(back)
+    evidence = log_normal(LONG, np.zeros(70), 0.25 * into @ into.T + 0.64 * np.eye(70))
     assert fit.elbo == pytest.approx(float(evidence), abs=1e-3)
     np.testing.assert_allclose(np.asarray(fit.sample(2, discrete="map")["x"])[0], mean, atol=1e-4)
 

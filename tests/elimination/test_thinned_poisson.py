@@ -68,6 +68,26 @@ def test_elements_of_a_subsampled_plate_stand_for_others():
     assert found.value == pytest.approx(3 * float(sums[4] + sums[1]), abs=1e-4)
 
 
+def missing(y, seen):
+    """NumPyro's idiom for observations that are missing: a latent site beside the observed one."""
+    a, b = numpyro.sample("a", dist.Normal(0, 1)), numpyro.sample("b", dist.Normal(0, 1))
+    with numpyro.plate("sites", len(y)) as i:
+        count = numpyro.sample("N", dist.Poisson(jnp.exp(a) * (1 + i)))
+        numpyro.sample("y", dist.Binomial(count, jax.nn.sigmoid(b)), obs=y, obs_mask=seen)
+
+
+@pytest.mark.slow
+def test_missing_observations():
+    with jax.enable_x64(True):
+        found = at_values(missing, {"y": Y, "seen": SEEN}, THETA)
+        value = float(exact({n: jnp.asarray(x) for n, x in THETA.items()}, on=np.ones(6, bool)))
+    assert found.value == pytest.approx(value, abs=1e-9)
+    fit = autovi.fit(missing, {"y": Y, "seen": SEEN}, progress_bar=False, num_draws=100)
+    drawn = fit.sample(500, rng_key=1)
+    assert np.all(np.asarray(drawn["y"])[:, SEEN] == Y[SEEN])
+    assert np.all(np.asarray(drawn["y_unobserved"]) <= np.asarray(drawn["N"]))
+
+
 def fixed(y, on, seen):
     """The same without anything in the guide."""
     with numpyro.plate("sites", len(y)) as i:
