@@ -98,7 +98,9 @@ class Engine:
             summands=asked.in_parts,
         )
         traced = one_hot(traced, asked.one_hot) if asked.one_hot else traced
-        return replace(self.program, traced=traced)
+        plan = self.program.plan
+        groups = tuple(replace(g, scale=traced.scales.get(g.sites[0], 1.0)) for g in plan.groups)
+        return replace(self.program, traced=traced, plan=replace(plan, groups=groups))
 
     def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:
         """The engine of the same program under another plan; kept, so that it compiles once.
