@@ -222,15 +222,14 @@ def _summed_out(
     names = [n for n in names if sites.samples[n].from_scan]
     found, linked = unlinkable(traced, names) if names else (traced, {})
     while True:
-        structure = analyse_structure(found)
-        apart = taken_apart(found, structure, sites, [n for n in discrete if n not in linked])
-        if apart is not found:
-            found, structure = apart, analyse_structure(apart)
+        whole = found, analyse_structure(found)
+        found = taken_apart(*whole, sites, [n for n in discrete if n not in linked])
+        structure = analyse_structure(found) if found is not whole[0] else whole[1]
         closed = closed_forms(found, sites, structure, asked, objective, offered)
         chosen = eliminations_of(sites, structure, guide_sites, asked, objective, traced.scales, linked, closed)
         gone = found.unlinked - chosen.sites
         if not gone:
-            return found, structure, chosen
+            return (found, structure, chosen) if chosen.in_elements else (*whole, chosen)
         linked |= {n: chosen.left[n] for n in sorted(gone)}
         found = unlinked_at(traced, found.unlinked - gone)
 

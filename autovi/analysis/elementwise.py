@@ -17,6 +17,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from autovi.analysis.constants import folded
+from autovi.analysis.interpreter import MutableStateError
 from autovi.analysis.primitives import INNER_PROGRAM, UNUSED, position_maps, shape_of
 from autovi.model.graph import Graph, scan_counts
 
@@ -56,7 +57,11 @@ def elements_felt(graph: Graph, tracked: Mapping[str, Sets], outputs: Iterable[s
     values = {v: Value(tracked.get(n)) for v, n in inputs.items()}
     values |= {v: Value(None, _as_entries(c)) for v, c in graph.constants.items()}
     reader = _Reader()
-    reader.through([graph.eqns[i] for i in equations], values)
+    try:
+        reader.through([graph.eqns[i] for i in equations], values)
+    except MutableStateError:
+        every = reduce(int.__or__, map(_union, tracked.values()), 0)
+        return Found({n: _uniform(every, v) for n, v in zip(names, wanted, strict=True)}, False)
     return Found({n: _read(v, values).sets for n, v in zip(names, wanted, strict=True)}, reader.by_data)
 
 
@@ -79,6 +84,8 @@ class _Reader:
     def through(self, eqns: Iterable[Any], values: dict[Any, Value]) -> None:
         """Adds what equations make to the values."""
         for eqn in eqns:
+            if any(hasattr(v.aval, "inner_aval") for v in (*eqn.invars, *eqn.outvars)):
+                raise MutableStateError
             args = [_read(v, values) for v in eqn.invars]
             values |= zip(eqn.outvars, self.equation(eqn, args), strict=True)
 
@@ -168,6 +175,20 @@ def _by_position(reader: _Reader, eqn: Any, args: list[Value]) -> list[Sets | No
             parts.append(sets.reshape(sizes))
         out.append(_either(*parts))
     return out
+
+
+def _select(reader: _Reader, eqn: Any, args: list[Value]) -> list[Sets | None]:
+    """By a condition that is known, one case at each entry."""
+    which, *cases = args
+    shape = shape_of(eqn.outvars[0])
+    if which.entries is None or prod(shape) > MAX_SETS:
+        return _by_position(reader, eqn, args)
+    there = [np.broadcast_to(_there(a, v), shape) for a, v in zip(cases, eqn.invars[1:], strict=True)]
+    place = np.broadcast_to(which.entries.astype(int), shape)
+    found = np.zeros(shape, object)
+    for k, sets in enumerate(there):
+        found = np.where(place == k, sets, found)
+    return [_compressed(found)]
 
 
 def _slice(reader: _Reader, eqn: Any, args: list[Value]) -> list[Sets | None]:
@@ -359,6 +380,7 @@ RULES: dict[str, Rule] = {
     "reshape": _reshape,
     "rev": _rev,
     "scan": _scan,
+    "select_n": _select,
     "slice": _slice,
     "split": _split,
     "while": _all,

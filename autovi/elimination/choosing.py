@@ -30,6 +30,11 @@ class Eliminations:
         return (*self.closed, *self.tables)
 
     @property
+    def in_elements(self) -> bool:
+        """Are there sites whose elements are told apart, by the parts of terms?"""
+        return any(isinstance(g, Group) and g.sweeps for g in self.groups)
+
+    @property
     def sites(self) -> frozenset[str]:
         """All that are summed out."""
         return frozenset(s for g in self.groups for s in g.sites)

@@ -71,10 +71,6 @@ class Group(Together):
     split: frozenset[str] = frozenset()
     sweeps: tuple[Sweep, ...] = ()
 
-    def axes_of(self, site: str) -> tuple[str, ...]:
-        """The axes of a table over one site's values."""
-        return (site, *self.elements_of(site))
-
 
 def felt_by(structure: Structure, site: str) -> set[str]:
     """The model's terms that depend on a site."""

@@ -16,10 +16,11 @@ class Marginalize(Estimator):
     """log sum_k p(z = k, what is downstream): the site leaves the guide, and the bound gets tighter.
 
     Sites that share terms are summed out together, by variable elimination (`autovi/elimination`): those local to an
-    element of a plate, parents outside of it, chains and trees. Their posterior given the continuous sites is exact,
-    and is drawn from jointly at the end. The objective is then the ELBO with z summed out, at least as large as any
-    with a q(z). Refuses supports that cannot be listed, sites whose elements a term mixes, sites outside of a
-    subsampled plate that has terms below them, and what would take too much memory.
+    element of a plate, parents outside of it, chains and trees, whose nodes may be sites or the elements of one site.
+    Their posterior given the continuous sites is exact, and is drawn from jointly at the end. The objective is then the
+    ELBO with z summed out, at least as large as any with a q(z). Refuses supports that cannot be listed, sites outside
+    of a subsampled plate that has terms below them, elements of such a plate that a term mixes, and what would take too
+    much memory.
 
     Example:
         >>> autovi.fit(model, data, estimators={"z": "marginalize"})

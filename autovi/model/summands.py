@@ -157,16 +157,20 @@ class _Ends:
         rule = RULES.get(eqn.primitive.name)
         return None if rule is None else rule(self, eqn, weights)
 
-    def whole(self, atom: Any, weights: Weights) -> jax.Array:
-        """The weighted entries of a variable."""
-        x = self.value(atom)
+    def whole(self, atom: Any, weights: Weights, shape: tuple[int, ...]) -> jax.Array:
+        """The weighted entries of a variable, which operations take to be of a shape."""
+        x = jnp.broadcast_to(self.value(atom), shape)
         for w in weights:
             x = w.apply(x, w.array)
         return x
 
     def either(self, atom: Any, weights: Weights) -> list[jax.Array]:
         found = self.finer(atom, weights)
-        return [self.whole(atom, weights)] if found is None else found
+        return [self.whole(atom, weights, atom.aval.shape)] if found is None else found
+
+    def scaled(self, eqn: Any, atom: Any, weights: Weights) -> list[jax.Array] | None:
+        """The same of the operand of an equation, unless that repeats its entries."""
+        return self.finer(atom, weights) if atom.aval.shape == eqn.outvars[0].aval.shape else None
 
     def added(self, eqn: Any, weights: Weights) -> list[jax.Array] | None:
         """The same of a sum of two, whose parts may be sums of two: None if one of all alone varies, and is no sum."""
@@ -175,18 +179,21 @@ class _Ends:
             atom, own, sign = waiting.pop()
             own = own if sign > 0 else (*own, MINUS)
             maker = self.graph.maker(atom) if self.varies(atom) else None
-            if maker is not None and maker.primitive.name in SUMS:
+            same = atom.aval.shape == eqn.outvars[0].aval.shape
+            if maker is not None and same and maker.primitive.name in SUMS:
                 waiting += [(v, own, s) for v, s in zip(maker.invars, _signs(maker), strict=True)][::-1]
             else:
                 parts.append((atom, own))
-        return self.several(parts)
+        return self.several(eqn, parts)
 
-    def several(self, parts: list[tuple[Any, Weights]]) -> list[jax.Array] | None:
-        found = [self.finer(atom, weights) for atom, weights in parts]
+    def several(self, eqn: Any, parts: list[tuple[Any, Weights]]) -> list[jax.Array] | None:
+        """The same of an equation whose result is the sum of some parts."""
+        shape = eqn.outvars[0].aval.shape
+        found = [self.finer(atom, weights) if atom.aval.shape == shape else None for atom, weights in parts]
         if all(f is None for f in found) and sum(self.varies(atom) for atom, _ in parts) < 2:
             return None
         zero = lambda atom: isinstance(atom, Literal) and not atom.val  # noqa: E731
-        whole = [[] if zero(atom) else [self.whole(atom, weights)] for atom, weights in parts]
+        whole = [[] if zero(atom) else [self.whole(atom, weights, shape)] for atom, weights in parts]
         return [x for f, w in zip(found, whole, strict=True) for x in (w if f is None else f)]
 
 
@@ -216,12 +223,12 @@ def _neg(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
 
 def _mul(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
     a, b = eqn.invars if ends.varies(eqn.invars[0]) else eqn.invars[::-1]
-    return None if ends.varies(b) else ends.finer(a, (*weights, _Weight(_multiply, ends.value(b))))
+    return None if ends.varies(b) else ends.scaled(eqn, a, (*weights, _Weight(_multiply, ends.value(b))))
 
 
 def _div(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
     a, b = eqn.invars
-    return None if ends.varies(b) else ends.finer(a, (*weights, _Weight(_divide, ends.value(b))))
+    return None if ends.varies(b) else ends.scaled(eqn, a, (*weights, _Weight(_divide, ends.value(b))))
 
 
 def _select(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
@@ -229,7 +236,7 @@ def _select(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
     if ends.varies(which):
         return None
     place = ends.value(which).astype(int)
-    return ends.several([(v, (*weights, _Weight(_keep, place == k))) for k, v in enumerate(cases)])
+    return ends.several(eqn, [(v, (*weights, _Weight(_keep, place == k))) for k, v in enumerate(cases)])
 
 
 def _reshaped(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:

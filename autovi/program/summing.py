@@ -74,7 +74,7 @@ def log_sums_of_tables(
     """
     factors = tables(program, world, group, lanes)
     for site, table in (more or {}).items():
-        factors += slices(site, table, [d for d in group.dims[site] if d is not None], group.split)
+        factors += slices(site, table, group.elements_of(site), group.split)
     found = eliminated(group.network, factors, Summed() if semiring is None else semiring)
     return [f._replace(table=group.scale * f.table) for f in found]
 
