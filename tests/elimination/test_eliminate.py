@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from autovi.elimination import chain
 from autovi.elimination.eliminate import Intractable, eliminated
 from autovi.elimination.factors import Factor
-from autovi.elimination.group import Placed, cost_of
+from autovi.elimination.group import cost_of
 from autovi.elimination.network import Network
 from autovi.elimination.semirings import Largest, Sampled, Summed
 from autovi.model.lags import lagged
@@ -228,6 +228,6 @@ def test_coupled_across_elements_is_said():
 def test_the_cost_is_known_before():
     """Of a chain of 100 with 5 states, by hand: the tables of 2,500 and 500 numbers, and a sum of 25 at each step."""
     network = network_of({"x": 5, "t": 100}, {"x": "t"}, {"x": 1}, {"x": "t"})
-    cost = cost_of(network, {"p:x": Placed(("x", "x@1"), ("t",)), "p:y": Placed(("x",), ("t",))})
+    cost = cost_of(network, [(("x", "x@1", "t"), "p:x"), (("x", "t"), "p:y")])
     assert cost.largest == 2_500 and dict(cost.axes) == {"x": 5, "x@1": 5, "t": 100}
     assert cost.numbers == 2_500 + 500 + 100 * 25 + 5
