@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,16 @@ class Together:
         """The axes of a site's elements."""
         return tuple(d for d in self.dims[site] if d is not None)
 
+    def lengths(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """How many elements there are along each axis, where the sites have these shapes."""
+        return {
+            a: n for s in self.sites for a, n in zip(self.dims[s], shapes[s][: len(self.dims[s])], strict=True) if a
+        }
+
+    def resized(self, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Self:
+        """The same in a program with other numbers of elements."""
+        return replace(self, scale=scale)
+
 
 @dataclass(frozen=True)
 class Group(Together):
@@ -70,6 +81,10 @@ class Group(Together):
     cost: Cost
     split: frozenset[str] = frozenset()
     sweeps: tuple[Sweep, ...] = ()
+
+    def resized(self, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Self:
+        network = replace(self.network, sizes={**self.network.sizes, **self.lengths(shapes)})
+        return replace(self, scale=scale, network=network)
 
 
 def felt_by(structure: Structure, site: str) -> set[str]:

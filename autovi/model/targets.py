@@ -48,7 +48,9 @@ def trace_program(
 
     def run(taken: Inputs) -> tuple[Traced, Inputs]:
         traced, taken = as_target(model).trace(guide, taken, lengths or {}, relaxed, check_guide, noncentred)
-        traced = in_summands(unlinked_at(traced, unlinked), summands)  # in which the images of `imaged` sites were found
+        traced = in_summands(
+            unlinked_at(traced, unlinked), summands
+        )  # in which the images of `imaged` sites were found
         return recentred(traced, imaged, taken), taken
 
     if inputs.opened is None:

@@ -99,7 +99,8 @@ class Engine:
         )
         traced = one_hot(traced, asked.one_hot) if asked.one_hot else traced
         plan = self.program.plan
-        groups = tuple(replace(g, scale=traced.scales.get(g.sites[0], 1.0)) for g in plan.groups)
+        shapes = {n: s.shape for n, s in traced.sites.samples.items()}
+        groups = tuple(g.resized(shapes, traced.scales.get(g.sites[0], 1.0)) for g in plan.groups)
         return replace(self.program, traced=traced, plan=replace(plan, groups=groups))
 
     def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:

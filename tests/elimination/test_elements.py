@@ -183,7 +183,14 @@ def log_weights(model, data, values, theta):
     return jax.vmap(one)(values) - prior
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)
+SLOW = (masked_and_scaled, two_arrays, two_long_arrays, factorial)  # seconds to compile
+
+
+def case(model):
+    return pytest.param(model, marks=[pytest.mark.slow] if model in SLOW else [], id=model.__name__)
+
+
+@pytest.mark.parametrize("model", [case(model) for model in MODELS])
 def test_evidence_and_gradient(model):
     with jax.enable_x64(True):
         found = evaluate_model(model, {"y": Y}, THETA)

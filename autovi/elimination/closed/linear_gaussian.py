@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, prod
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +149,13 @@ class Quadratics(Closed):
         how = ", ".join(filter(None, [together, chained]))
         held = f"the largest matrix has {how_many(self.numbers, 'number')}"
         return f"all that depends on it is linear in it and normal{f', {how}' if how else ''} ({held})"
+
+    def resized(self, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Self:
+        lengths = self.lengths(shapes)
+        elements = {s: prod(lengths[d] for d in self.elements_of(s)) for s in self.sites}
+        widths = {v: prod(shapes[s]) // elements[s] for v, s in self.network.variables.items()}
+        network = replace(self.network, sizes={**self.network.sizes, **lengths, **widths})
+        return replace(self, scale=scale, network=network, shapes={s: shapes[s] for s in self.sites})
 
     # --- the integral -----------------------------------------------------------------------------------------------
 
