@@ -52,8 +52,10 @@ def _chained(
     older = {lagged(v, lag): lagged(v, lag + 1) for v in chains for lag in range(network.lags[v])}
     oldest = {lagged(v, network.lags[v]) for v in chains}
     steps, length = _steps(network, factors, [older[a] for a in after], after, time), network.sizes[time]
+    outside = [v for v in steps.variables if v not in {*after, *older.values()}]  # what all steps have in common
     # What is felt of the time before is in no factor of the first steps: any distribution stands for it.
     message = standard(network, after, steps.precision.dtype)
+    message = message.along((), [*after, *outside], {v: network.sizes[v] for v in [*after, *outside]})
     if length >= MIN_BLOCKED and all(network.lags[v] == 1 for v in chains):
         side = isqrt(length)
         rest = length % side
@@ -73,7 +75,7 @@ def _steps(
     """All factors as one, with the axis of steps in front, which is none of its elements."""
     whole = product(factors)
     elements = (time, *(e for e in whole.elements if e != time))
-    variables = tuple(dict.fromkeys([*before, *after]))
+    variables = tuple(dict.fromkeys([*before, *after, *whole.variables]))
     whole = whole.along(elements, variables, {v: network.sizes[v] for v in variables})
     return replace(whole, elements=elements[1:])
 

@@ -103,6 +103,27 @@ def exact_two_back(theta, y=PAIRS):
     return sum(log_normal(column, into @ start, covariance) for column in y.T)
 
 
+def drifting(y):
+    """A drift that all steps have in common, and an unknown start."""
+    q, r = normal("q"), normal("r")
+    drift = numpyro.sample("x_drift", dist.Normal(0.5, 2.0))
+    start = numpyro.sample("x_start", dist.Normal(1.0, 3.0))
+
+    def step(x, y):
+        x = numpyro.sample("x", dist.Normal(x + drift, jnp.exp(q)))
+        numpyro.sample("y", dist.Normal(x, jnp.exp(r)), obs=y)
+        return x, None
+
+    scan(step, start, y)
+
+
+def exact_drifting(theta, y=LONG):
+    steps = 1.0 + np.arange(len(y))
+    walk = jnp.exp(2 * theta["q"]) * np.minimum(steps[:, None], steps)
+    covariance = walk + 4.0 * np.outer(steps, steps) + 9.0 + jnp.exp(2 * theta["r"]) * jnp.eye(len(y))
+    return log_normal(y, 1.0 + 0.5 * steps, covariance)
+
+
 def hierarchy(y):
     """A mean, means of rows around it, and observations of these: all means summed out."""
     t, r = normal("t"), normal("r")
@@ -147,6 +168,7 @@ CASES = {
     ),
     "vector_states": (trend, {"y": Y}, exact_trend, {"q": -0.5, "r": 0.3}, {"x": X}),
     "two_steps_back": (two_back, {"y": PAIRS}, exact_two_back, {"a": 0.2, "r": 0.1}, {"x": X}),
+    "outside_of_a_scan": (drifting, {"y": LONG}, exact_drifting, {"q": -0.5, "r": 0.3}, {"x*": X}),
     "plates": (hierarchy, {"y": PAIRS}, exact_hierarchy, {"t": 0.3, "r": -0.2}, {"m*": X}),
     "loop_and_weights": (
         regression,
