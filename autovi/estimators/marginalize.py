@@ -22,8 +22,8 @@ class Marginalize(Estimator):
     of a subsampled plate that has terms below them, elements of such a plate that a term mixes, and what would take too
     much memory.
 
-    Other sites are summed out where the integral over them is known (`autovi/elimination/closed`): Poisson counts with a
-    binomial part observed, and normal sites of which every term is a quadratic, as in a Kalman filter.
+    Other sites are summed out where the integral over them is known (`autovi/elimination/closed`): Poisson counts of
+    which a binomial part is observed, and normal sites of which every term is a quadratic, as in a Kalman filter.
 
     Example:
         >>> autovi.fit(model, data, estimators={"z": "marginalize"})
