@@ -38,6 +38,10 @@ class Particle:
         """Outputs of the graph, by name."""
         return self.world.outputs(names)
 
+    def shape(self, site: str) -> tuple[int, ...]:
+        """The shape of a site."""
+        return tuple(self.world.program.traced.graph.inputs[f"node:{site}"].aval.shape)
+
     def terms(self, names: Iterable[str], values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Cost terms with some sites, or their values some steps before, set to other values."""
         inputs = self.world.program.traced.graph.inputs

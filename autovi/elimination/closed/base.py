@@ -30,6 +30,9 @@ class Seen(Protocol):
     def outputs(self, names: Iterable[str]) -> dict[str, Any]:
         """Outputs of the graph, by name."""
 
+    def shape(self, site: str) -> tuple[int, ...]:
+        """The shape of a site: a posterior draw has every plate at its full size."""
+
     def terms(self, names: Iterable[str], values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """Cost terms, scaled and masked, with some sites (or their values some steps before, "x@1") set to other
         values, each of the site's shape."""

@@ -105,12 +105,12 @@ def _made(members: Sequence[str], where: Where) -> Quadratics | str:
             return _with_whole(members, where, whole)
         except Mixed as error:
             # Elements that a term mixes are one element of several numbers.
-            if error.site in whole or where.traced.lags.get(error.site, 0):
+            if error.site in whole or where.traced.lags.get(error.site, 0) or where.sites[error.site].subsampled:
                 return str(error)
             whole.add(error.site)
         except Intractable as error:
             more = {n for n in members if not where.traced.lags.get(n, 0)} - whole
-            if not more:
+            if not more or any(where.sites[n].subsampled for n in more):
                 return f"integrated out together, {error}"
             whole |= more
 
@@ -125,8 +125,7 @@ def _with_whole(members: Sequence[str], where: Where, whole: Collection[str]) ->
         if (width := sum(network.sizes[v] for v in placed.variables)) > MAX_WIDTH:
             return f"the term {term!r} depends on {width} numbers at once, more than {MAX_WIDTH}"
     scale = where.scales.get(members[0], 1.0)
-    own = {s: samples[s].shape for s in members}
-    made = Quadratics(tuple(members), terms, dims, scale, network, own, where.traced.backward.intersection(members))
+    made = Quadratics(tuple(members), terms, dims, scale, network, where.traced.backward.intersection(members))
     largest = made.largest({t: structure.shapes[t] for t in terms})
     if largest > BUDGET:
         return f"it would take a matrix of {how_many(largest, 'number')} for each particle"
@@ -135,10 +134,10 @@ def _with_whole(members: Sequence[str], where: Where, whole: Collection[str]) ->
 
 @dataclass(frozen=True)
 class Quadratics(Closed):
-    """Sites whose terms are quadratics in them, of the shapes `shapes`; the largest matrix has so many `numbers`."""
+    """Sites whose terms are quadratics in them; the scans of those `backward` run backward, and the largest matrix has
+    so many `numbers`."""
 
     network: Network
-    shapes: Mapping[str, tuple[int, ...]]
     backward: frozenset[str]
     numbers: int = 0
 
@@ -166,14 +165,14 @@ class Quadratics(Closed):
 
     def drawn(self, rng_key: jax.Array, seen: Seen) -> dict[str, jax.Array]:
         at = self._means(seen)
-        return self._shaped(self._from(seen, at, Integrating(rng_key)))
+        return self._shaped(seen, self._from(seen, at, Integrating(rng_key)))
 
     def most_likely(self, seen: Seen) -> dict[str, jax.Array]:
-        return self._shaped(self._from(seen, self._means(seen), Integrating()))
+        return self._shaped(seen, self._from(seen, self._means(seen), Integrating()))
 
     def _means(self, seen: Seen) -> dict[str, jax.Array]:
         """The posterior means `[*elements, width]`, from the origin, so with the digits that are left there."""
-        return self._from(seen, {s: jnp.zeros(self._flat(s)) for s in self.sites}, Integrating())
+        return self._from(seen, {s: jnp.zeros(self._flat(seen, s)) for s in self.sites}, Integrating())
 
     def _from(self, seen: Seen, at: Mapping[str, jax.Array], how: Integrating) -> dict[str, jax.Array]:
         """The sites' means, or a draw of them where `how` says so: the gradient of the log integral in their shifts."""
@@ -222,7 +221,7 @@ class Quadratics(Closed):
 
         def terms(moved: jax.Array) -> dict[str, jax.Array]:
             parts = jnp.split(moved, np.cumsum(widths)[:-1])
-            values = {v: self._value(v, at, x) for v, x in zip(variables, parts, strict=True)}
+            values = {v: self._value(seen, v, at, x) for v, x in zip(variables, parts, strict=True)}
             return {t: self._by_elements(x, self.terms[t]) for t, x in seen.terms(names, values).items()}
 
         origin = jnp.zeros(sum(widths))
@@ -250,10 +249,11 @@ class Quadratics(Closed):
 
     # --- values -----------------------------------------------------------------------------------------------------
 
-    def _flat(self, site: str) -> tuple[int, ...]:
-        return (*(self.network.sizes[d] for d in self.elements_of(site)), self.network.sizes[site])
+    def _flat(self, seen: Seen, site: str) -> tuple[int, ...]:
+        elements = [n for n, d in zip(seen.shape(site), self.dims[site], strict=False) if d is not None]
+        return (*elements, self.network.sizes[site])
 
-    def _value(self, variable: str, at: Mapping[str, jax.Array], moved: jax.Array) -> jax.Array:
+    def _value(self, seen: Seen, variable: str, at: Mapping[str, jax.Array], moved: jax.Array) -> jax.Array:
         """A site, or its values some steps before, moved from `at` at every element alike."""
         site = self.network.variables[variable]
         lag = next(k for k in range(self.network.lags.get(site, 0) + 1) if lagged(site, k) == variable)
@@ -261,7 +261,7 @@ class Quadratics(Closed):
         if lag:
             axis = self.elements_of(site).index(self.network.time[site])
             there = jnp.roll(there, -lag if site in self.backward else lag, axis)
-        return (there + moved).reshape(self.shapes[site])
+        return (there + moved).reshape(seen.shape(site))
 
-    def _shaped(self, values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return {s: x.reshape(self.shapes[s]) for s, x in values.items()}
+    def _shaped(self, seen: Seen, values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {s: x.reshape(seen.shape(s)) for s, x in values.items()}
