@@ -1,0 +1,152 @@
+"""Evaluates a part of a graph without repeating what is the same: along a dimension in which an array is constant it
+has size 1.
+
+Where all elements of a site are set to one value, much of what is downstream is the same for all elements and all steps
+of a scan: a table of transitions for one step is that for every step. XLA would compute it as often as there are
+elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+from autovi.model.graph import Graph, Values
+
+CALLS = ("jit", "pjit", "closed_call")
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_prod")
+
+
+def evaluate_narrow(
+    graph: Graph, wanted: Iterable[Any], known: Callable[[Any], bool], read: Callable[[Any], Any], elementwise: Any
+) -> Values:
+    """As `Graph.evaluate`, where known arrays, and what is returned, may have size 1 along dimensions in which they are
+    constant. `elementwise` are the names of the primitives whose operands have one shape."""
+    ends = [v for v in wanted if not isinstance(v, Literal)]
+    there = lambda v: known(v) or v in graph.constants  # noqa: E731
+    places, used = graph.needed(ends, there)
+    values: Values = {v: read(v) if known(v) else graph.constants[v] for v in used}
+    _run(graph, [graph.eqns[i] for i in places], values, elementwise)
+    return values
+
+
+def _run(graph: Graph, eqns: Sequence[Any], values: Values, elementwise: Any) -> None:
+    for eqn in eqns:
+        args = [jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else values[v] for v in eqn.invars]
+        made = _applied(graph, eqn, args, elementwise)
+        values.update(zip(eqn.outvars, made, strict=True))
+
+
+def _applied(graph: Graph, eqn: Any, args: list[Any], elementwise: Any) -> Sequence[Any]:
+    name = eqn.primitive.name
+    if name == "broadcast_in_dim" and len(args) == 1:
+        return [_broadcast(eqn, args[0])]
+    if all(jnp.shape(x) == v.aval.shape for x, v in zip(args, eqn.invars, strict=True)) and name not in CALLS:
+        return _whole(graph, eqn, args)
+    if name in CALLS:
+        return _called(graph, eqn, args, elementwise)
+    if name in elementwise and len(eqn.outvars) == 1:
+        return [_elementwise(eqn, args)]
+    rule = RULES.get(name)
+    made = None if rule is None else rule(eqn, args)
+    return _whole(graph, eqn, args) if made is None else [made]
+
+
+def _whole(graph: Graph, eqn: Any, args: list[Any]) -> Sequence[Any]:
+    """The equation as it is, of arrays of its own shapes."""
+    full = [_full(x, v) for x, v in zip(args, eqn.invars, strict=True)]
+    operands = [v for v in eqn.invars if not isinstance(v, Literal)]
+    unique = list(dict.fromkeys(operands))
+    known = {v: x for v, x in zip(eqn.invars, full, strict=True) if not isinstance(v, Literal)}
+    part = graph.part(unique, list(eqn.outvars), [eqn])
+    return jaxpr_as_fun(ClosedJaxpr(part, []))(*(known[v] for v in unique))
+
+
+def _full(x: Any, var: Any) -> Any:
+    return x if jnp.shape(x) == var.aval.shape else jnp.broadcast_to(x, var.aval.shape)
+
+
+def _called(graph: Graph, eqn: Any, args: list[Any], elementwise: Any) -> Sequence[Any]:
+    inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+    values: Values = dict(zip(inner.jaxpr.constvars, inner.consts, strict=True))
+    values |= dict(zip(inner.jaxpr.invars, args, strict=True))
+    _run(graph, inner.jaxpr.eqns, values, elementwise)
+    outs = inner.jaxpr.outvars
+    return [jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else values[v] for v in outs]
+
+
+def _broadcast(eqn: Any, x: Any) -> Any:
+    shape = [1] * len(eqn.params["shape"])
+    for place, d in enumerate(eqn.params["broadcast_dimensions"]):
+        shape[d] = x.shape[place]
+    return lax.broadcast_in_dim(x, shape, eqn.params["broadcast_dimensions"])
+
+
+def _elementwise(eqn: Any, args: list[Any]) -> Any:
+    shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in args))
+    alone = [v.aval.shape == () for v in eqn.invars]  # a predicate, or a bound, may be one for all
+    if any(alone) and eqn.outvars[0].aval.shape:
+        shape = jnp.broadcast_shapes(shape, (1,) * len(eqn.outvars[0].aval.shape))
+    args = [x if one else jnp.broadcast_to(x, shape) for x, one in zip(args, alone, strict=True)]
+    return eqn.primitive.bind(*args, **eqn.params)
+
+
+def _squeezed(eqn: Any, args: list[Any]) -> Any:
+    return lax.squeeze(args[0], eqn.params["dimensions"])
+
+
+def _transposed(eqn: Any, args: list[Any]) -> Any:
+    return lax.transpose(args[0], eqn.params["permutation"])
+
+
+def _reshaped(eqn: Any, args: list[Any]) -> Any:
+    """Where dimensions of size 1 come or go alone."""
+    old, new = eqn.invars[0].aval.shape, eqn.params["new_sizes"]
+    if eqn.params.get("dimensions") is not None or [n for n in old if n != 1] != [n for n in new if n != 1]:
+        return None
+    sizes = iter(m for m, n in zip(args[0].shape, old, strict=True) if n != 1)
+    return args[0].reshape([1 if n == 1 else next(sizes) for n in new])
+
+
+def _reduced(eqn: Any, args: list[Any]) -> Any:
+    full, axes = eqn.invars[0].aval.shape, eqn.params["axes"]
+    x = jnp.broadcast_to(args[0], [full[d] if d in axes else n for d, n in enumerate(args[0].shape)])
+    return eqn.primitive.bind(x, **eqn.params)
+
+
+def _concatenated(eqn: Any, args: list[Any]) -> Any:
+    along = eqn.params["dimension"]
+    others = jnp.broadcast_shapes(*((*x.shape[:along], 1, *x.shape[along + 1 :]) for x in args))
+    shape = lambda v: [v.aval.shape[d] if d == along else n for d, n in enumerate(others)]  # noqa: E731
+    return lax.concatenate([jnp.broadcast_to(x, shape(v)) for x, v in zip(args, eqn.invars, strict=True)], along)
+
+
+def _gathered(eqn: Any, args: list[Any]) -> Any:
+    """Of indices that are the same along some of their dimensions, one row for all."""
+    numbers, (operand, indices) = eqn.params["dimension_numbers"], args
+    pairs = list(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True))
+    to, at = list(eqn.invars[0].aval.shape), list(indices.shape)
+    at[-1] = eqn.invars[1].aval.shape[-1]
+    for mine, theirs in pairs:
+        to[mine] = at[theirs] = max(operand.shape[mine], indices.shape[theirs])
+    if prod(at) == prod(eqn.invars[1].aval.shape):
+        return None
+    params = eqn.params if not pairs else {**eqn.params}
+    return eqn.primitive.bind(jnp.broadcast_to(operand, to), jnp.broadcast_to(indices, at), **params)
+
+
+RULES: dict[str, Callable[[Any, list[Any]], Any]] = {
+    "squeeze": _squeezed,
+    "transpose": _transposed,
+    "reshape": _reshaped,
+    "concatenate": _concatenated,
+    "gather": _gathered,
+    **dict.fromkeys(REDUCTIONS, _reduced),
+}
+
+
