@@ -24,6 +24,7 @@ from autovi.model.sites import Site
 
 MAX_ELEMENTS = 300  # of one site that are variables of their own
 MAX_CHAINED = 5_000  # of one site that are looked at one by one
+MAX_EVALUATED = 50_000  # configurations of elements that meet: each is an evaluation of what they are felt in
 MIN_CHAINED = 8  # steps of a chain, of which fewer are as soon compiled one by one
 MAX_REACH = 4  # steps between elements of a chain that meet
 STEP = 0  # the dimension of steps, of sites in a scan
@@ -114,7 +115,7 @@ class _Elements:
 
     def _ranks(self) -> Iterator[tuple[str, int]]:
         yield from ((s, len(self.sites[s].batch_shape)) for s in self.members)
-        yield from ((o, len(self.summands.shape(o))) for t in self.terms for o in self.outputs(t))
+        yield from ((o, len(self.summands.shape(o))) for t in self.terms for o in (*self.outputs(t), t))
 
     def _split(self, name: str) -> tuple[int, ...]:
         """The dimensions of a site along which its elements are told apart."""
@@ -191,13 +192,9 @@ class _Elements:
         """Where along a dimension each element stands."""
         found: dict[Element, int] = {}
         for v, s in self.site_of.items():
-            for d in self.split[s]:
-                if self.axes.top((s, d)) == top:
-                    places = np.broadcast_to(
-                        np.arange(self._shape(v)[d]).reshape([-1 if e == d else 1 for e in range(len(self._shape(v)))]),
-                        self._shape(v),
-                    )
-                    found |= {(v, i): int(p) for i, p in enumerate(places.reshape(-1))}
+            for d in [d for d in self.split[s] if self.axes.top((s, d)) == top]:
+                places = np.indices(self._shape(v))[d].reshape(-1)
+                found |= {(v, i): int(p) for i, p in enumerate(places)}
         return found
 
     def _reach(self, parts: list[Part], steps: Mapping[Element, int]) -> int:
@@ -246,11 +243,11 @@ class _Elements:
         return Part(output, term, dims, tuple(scopes), tuple(np.array(c) for c in cells.values()))
 
     def _check(self, parts: list[Part], by_data: bool) -> None:
-        """Is each factor's table small enough?"""
+        """Do few enough elements meet in each factor?"""
         for part in parts:
             size = lambda scope: prod(len(self.sites[self.site_of[v]].values or ()) for v, _ in scope)  # noqa: E731
             scope = max(part.scopes, key=size)
-            if size(scope) <= self.budget:
+            if size(scope) <= min(self.budget, MAX_EVALUATED):
                 continue
             site = max(self.members, key=lambda s: sum(self.site_of[v] == s for v, _ in scope))
             count = sum(self.site_of[v] == site for v, _ in scope)
@@ -258,8 +255,8 @@ class _Elements:
                 "; an index that picks elements is made of data, so that which of them meet is not known before: make "
                 "it a NumPy array that the model closes over"
             )
-            told = f"more than {self.budget:,}" if size(scope) > 10**15 else f"{size(scope):,}"
-            what = f"{count:,} of its elements meet in the term {part.term!r}, whose table would have {told} numbers"
+            told = f"over {10**15:,}" if size(scope) > 10**15 else f"{size(scope):,}"
+            what = f"{count:,} of its elements meet in the term {part.term!r}, and have {told} configurations"
             raise Mixed(site, what + (unknown if by_data else ""))
 
     def _with(self, parts: list[Part], numbered: list[Element], chain: Dim | None = None, reach: int = 0) -> Apart:
