@@ -110,7 +110,7 @@ def _counted_in_scan(traced: Traced, name: str, own: jax.Array, mask_of: Callabl
         if mask.shape != own.shape:
             mask = jnp.any(mask, axis=tuple(range(1, mask.ndim))).reshape(-1, *[1] * (own.ndim - 1))
         felt = felt | mask
-    return jax.lax.cummax(felt.astype(int), axis=0, reverse=True).astype(bool)
+    return jax.lax.cummax(felt.astype(int), axis=0, reverse=name not in traced.backward).astype(bool)
 
 
 def partly_masked(traced: Traced, inputs: Inputs) -> frozenset[str]:

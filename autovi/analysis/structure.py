@@ -51,6 +51,7 @@ class Structure:
     since: Mapping[str, Mapping[str, Sinces]] = field(default_factory=dict)
     chained: frozenset[str] = frozenset()  # nodes that are drawn step by step, since they depend on their own draws
     lags: Mapping[str, int] = field(default_factory=dict)  # as `Traced.lags`
+    backward: frozenset[str] = frozenset()  # as `Traced.backward`
     # A node of these, and its values some steps before, by the names of their inputs -> as `downstream`, each alone.
     apart: Mapping[str, Mapping[str, Aligned]] = field(default_factory=dict)
     rules: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
@@ -122,6 +123,7 @@ def analyse_structure(traced: Traced) -> Structure:
         _since(direct, batch, closed),
         frozenset(traced.chains),
         traced.lags,
+        traced.backward,
         apart,
         rules,
         summands,

@@ -45,6 +45,8 @@ def chained(
     after = [lagged(v, lag) for v in chains for lag in range(network.lags[v])]
     older = {lagged(v, lag): lagged(v, lag + 1) for v in chains for lag in range(network.lags[v])}
     oldest = {lagged(v, network.lags[v]) for v in chains}
+    if network.backward.issuperset(chains):
+        factors = [f.turned(time) for f in factors]
     steps = Steps.of(factors, time, network.sizes[time])
     message = _before(network, after, factors)
     if all(lag == 1 for lag in (network.lags[v] for v in chains)) and _pays(network, factors, after, time):

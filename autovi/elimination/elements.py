@@ -304,6 +304,7 @@ class _Elements:
         elements: dict[str, frozenset[str]] = {}
         lags: dict[str, int] = {}
         time: dict[str, str] = {}
+        backward: set[str] = set()
         for v, i in numbered:
             site = self.site_of[v]
             if v != site:
@@ -314,8 +315,9 @@ class _Elements:
             lag, axis = (self.lags[site], dims[site][STEP]) if self.lags[site] else (felt.get(name, 0), named.time)
             if lag and axis is not None:
                 lags[name], time[name] = lag, axis
+                backward |= {name} if self.lags[site] and site in self.structure.backward else set()
             values |= {lagged(name, k): len(self.sites[site].values or ()) for k in range(lag + 1)}
-        return Network({**lengths, **values}, elements, lags, time)
+        return Network({**lengths, **values}, elements, lags, time, frozenset(backward))
 
 
 def _bits(elements: int) -> Iterator[int]:

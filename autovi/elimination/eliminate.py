@@ -82,7 +82,7 @@ def chains_among(
     """The variables among `local` that some factors have, those of them that are chains, and the axis of their steps.
 
     Raises:
-        Intractable: the chains do not go along one axis, or something that is not summed out yet couples them.
+        Intractable: the chains do not go along one axis one way, or something that is not summed out yet couples them.
     """
     there = {v for f in factors for v in network.of(f.axes) if v in local}
     chains = {v for v in there if network.lags.get(v, 0)}
@@ -92,6 +92,8 @@ def chains_among(
     if len(axes) > 1:
         raise Intractable(f"{', '.join(map(repr, sorted(chains)))} are chains along several axes")
     (time,) = axes
+    if chains & network.backward and not chains <= network.backward:
+        raise Intractable(f"{', '.join(map(repr, sorted(chains)))} are chains in opposite directions")
     outside = {v for f in factors for v in network.of(f.axes) if v not in local and time in network.elements[v]}
     if outside:
         raise Intractable(

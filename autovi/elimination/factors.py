@@ -38,6 +38,10 @@ class Factor(NamedTuple):
         """The same with other names of dimensions."""
         return self._replace(axes=tuple(names.get(a, a) for a in self.axes))
 
+    def turned(self, axis: str) -> Factor:
+        """The same with the elements along an axis in the opposite order."""
+        return self._replace(table=jnp.flip(self.table, self.axes.index(axis))) if axis in self.axes else self
+
     def added_up(self, axes: Collection[str]) -> Factor:
         """The product over elements: the sum of logs."""
         places = tuple(i for i, a in enumerate(self.axes) if a in axes)

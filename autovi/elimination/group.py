@@ -254,6 +254,7 @@ def network_of(
         {s: frozenset(d for d in dims[s] if d is not None) for s in members},
         {s: lags[s] for s in time},
         time,
+        structure.backward.intersection(time),
     )
     return network, placed, dims
 

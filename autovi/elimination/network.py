@@ -14,13 +14,14 @@ class Network:
     """Discrete variables. `sizes` are their numbers of values, and the lengths of the axes of elements.
 
     `elements` are the axes along which a variable has an element each, `lags` how many steps back its values are felt
-    in the steps along its axis `time`.
+    in the steps along its axis `time`. Of those `backward` the first step is the last along that axis.
     """
 
     sizes: Mapping[str, int]
     elements: Mapping[str, frozenset[str]]
     lags: Mapping[str, int] = field(default_factory=dict)
     time: Mapping[str, str] = field(default_factory=dict)
+    backward: frozenset[str] = frozenset()
 
     @cached_property
     def variables(self) -> dict[str, str]:

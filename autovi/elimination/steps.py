@@ -52,6 +52,8 @@ def _chained(
     older = {lagged(v, lag): lagged(v, lag + 1) for v in chains for lag in range(network.lags[v])}
     oldest = {lagged(v, network.lags[v]) for v in chains}
     steps, length = _steps(network, factors, [older[a] for a in after], after, time), network.sizes[time]
+    if network.backward.issuperset(chains):
+        steps = steps.of(*(jnp.flip(a, 0) for a in steps.parts))
     outside = [v for v in steps.variables if v not in {*after, *older.values()}]  # what all steps have in common
     # What is felt of the time before is in no factor of the first steps: any distribution stands for it.
     message = standard(network, after, steps.precision.dtype)

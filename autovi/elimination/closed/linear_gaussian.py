@@ -125,7 +125,7 @@ def _with_whole(members: Sequence[str], where: Where, whole: Collection[str]) ->
         if (width := sum(network.sizes[v] for v in placed.variables)) > MAX_WIDTH:
             return f"the term {term!r} depends on {width} numbers at once, more than {MAX_WIDTH}"
     scale = where.scales.get(members[0], 1.0)
-    made = Quadratics(tuple(members), terms, dims, scale, network, where.traced.backward.intersection(members))
+    made = Quadratics(tuple(members), terms, dims, scale, network)
     largest = made.largest({t: structure.shapes[t] for t in terms})
     if largest > BUDGET:
         return f"it would take a matrix of {how_many(largest, 'number')} for each particle"
@@ -134,11 +134,9 @@ def _with_whole(members: Sequence[str], where: Where, whole: Collection[str]) ->
 
 @dataclass(frozen=True)
 class Quadratics(Closed):
-    """Sites whose terms are quadratics in them; the scans of those `backward` run backward, and the largest matrix has
-    so many `numbers`."""
+    """Sites whose terms are quadratics in them; the largest matrix has so many `numbers`."""
 
     network: Network
-    backward: frozenset[str]
     numbers: int = 0
 
     @property
@@ -154,7 +152,7 @@ class Quadratics(Closed):
         elements = {s: prod(lengths[d] for d in self.elements_of(s)) for s in self.sites}
         widths = {v: prod(shapes[s]) // elements[s] for v, s in self.network.variables.items()}
         network = replace(self.network, sizes={**self.network.sizes, **lengths, **widths})
-        return replace(self, scale=scale, network=network, shapes={s: shapes[s] for s in self.sites})
+        return replace(self, scale=scale, network=network)
 
     # --- the integral -----------------------------------------------------------------------------------------------
 
@@ -260,7 +258,7 @@ class Quadratics(Closed):
         there = at[site]
         if lag:
             axis = self.elements_of(site).index(self.network.time[site])
-            there = jnp.roll(there, -lag if site in self.backward else lag, axis)
+            there = jnp.roll(there, -lag if site in self.network.backward else lag, axis)
         return (there + moved).reshape(seen.shape(site))
 
     def _shaped(self, seen: Seen, values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
