@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal
 
 from autovi.analysis.primitives import INNER_PROGRAM
@@ -95,7 +96,18 @@ def _power(eqn: Any, args: list[Degree]) -> Degree:
     return eqn.params["y"] * args[0] if eqn.params["y"] >= 0 else inf
 
 
+def _is_number(eqn: Any, args: list[Degree]) -> Degree:
+    """Whether a polynomial of finite numbers is a finite number is no question: it is."""
+    left, right = eqn.invars
+    if left is right and max(args) < inf:
+        return 0
+    bound = next((v.val for v in eqn.invars if isinstance(v, Literal)), 0.0)
+    return 0 if max(args) < inf and np.ndim(bound) == 0 and not np.isfinite(bound) else inf
+
+
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(["eq", "ne"], _is_number),
+    "is_finite": lambda eqn, args: inf if args[0] == inf else 0,
     **dict.fromkeys(
         "add add_any broadcast_in_dim concatenate copy cumsum neg pad reduce_sum reshape rev slice split squeeze "
         "expand_dims sub transpose tile stack optimization_barrier".split(),

@@ -27,6 +27,9 @@ PROGRAMS = {
     "cast": (lambda x, z: x.astype(int), inf),
     "stopped": (lambda x, z: jax.lax.stop_gradient(x) ** 2, inf),
     "function with a derivative of its own": (lambda x, z: jax.nn.relu(x), inf),
+    "finite": (lambda x, z: jnp.where(jnp.isfinite(x) & (x == x), x**2, -jnp.inf), 2),
+    "one number": (lambda x, z: jnp.where(x == 1.0, x, 0.0), inf),
+    "not finite where it is divided": (lambda x, z: jnp.where(jnp.isfinite(1 / x), x, 0.0), inf),
     "place": (lambda x, z: z[jnp.argmax(x)], inf),
 }
 

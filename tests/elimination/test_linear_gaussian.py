@@ -124,6 +124,57 @@ def exact_drifting(theta, y=LONG):
     return log_normal(y, 1.0 + 0.5 * steps, covariance)
 
 
+def steps_added_up(y):
+    """The states are sums of the sites: each step depends on the sites at all steps before, so these are one vector."""
+    s = normal("s")
+
+    def step(total, y):
+        total = total + numpyro.sample("x", dist.Normal(0.0, jnp.exp(s)))
+        numpyro.sample("y", dist.Normal(total, 0.5), obs=y)
+        return total, None
+
+    scan(step, 0.0, y)
+
+
+def backward(y):
+    s = normal("s")
+
+    def step(x, y):
+        x = numpyro.sample("x", dist.Normal(x, jnp.exp(s)))
+        numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
+        return x, None
+
+    scan(step, 0.0, y, reverse=True)
+
+
+def walk(y):
+    x = numpyro.sample("x", dist.GaussianRandomWalk(jnp.exp(normal("s")), len(y)))
+    numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=y)
+
+
+def exact_walk(theta, y=Y):
+    steps = 1.0 + np.arange(len(y))
+    covariance = jnp.exp(2 * theta["s"]) * np.minimum(steps[:, None], steps) + 0.25 * jnp.eye(len(y))
+    return log_normal(y, jnp.zeros(len(y)), covariance)
+
+
+def crossed(y):
+    """Effects of rows and of columns: no element of one is apart from the others."""
+    s = normal("s")
+    with numpyro.plate("rows", 7, dim=-2):
+        of_row = numpyro.sample("x_row", dist.Normal(0.0, jnp.exp(s)))
+    with numpyro.plate("columns", 3):
+        of_column = numpyro.sample("x_column", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", 7, dim=-2), numpyro.plate("columns", 3):
+        numpyro.sample("y", dist.Normal(of_row + of_column, 0.5), obs=y)
+
+
+def exact_crossed(theta, y=PAIRS):
+    of_row = jnp.exp(2 * theta["s"]) * jnp.kron(jnp.eye(7), jnp.ones((3, 3)))
+    covariance = of_row + jnp.kron(jnp.ones((7, 7)), jnp.eye(3)) + 0.25 * jnp.eye(21)
+    return log_normal(y.ravel(), jnp.zeros(21), covariance)
+
+
 def hierarchy(y):
     """A mean, means of rows around it, and observations of these: all means summed out."""
     t, r = normal("t"), normal("r")
@@ -169,6 +220,10 @@ CASES = {
     "vector_states": (trend, {"y": Y}, exact_trend, {"q": -0.5, "r": 0.3}, {"x": X}),
     "two_steps_back": (two_back, {"y": PAIRS}, exact_two_back, {"a": 0.2, "r": 0.1}, {"x": X}),
     "outside_of_a_scan": (drifting, {"y": LONG}, exact_drifting, {"q": -0.5, "r": 0.3}, {"x*": X}),
+    "steps_added_up": (steps_added_up, {"y": Y}, exact_walk, {"s": 0.2}, {"x": X}),
+    "backward": (backward, {"y": Y}, partial(exact_walk, y=Y[::-1]), {"s": 0.2}, {"x": X}),
+    "random_walk": (walk, {"y": Y}, exact_walk, {"s": 0.2}, {"x": X}),
+    "crossed": (crossed, {"y": PAIRS}, exact_crossed, {"s": 0.2}, {"x*": X}),
     "plates": (hierarchy, {"y": PAIRS}, exact_hierarchy, {"t": 0.3, "r": -0.2}, {"m*": X}),
     "loop_and_weights": (
         regression,
