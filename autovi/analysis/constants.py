@@ -55,6 +55,7 @@ _of = lambda fn: lambda eqn, *args: fn(*args)  # noqa: E731
 
 RULES: dict[str, Rule] = {
     "add": _of(np.add),
+    "abs": _of(np.abs),
     "and": _of(np.bitwise_and),
     "broadcast_in_dim": _broadcast_in_dim,
     "clamp": _of(lambda low, x, high: np.clip(x, low, high)),
@@ -74,12 +75,15 @@ RULES: dict[str, Rule] = {
     "neg": _of(np.negative),
     "not": _of(np.invert),
     "or": _of(np.bitwise_or),
+    "rem": _of(np.fmod),
     "reshape": _shaped,
     "rev": lambda eqn, x: np.flip(x, eqn.params["dimensions"]),
     "select_n": _select,
+    "sign": _of(np.sign),
     "slice": _slice,
     "squeeze": _shaped,
     "stop_gradient": _of(lambda x: x),
     "sub": _of(np.subtract),
     "transpose": lambda eqn, x: np.transpose(x, eqn.params["permutation"]),
+    "xor": _of(np.bitwise_xor),
 }

@@ -41,6 +41,7 @@ class Apart:
     sweeps: tuple[Sweep, ...]
     time: str | None = None  # the axis of a chain among them
     reach: int = 0  # how many steps apart elements of it meet
+    by_data: bool = False  # an index made of data stands in the way, so that more may seem to meet than do
 
 
 def taken_apart(
@@ -151,7 +152,8 @@ class _Elements:
         felt = self.summands.felt(sets, every)
         full = {o: self._full(o, s) for o, s in felt.sets.items()}
         parts = [self._part(o, t, full[o], numbered) for t in self.terms for o in self._chosen(t, full)]
-        self._check(parts, felt.by_data)
+        self.by_data = felt.by_data
+        self._check(parts)
         for chain, reach in self._chains(parts):
             yield self._with(parts, numbered, chain, reach)
         count, site = max((prod(self._shape(s)), s) for s in self.members)
@@ -242,7 +244,7 @@ class _Elements:
         dims = tuple(self.axis(output, d) for d in range(len(self.summands.shape(output))))
         return Part(output, term, dims, tuple(scopes), tuple(np.array(c) for c in cells.values()))
 
-    def _check(self, parts: list[Part], by_data: bool) -> None:
+    def _check(self, parts: list[Part]) -> None:
         """Do few enough elements meet in each factor?"""
         for part in parts:
             size = lambda scope: prod(len(self.sites[self.site_of[v]].values or ()) for v, _ in scope)  # noqa: E731
@@ -257,7 +259,7 @@ class _Elements:
             )
             told = f"over {10**15:,}" if size(scope) > 10**15 else f"{size(scope):,}"
             what = f"{count:,} of its elements meet in the term {part.term!r}, and have {told} configurations"
-            raise Mixed(site, what + (unknown if by_data else ""))
+            raise Mixed(site, what + (unknown if self.by_data else ""))
 
     def _with(self, parts: list[Part], numbered: list[Element], chain: Dim | None = None, reach: int = 0) -> Apart:
         names = {e: self._name(*e, chain) for e in numbered}
@@ -284,7 +286,7 @@ class _Elements:
             for t in self.terms
         }
         network = self._network(numbered, named, dims, {**lengths, **split}, sweeps)
-        return Apart(network, placed, dims, frozenset(split), sweeps, time, reach)
+        return Apart(network, placed, dims, frozenset(split), sweeps, time, reach, self.by_data)
 
     def _network(
         self,

@@ -81,6 +81,7 @@ class Group(Together):
     cost: Cost
     split: frozenset[str] = frozenset()
     sweeps: tuple[Sweep, ...] = ()
+    by_data: bool = False  # an index made of data stands in the way of knowing which elements meet
 
     def resized(self, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Self:
         network = replace(self.network, sizes={**self.network.sizes, **self.lengths(shapes)})
@@ -157,7 +158,7 @@ def _of_elements(
             continue
         if best is None or cost.numbers < best.cost.numbers:
             where = (tuple(members), apart.terms, apart.dims, scale)
-            best = Group(*where, apart.network, cost, apart.split, apart.sweeps)
+            best = Group(*where, apart.network, cost, apart.split, apart.sweeps, apart.by_data)
         # A chain of pairs or triples is as cheap along its axis as with its elements apart, and sooner compiled.
         if apart.time is not None and apart.reach <= 2 and cost.numbers <= budget:
             break

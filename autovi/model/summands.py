@@ -54,7 +54,8 @@ def in_summands(traced: Traced, terms: Collection[str]) -> Traced:
         for term in sorted(terms):
             parts = ends.finer(graph.outputs[term], ()) or []
             found[term] = tuple(f"summand:{i}#{term}" for i in range(len(parts)))
-            out |= dict(zip(found[term], parts, strict=True))
+            dtype = graph.outputs[term].aval.dtype
+            out |= {o: x.astype(dtype) for o, x in zip(found[term], parts, strict=True)}
         return out
 
     return replace(traced, graph=trace(program), summands={t: found[t] for t in terms})
@@ -198,7 +199,7 @@ class _Ends:
 
 
 SUMS = {"add": (1, 1), "add_any": (1, 1), "sub": (1, -1)}  # the signs of what is added
-MINUS = _Weight(_multiply, -1.0)
+MINUS = _Weight(_multiply, -1)
 
 
 def _signs(eqn: Any) -> tuple[int, int]:
@@ -228,6 +229,8 @@ def _mul(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
 
 def _div(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
     a, b = eqn.invars
+    if not jnp.issubdtype(a.aval.dtype, jnp.inexact):  # whole numbers are rounded
+        return None
     return None if ends.varies(b) else ends.scaled(eqn, a, (*weights, _Weight(_divide, ends.value(b))))
 
 
@@ -240,9 +243,12 @@ def _select(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
 
 
 def _reshaped(ends: _Ends, eqn: Any, weights: Weights) -> list[jax.Array] | None:
-    """The same entries in another shape or of another floating type."""
+    """The same entries in another shape, or of another type of numbers that holds them."""
     (x, *rest), (out,) = eqn.invars, eqn.outvars
-    same = prod(x.aval.shape) == prod(out.aval.shape) and jnp.issubdtype(x.aval.dtype, jnp.inexact)
+    numbers = (
+        jnp.issubdtype(x.aval.dtype, jnp.number) and jnp.promote_types(x.aval.dtype, out.aval.dtype) == out.aval.dtype
+    )
+    same = prod(x.aval.shape) == prod(out.aval.shape) and numbers
     if rest or not same:
         return None
     change = lambda w: jnp.broadcast_to(w, out.aval.shape).reshape(x.aval.shape)  # noqa: E731

@@ -185,7 +185,8 @@ def told_of_group(site: str, group: Together) -> str:
     steps = "step by step" if group.network.lags else "element by element" if group.split else ""
     how = "; ".join(filter(None, [steps, f"in the order {order}" if order else ""]))
     held = f"the largest table has {how_many(cost.largest, 'number')} ({cost.table})"
-    return f"{together} ({f'{how}; ' if how else ''}{held})"
+    more = "; an index made of data picks elements, so that any of them may meet" if group.by_data else ""
+    return f"{together} ({f'{how}; ' if how else ''}{held}{more})"
 
 
 def unlinkable(traced: Traced, names: Collection[str]) -> tuple[Traced, dict[str, str]]:

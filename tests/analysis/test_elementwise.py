@@ -35,6 +35,7 @@ EXACT = {
     "one": lambda x, i: jax.lax.dynamic_slice(x, (4,), (2,)),
     "taken": lambda x, i: jnp.take(x.reshape(2, 3), jnp.array([2, 0]), axis=1),
     "rolled": lambda x, i: jnp.roll(x, 1) * x,
+    "each with the next": lambda x, i: jax.vmap(lambda k: x[k] * x[(k + 1) % SIZE])(jnp.arange(SIZE)),
     "lookup": lambda x, i: TABLE[(x[:-1] > 0).astype(int), (x[1:] > 0).astype(int)],
     "product": lambda x, i: jnp.outer(x, jnp.ones(3)) @ jnp.ones((3, 2)),
     "smooth": lambda x, i: jax.nn.softplus(x[2:]) + jax.nn.logsumexp(x.reshape(3, 2), axis=1)[0],

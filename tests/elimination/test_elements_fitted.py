@@ -120,7 +120,7 @@ def test_a_lattice():
 
 def test_indices_among_the_data():
     few, many = autovi.plan(of_size(6), data(6)), autovi.plan(of_size(40), data(40))
-    assert "64 numbers" in few["z"].why
+    assert "64 numbers" in few["z"].why and "an index made of data picks elements" in few["z"].why
     assert many["z"].estimator == "score"
     assert "40 of its elements meet in the term 'p:edges'" in many["z"].why
     assert "an index that picks elements is made of data" in many["z"].why

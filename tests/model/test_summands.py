@@ -29,6 +29,7 @@ def terms_of(z, w, c):
         "shaped": (jnp.sum((spin.reshape(5, 1) * c).T, axis=0).reshape(1, 5)[0, :].sum() * w, [(5, 5)]),
         "and a constant": ((3.0 + jnp.exp(spin) - 0.5 * spin).sum(), [(5,), (5,), (5,)]),
         "repeated": (jnp.sum((pairs.reshape(4, 1) - spin[:4, None]) * c), [(4, 5)]),
+        "whole numbers": (-w * jnp.abs(jnp.diff(z)).sum() + (z[1:] == z[:-1]).sum() // 2, [(4,), ()]),
         "kept": (jnp.where(w > 100.0, pairs.sum(), jnp.sum(spin)), [(5,), (4,)]),
         "rows": (jnp.sum(spin[:, None] * c, axis=1) * jnp.arange(5.0), [(5, 5)]),
         "no sum": (jnp.exp(pairs.sum()), []),
