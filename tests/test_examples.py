@@ -122,26 +122,6 @@ def test_coal_mining(tmp_path, capsys):
     assert "switch" in printed and "The last year of the higher rate" in printed and KHAT.search(printed)
 
 
-def test_the_exact_nile_agrees_with_a_filter():
-    """The ratio of two posterior probabilities by a Kalman filter in NumPy."""
-    wander, noise, p = nile.exact_grid(5)
-
-    def log_p(i, j):
-        mean, variance = nile.MEAN, nile.SD**2
-        total = stats.norm.logpdf(np.log(wander[i]), np.log(40.0), 0.7)
-        total += stats.norm.logpdf(np.log(noise[j]), np.log(100.0), 0.7)
-        for flow in nile.FLOW:
-            variance += wander[i] ** 2
-            seen = variance + noise[j] ** 2
-            total += stats.norm.logpdf(flow, mean, np.sqrt(seen))
-            mean, variance = mean + variance / seen * (flow - mean), variance * noise[j] ** 2 / seen
-        return total
-
-    for i, j in ((1, 2), (3, 2), (2, 1)):
-        assert np.log(p[i, j] / p[2, 2]) == pytest.approx(log_p(i, j) - log_p(2, 2), abs=1e-6)
-    assert p.sum() == pytest.approx(1.0)
-
-
 @pytest.mark.slow
 def test_nile(tmp_path, capsys):
     """Means of both standard deviations within 3 %: q is normal in their logarithms. Levels given these are exact."""

@@ -134,23 +134,6 @@ def test_capture_recapture(tmp_path, capsys):
     assert "Exact means" in capsys.readouterr().out
 
 
-def test_the_likelihood_of_captures_is_the_sum_over_all_states():
-    """Two animals of four occasions, by all eight states of each."""
-    seen = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
-    survival, recapture = 0.7, 0.4
-    total = 0.0
-    for history in seen.T:
-        first, p = int(np.flatnonzero(history)[0]), 0.0
-        for states in np.ndindex(*(2,) * (3 - first)):
-            before, one = 1, 1.0
-            for alive, caught in zip(states, history[first + 1 :], strict=True):
-                one *= stats.bernoulli.pmf(alive, survival * before) * stats.bernoulli.pmf(caught, recapture * alive)
-                before = alive
-            p += one
-        total += np.log(p)
-    assert capture_recapture.log_likelihood(seen, survival, recapture) == pytest.approx(total, rel=1e-9)
-
-
 @pytest.mark.slow
 def test_latent_class(tmp_path, capsys):
     fit = latent_class.main(tmp_path, progress_bar=False)

@@ -148,5 +148,3 @@ RULES: dict[str, Callable[[Any, list[Any]], Any]] = {
     "gather": _gathered,
     **dict.fromkeys(REDUCTIONS, _reduced),
 }
-
-
