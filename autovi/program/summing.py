@@ -86,7 +86,7 @@ def log_sums_of_tables(
 def tables(program: Program, world: World, group: Group, lanes: int) -> list[Factor]:
     """The group's terms at every combination of the values of the variables that each depends on, without the scale."""
     if group.sweeps:
-        swept = [f for sweep in group.sweeps for f in sweep.factors(_swept(program, world, sweep, lanes))]
+        swept = [f for sweep in group.sweeps for f in sweep.factors(_swept(program, world, sweep, lanes, group.scale))]
         return [f if group.scale == 1.0 else f._replace(table=f.table / group.scale) for f in swept]
     together: dict[tuple[str, ...], list[str]] = {}
     for term, placed in group.terms.items():
@@ -118,7 +118,7 @@ def _evaluated(
         for variable, value in zip(variables, values, strict=True):
             changes |= program.variable(variable, value)
         there = world.changed(changes, instead)
-        return {name: _term(there, name, term) for name, term in there.terms(names).items()}
+        return {name: _term(there, name, term, group.scale) for name, term in there.terms(names).items()}
 
     run = one
     for place in reversed(range(1, len(variables))):
@@ -135,7 +135,7 @@ def _evaluated(
     return jax.lax.map(jax.checkpoint(first), jnp.arange(sizes[0]), batch_size=None if at_once == 1 else at_once)
 
 
-def _swept(program: Program, world: World, sweep: Sweep, lanes: int) -> dict[str, jax.Array]:
+def _swept(program: Program, world: World, sweep: Sweep, lanes: int, scale: float) -> dict[str, jax.Array]:
     """The parts of a sweep in all its evaluations, which stand in front."""
     variables, names = tuple(sweep.colours), sorted(part.output for part in sweep.parts)
 
@@ -146,7 +146,7 @@ def _swept(program: Program, world: World, sweep: Sweep, lanes: int) -> dict[str
         there = world.changed(changes)
         terms = there.terms([n for n in names if n.startswith("p:")])
         parts = there.outputs([n for n in names if n not in terms])
-        return {name: _term(there, name, term) for name, term in terms.items()} | parts
+        return {name: _term(there, name, term, scale) for name, term in terms.items()} | parts
 
     codes = jnp.arange(prod(sweep.shape))
     at_once = max(1, BUDGET // max(1, lanes * program.variable_numbers(variables, tuple(names))))
@@ -155,13 +155,14 @@ def _swept(program: Program, world: World, sweep: Sweep, lanes: int) -> dict[str
     return jax.lax.map(jax.checkpoint(one), codes, batch_size=None if at_once == 1 else at_once)
 
 
-def _term(world: World, name: str, term: jax.Array) -> jax.Array:
-    """A term; of elements that nothing feels, their prior without its mask: its sum is 1, and draws are from it."""
+def _term(world: World, name: str, term: jax.Array, scale: float) -> jax.Array:
+    """A term under the group's scale; of elements that nothing feels, their prior without its mask: its sum is 1, and
+    draws are from it."""
     site = name.split(":", 1)[1]
     counts, plain = world.counts(site), f"unmasked:{site}"
     if counts is None or site not in world.program.plan.marginal or not world.has(plain):
         return term
-    return jnp.where(counts, term, world.outputs([plain])[plain])
+    return jnp.where(counts, term, scale * world.outputs([plain])[plain])
 
 
 def flat(program: Program, group: Group) -> dict[str, jax.Array]:
