@@ -25,6 +25,8 @@ from autovi.model.sites import Site
 MAX_ELEMENTS = 300  # of one site that are variables of their own
 MAX_CHAINED = 5_000  # of one site that are looked at one by one
 MAX_EVALUATED = 50_000  # configurations of elements that meet: each is an evaluation of what they are felt in
+MANY = 1_024  # configurations from which on evaluations, of networks say, are what takes the time
+MAX_NUMBERS = 5_000_000  # of one particle that so many evaluations may compute of a term: about half a second a step
 MIN_CHAINED = 8  # steps of a chain, of which fewer are as soon compiled one by one
 MAX_REACH = 4  # steps between elements of a chain that meet
 STEP = 0  # the dimension of steps, of sites in a scan
@@ -249,7 +251,9 @@ class _Elements:
         for part in parts:
             size = lambda scope: prod(len(self.sites[self.site_of[v]].values or ()) for v, _ in scope)  # noqa: E731
             scope = max(part.scopes, key=size)
-            if size(scope) <= min(self.budget, MAX_EVALUATED):
+            numbers = size(scope) * prod(self.summands.shape(part.output))
+            few = len(scope) <= 2 or size(scope) <= MANY or numbers <= MAX_NUMBERS  # pairs are as dear in any chain
+            if size(scope) <= MAX_EVALUATED and few:
                 continue
             site = max(self.members, key=lambda s: sum(self.site_of[v] == s for v, _ in scope))
             count = sum(self.site_of[v] == site for v, _ in scope)
@@ -259,6 +263,8 @@ class _Elements:
             )
             told = f"over {10**15:,}" if size(scope) > 10**15 else f"{size(scope):,}"
             what = f"{count:,} of its elements meet in the term {part.term!r}, and have {told} configurations"
+            if size(scope) <= MAX_EVALUATED:
+                what = f"{what}, in which {numbers:,} numbers would be evaluated"
             raise Mixed(site, what + (unknown if self.by_data else ""))
 
     def _with(self, parts: list[Part], numbered: list[Element], chain: Dim | None = None, reach: int = 0) -> Apart:
