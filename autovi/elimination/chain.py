@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from autovi.elimination.factors import Factor, contracted, product, without
+from autovi.elimination.factors import Factor, contracted, product, sizes_of, without
 from autovi.elimination.network import Network
 from autovi.elimination.semirings import Semiring
 from autovi.model.lags import lagged
@@ -47,8 +47,11 @@ def chained(
     oldest = {lagged(v, network.lags[v]) for v in chains}
     if network.backward.issuperset(chains):
         factors = [f.turned(time) for f in factors]
-    steps = Steps.of(factors, time, network.sizes[time])
     message = _before(network, after, factors)
+    early = max(len(f.first) for f in factors)
+    for step in range(early):
+        message = contracted([message.renamed(older), *_at_first(factors, time, step)], oldest, semiring)
+    steps = Steps.of(factors, time, network.sizes[time]).part(early, network.sizes[time])
     if all(lag == 1 for lag in (network.lags[v] for v in chains)) and _pays(network, factors, after, time):
         length = isqrt(steps.length)
         rest = steps.length % length
@@ -56,7 +59,18 @@ def chained(
         steps, older, oldest = steps.part(rest, steps.length).in_blocks(length, older, semiring)
     message = steps.through(message, older, oldest, semiring)
     sources = frozenset().union(*(f.sources for f in factors))
-    return contracted([message], set(after), semiring)._replace(sources=sources)
+    return contracted([message], set(after), semiring)._replace(sources=sources).whole(network.sizes)
+
+
+def _at_first(factors: Sequence[Factor], time: str, step: int) -> list[Factor]:
+    """The factors of one of the first steps."""
+    found = []
+    for f in factors:
+        if step < len(f.first):
+            found.append(Factor(f.first[step], without(f.axes, {time})))
+        else:
+            found.append(f.at(time, step) if time in f.axes else f)
+    return found
 
 
 def _pays(network: Network, factors: Sequence[Factor], after: Sequence[str], time: str) -> bool:
@@ -87,9 +101,11 @@ class Steps:
     @classmethod
     def of(cls, factors: Sequence[Factor], time: str, length: int) -> Steps:
         """The factors taken apart along an axis."""
-        rests = [(f, without(f.axes, {time})) for f in factors if time in f.axes]
+        differ = [time in f.axes and (f.sizes[time] > 1 or length == 1) for f in factors]
+        rests = [(f, without(f.axes, {time})) for f, moves in zip(factors, differ, strict=True) if moves]
         moving = tuple(Factor(f.along((time, *rest)), rest) for f, rest in rests)
-        return cls(moving, tuple(f for f in factors if time not in f.axes), length)
+        still = [f for f, moves in zip(factors, differ, strict=True) if not moves]
+        return cls(moving, tuple(f.at(time, 0) if time in f.axes else f for f in still), length)
 
     def part(self, start: int, end: int) -> Steps:
         """Some of the steps."""
@@ -104,7 +120,7 @@ class Steps:
         """A message taken through all steps: each makes its variables `older`, and sums out the `oldest`."""
         if not self.length:
             return message
-        sizes = {a: n for f in [*self.at([f.table[0] for f in self.moving]), message] for a, n in f.sizes.items()}
+        sizes = sizes_of([*self.at([f.table[0] for f in self.moving]), message])
         axes = tuple(dict.fromkeys([*message.axes, *(a for a in sizes if a not in oldest)]))
 
         def step(table: jax.Array, now: tuple[list[jax.Array], Any]) -> tuple[jax.Array, None]:

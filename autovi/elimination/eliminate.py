@@ -71,9 +71,19 @@ def _summed_out(network: Network, factors: Sequence[Factor], local: Collection[s
     """One group of factors without the variables of its level."""
     there, chains, time = chains_among(network, factors, local)
     if time is None:
-        return contracted(factors, there, semiring)
-    steps = summed_over_steps(factors, there - chains, semiring)
-    return chained(network, steps, sorted(chains), time, semiring)
+        return contracted([_whole(network, f) for f in factors], there, semiring)
+    inside = there - chains
+    own = [_whole(network, f) for f in factors if inside & set(network.of(f.axes))]
+    steps = [f for f in factors if not inside & set(network.of(f.axes))]
+    return chained(network, steps + summed_over_steps(own, inside, semiring), sorted(chains), time, semiring)
+
+
+def _whole(network: Network, factor: Factor) -> Factor:
+    named = [a for a in factor.axes if a in network.variables]
+    if not factor.first:
+        return factor.whole(network.sizes)
+    backward = any(network.variables[a] in network.backward for a in named)
+    return factor.whole(network.sizes, network.time_of(named), backward)
 
 
 def chains_among(

@@ -17,11 +17,30 @@ from autovi.elimination.semirings import Semiring
 
 
 class Factor(NamedTuple):
-    """The log of a table; `axes` names its dimensions, `sources` the cost terms that it was made of."""
+    """The log of a table; `axes` names its dimensions, `sources` the cost terms that it was made of.
+
+    As a term comes, it may have size 1 along axes of elements in which it is the same (`whole` repeats it), and other
+    tables for its `first` steps, without the axis of steps.
+    """
 
     table: jax.Array
     axes: tuple[str, ...]
     sources: frozenset[str] = frozenset()
+    first: tuple[jax.Array, ...] = ()
+
+    def whole(self, sizes: Mapping[str, int], time: str | None = None, backward: bool = False) -> Factor:
+        """The same with all elements, and the first steps along `time`, which may go `backward`, in their place."""
+        table = jnp.broadcast_to(self.table, [sizes[a] for a in self.axes])
+        if self.first:
+            assert time is not None
+            place = self.axes.index(time)
+            early, length = len(self.first), sizes[time]
+            start, end = (0, length - early) if backward else (early, length)
+            rest = jax.lax.slice_in_dim(table, start, end, axis=place)
+            shape = [n for i, n in enumerate(table.shape) if i != place]
+            first = jnp.stack([jnp.broadcast_to(x, shape) for x in self.first], place)
+            table = jnp.concatenate([rest, jnp.flip(first, place)] if backward else [first, rest], place)
+        return self._replace(table=table, first=())
 
     def along(self, axes: Sequence[str]) -> jax.Array:
         """The table with these dimensions, of size 1 where it has none."""
@@ -33,6 +52,14 @@ class Factor(NamedTuple):
     def sizes(self) -> dict[str, int]:
         """The lengths of its dimensions, by name."""
         return dict(zip(self.axes, self.table.shape, strict=True))
+
+    def at(self, axis: str, index: int) -> Factor:
+        """The part at one place along an axis; along one of size 1 all are the same."""
+        place = self.axes.index(axis)
+        index = index if self.table.shape[place] > 1 else 0
+        return self._replace(
+            table=jax.lax.index_in_dim(self.table, index, place, False), axes=without(self.axes, {axis})
+        )
 
     def renamed(self, names: Mapping[str, str]) -> Factor:
         """The same with other names of dimensions."""
@@ -53,6 +80,15 @@ def without(axes: Sequence[str], gone: Collection[str]) -> tuple[str, ...]:
     return tuple(a for a in axes if a not in gone)
 
 
+def sizes_of(factors: Sequence[Factor]) -> dict[str, int]:
+    """The lengths of all axes; one that is the same in all elements may have size 1 in some of the factors."""
+    sizes: dict[str, int] = {}
+    for factor in factors:
+        for axis, n in factor.sizes.items():
+            sizes[axis] = max(n, sizes.get(axis, 1))
+    return sizes
+
+
 def product(factors: Sequence[Factor]) -> Factor:
     """The factors multiplied: one table over all their axes."""
     axes = tuple(dict.fromkeys(a for f in factors for a in f.axes))
@@ -69,7 +105,7 @@ def contracted(factors: Sequence[Factor], summed: Collection[str], semiring: Sem
     that has it.
     """
     left = [_reduced(f, _alone(f, i, factors, summed), semiring) for i, f in enumerate(factors)]
-    sizes = {a: n for f in left for a, n in f.sizes.items()}
+    sizes = sizes_of(left)
     output = {a for f in left for a in f.axes if a not in summed}
     path = paths.auto([frozenset(f.axes) for f in left], frozenset(output), sizes) if len(left) > 1 else []
     for places in path:

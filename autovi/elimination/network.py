@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,3 +35,12 @@ class Network:
     def level(self, axes: tuple[str, ...]) -> frozenset[str]:
         """The axes of elements among some axes."""
         return frozenset(a for a in axes if a not in self.variables)
+
+    def lag_of(self, name: str) -> int:
+        """How many steps before the value is that a name stands for."""
+        variable = self.variables[name]
+        return next(k for k in range(self.lags.get(variable, 0) + 1) if lagged(variable, k) == name)
+
+    def time_of(self, names: Iterable[str]) -> str:
+        """The axis of steps of the variables among some names that are values of steps before."""
+        return next(self.time[self.variables[n]] for n in names if self.lag_of(n))

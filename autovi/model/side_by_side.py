@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Literal
 
 from autovi.model.carried import Leaf, Steps
@@ -58,6 +59,9 @@ class Plan:
         return lags
 
 
+TOO_EARLY = "autovi: too early for "
+
+
 def side_by_side(plan: Plan, read: Read, node: Node) -> Values:
     """The wanted results of a scan, the steps being computed one beside the other."""
     return SideBySide(plan, read, node).results()
@@ -71,6 +75,11 @@ def shifted(value: jax.Array, lag: int, backward: bool = False) -> jax.Array:
     if backward:
         return jnp.concatenate([value[lag:], *[value[-1:]] * lag])
     return jnp.concatenate([*[value[:1]] * lag, value[: value.shape[0] - lag]])
+
+
+def too_early(order: jax.Array, lag: int) -> jax.Array:
+    """Which steps have no step so many before them. The equation has a name: see `analysis/narrow.py`."""
+    return checkpoint_name(order < lag, f"{TOO_EARLY}{lag}")
 
 
 class SideBySide:
@@ -180,7 +189,7 @@ class SideBySide:
         memory = self.steps.memory(atoms)
         made = [atoms, *([leaf.after for leaf in leaves] for leaves in memory)]
         rows = [self._rows(self.steps.used(of, self.steps.cut), lag) for lag, of in enumerate(made)]
-        return memory, rows, [self.order < lag for lag in range(1, len(memory) + 1)]
+        return memory, rows, [too_early(self.order, lag) for lag in range(1, len(memory) + 1)]
 
     def _rows(self, used: Iterable[Any], lag: int) -> Values:
         """What the body reads `lag` steps before, of all that differs from step to step."""

@@ -99,6 +99,12 @@ class Placing:
         step = -1 if site in self.traced.backward else 1
         return {inputs[f"node:{lagged(site, k)}"]: jnp.roll(value, step * k, axis=0) for k in range(1, most + 1)}
 
+    def narrow_variable(self, name: str, value: jax.Array) -> Values:
+        """The same set to one number, held once."""
+        var = self.traced.graph.inputs[f"node:{name}"]
+        there = site_value(self.sites, self._variables[name], value)
+        return {var: jnp.asarray(there, var.aval.dtype).reshape((1,) * len(var.aval.shape))}
+
     def variable(self, name: str, value: jax.Array) -> Values:
         """One variable of a group, a site that is summed out or its values some steps before, set to one number, or to
         one for each element."""

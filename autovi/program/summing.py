@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from autovi.analysis.one_index import lookups_of_one
 from autovi.elimination.closed import Closed
 from autovi.elimination.eliminate import eliminated
 from autovi.elimination.factors import Factor
@@ -21,7 +20,7 @@ from autovi.elimination.sweeps import Sweep, slices
 from autovi.model.execution import site_key
 from autovi.program.branches import BUDGET
 from autovi.program.program import Program
-from autovi.program.world import World
+from autovi.program.world import Narrow, World
 
 
 @dataclass(frozen=True)
@@ -93,32 +92,52 @@ def tables(program: Program, world: World, group: Group, lanes: int) -> list[Fac
         together.setdefault(placed.variables, []).append(term)
     found: list[Factor] = []
     for variables, names in together.items():
-        evaluated = _evaluated(program, world, group, variables, sorted(names), lanes)
-        found += [_factor(evaluated[name], name, group.terms[name], group.scale) for name in sorted(names)]
+        # The first steps see the time before the first one, where others see steps before.
+        early = max(group.network.lag_of(v) for v in variables)
+        steps = [*range(early), early] if early else [None]
+        *firsts, rest = [_evaluated(program, world, group, variables, sorted(names), lanes, step) for step in steps]
+        for name in sorted(names):
+            shape, placed = program.structure.shapes[name], group.terms[name]
+            factor = _factor(rest[name], name, placed, shape, group.scale)
+            heads = [_factor(first[name], name, placed, shape, group.scale) for first in firsts]
+            time = group.network.time_of(variables) if heads else ""
+            backward = any(group.network.variables[v] in group.network.backward for v in variables)
+            heads = [f.at(time, -1 - step if backward else step) for step, f in enumerate(heads)]
+            found.append(factor._replace(first=tuple(f.table for f in heads)))
     return found
 
 
-def _factor(table: jax.Array, name: str, placed: Placed, scale: float) -> Factor:
+def _factor(table: jax.Array, name: str, placed: Placed, shape: tuple[int, ...], scale: float) -> Factor:
+    """A term of this shape at all values of its variables, which may have size 1 where it is the same for all
+    elements."""
     front = len(placed.variables)
-    summed = tuple(front + e for e, axis in enumerate(placed.dims) if axis is None)
-    table = jnp.sum(table, summed) if summed else table
+    summed = [front + e for e, axis in enumerate(placed.dims) if axis is None]
+    if summed:
+        times = prod(shape[d - front] // table.shape[d] for d in summed)  # those that are held once
+        table = jnp.sum(table, tuple(summed)) * (1.0 if times == 1 else float(times))
     return Factor(table if scale == 1.0 else table / scale, placed.axes, frozenset({name}))
 
 
 def _evaluated(
-    program: Program, world: World, group: Group, variables: tuple[str, ...], names: list[str], lanes: int
+    program: Program,
+    world: World,
+    group: Group,
+    variables: tuple[str, ...],
+    names: list[str],
+    lanes: int,
+    step: int | None,
 ) -> dict[str, jax.Array]:
-    """Terms at all values of some variables, whose dimensions stand in front."""
+    """Terms at all values of some variables, whose dimensions stand in front; `step` as of `evaluate_narrow`."""
     sizes = [group.network.sizes[v] for v in variables]
-    # All elements of a variable have the same value.
-    instead = lookups_of_one(program.traced.graph, [program.traced.graph.inputs[f"node:{v}"] for v in variables])
 
     def one(*values: jax.Array) -> dict[str, jax.Array]:
         changes: dict[Any, Any] = {}
         for variable, value in zip(variables, values, strict=True):
-            changes |= program.variable(variable, value)
-        there = world.changed(changes, instead)
-        return {name: _term(there, name, term, group.scale) for name, term in there.terms(names).items()}
+            changes |= program.narrow_variable(variable, value)
+        there = world.changed(changes, Narrow(step))
+        found = {name: _term(there, name, term, group.scale) for name, term in there.terms(names).items()}
+        ranks = {name: len(program.structure.shapes[name]) for name in names}
+        return {name: term.reshape((1,) * (ranks[name] - term.ndim) + term.shape) for name, term in found.items()}
 
     run = one
     for place in reversed(range(1, len(variables))):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from autovi.analysis.counted import counts_of, masked_sites
+from autovi.analysis.narrow import evaluate_narrow
 from autovi.estimators.base import Draw, Estimator
 from autovi.model.chains import draw_output, flow_input, key_input
 from autovi.model.graph import Values, like_traced
@@ -21,6 +22,12 @@ from autovi.program.wiring import Wiring
 
 stop = jax.lax.stop_gradient
 _NONE: Mapping[int, Any] = MappingProxyType({})
+
+
+class Narrow(NamedTuple):
+    """How outputs are evaluated in a world of few numbers: at which `step`, as of `evaluate_narrow`."""
+
+    step: int | None = None
 
 
 class World:
@@ -49,6 +56,7 @@ class World:
         self.under, self.hidden, self.frozen = under, hidden, frozen
         self.through = through
         self.instead = _NONE
+        self.narrow: Narrow | None = None
         self.in_step: bool = in_step or (under is not None and under.in_step)
 
     # --- values -------------------------------------------------------------------------------------------------------
@@ -84,7 +92,11 @@ class World:
         """Outputs of the graph by name."""
         graph = self.program.traced.graph
         wanted = {name: graph.outputs[name] for name in names}
-        self.values.update(graph.evaluate(wanted.values(), self.knows, self.read, self.instead))
+        if self.narrow is not None:
+            made = evaluate_narrow(graph, wanted.values(), self.knows, self.read, self.narrow.step)
+        else:
+            made = graph.evaluate(wanted.values(), self.knows, self.read, self.instead)
+        self.values.update(made)
         return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self.read(v) for n, v in wanted.items()}
 
     def run_effects(self) -> None:
@@ -241,12 +253,12 @@ class World:
             there = there.changed({graph.outputs[f"value:{name}"]: jnp.where(counts, value, prior).astype(value.dtype)})
         return there
 
-    def changed(self, values: Mapping[Any, Any], instead: Mapping[int, Any] = _NONE) -> World:
-        """This world with some variables of the graph set to other values; no node is drawn again. `instead` as in
-        `Graph.evaluate`, where the changes allow that."""
+    def changed(self, values: Mapping[Any, Any], narrow: Narrow | None = None) -> World:
+        """This world with some variables of the graph set to other values; no node is drawn again. With `narrow`, these
+        and what is evaluated have size 1 along dimensions in which they are constant."""
         hidden = frozenset(self.program.traced.graph.downstream(values))
         world = World(self.program, dict(values), self.distributions, self.noise, self, hidden)
-        world.nodes, world.instead = self.nodes, instead
+        world.nodes, world.narrow = self.nodes, narrow
         return world
 
     # --- cost terms ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ elements.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,45 +17,83 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
+from autovi.analysis.primitives import ELEMENTWISE
 from autovi.model.graph import Graph, Values
+from autovi.model.side_by_side import TOO_EARLY, read_atom
 
 CALLS = ("jit", "pjit", "closed_call")
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_prod")
 
 
 def evaluate_narrow(
-    graph: Graph, wanted: Iterable[Any], known: Callable[[Any], bool], read: Callable[[Any], Any], elementwise: Any
+    graph: Graph,
+    wanted: Iterable[Any],
+    known: Callable[[Any], bool],
+    read: Callable[[Any], Any],
+    step: int | None = None,
 ) -> Values:
     """As `Graph.evaluate`, where known arrays, and what is returned, may have size 1 along dimensions in which they are
-    constant. `elementwise` are the names of the primitives whose operands have one shape."""
+    constant. With a `step`, all steps of scans that stand side by side have as many steps before them as that one."""
     ends = [v for v in wanted if not isinstance(v, Literal)]
-    there = lambda v: known(v) or v in graph.constants  # noqa: E731
+    anew = graph.downstream(_too_early(graph)) if step is not None else set()
+
+    def there(v: Any) -> bool:
+        """Is it to be read as it is? What was made of fewer numbers is made of them again."""
+        if v in graph.constants:
+            return True
+        return known(v) and v not in anew and not _is_repeated(graph.maker(v), known, graph)
+
     places, used = graph.needed(ends, there)
     values: Values = {v: read(v) if known(v) else graph.constants[v] for v in used}
-    _run(graph, [graph.eqns[i] for i in places], values, elementwise)
+    _Narrow(graph, step).run([graph.eqns[i] for i in places], values)
     return values
 
 
-def _run(graph: Graph, eqns: Sequence[Any], values: Values, elementwise: Any) -> None:
-    for eqn in eqns:
-        args = [jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else values[v] for v in eqn.invars]
-        made = _applied(graph, eqn, args, elementwise)
-        values.update(zip(eqn.outvars, made, strict=True))
+def _too_early(graph: Graph) -> list[Any]:
+    named = [eqn for eqn in graph.eqns if eqn.primitive.name == "name"]
+    return [eqn.outvars[0] for eqn in named if eqn.params["name"].startswith(TOO_EARLY)]
 
 
-def _applied(graph: Graph, eqn: Any, args: list[Any], elementwise: Any) -> Sequence[Any]:
-    name = eqn.primitive.name
-    if name == "broadcast_in_dim" and len(args) == 1:
-        return [_broadcast(eqn, args[0])]
-    if all(jnp.shape(x) == v.aval.shape for x, v in zip(args, eqn.invars, strict=True)) and name not in CALLS:
-        return _whole(graph, eqn, args)
-    if name in CALLS:
-        return _called(graph, eqn, args, elementwise)
-    if name in elementwise and len(eqn.outvars) == 1:
-        return [_elementwise(eqn, args)]
-    rule = RULES.get(name)
-    made = None if rule is None else rule(eqn, args)
-    return _whole(graph, eqn, args) if made is None else [made]
+def _is_repeated(eqn: Any, known: Callable[[Any], bool], graph: Graph) -> bool:
+    """Is it the equation that repeats an array which is known?"""
+    if eqn is None or eqn.primitive.name != "broadcast_in_dim" or len(eqn.invars) != 1:
+        return False
+    (operand,) = eqn.invars
+    return isinstance(operand, Literal) or known(operand) or operand in graph.constants
+
+
+@dataclass(frozen=True)
+class _Narrow:
+    graph: Graph
+    step: int | None
+
+    def run(self, eqns: Sequence[Any], values: Values) -> None:
+        for eqn in eqns:
+            args = [read_atom(v, values) for v in eqn.invars]
+            values.update(zip(eqn.outvars, self._applied(eqn, args), strict=True))
+
+    def _applied(self, eqn: Any, args: list[Any]) -> Sequence[Any]:
+        name = eqn.primitive.name
+        if name == "name" and self.step is not None and eqn.params["name"].startswith(TOO_EARLY):
+            lag = int(eqn.params["name"].removeprefix(TOO_EARLY))
+            return [jnp.full((1,) * args[0].ndim, self.step < lag)]
+        if name == "broadcast_in_dim" and len(args) == 1:
+            return [_broadcast(eqn, args[0])]
+        if name in CALLS:
+            return self._called(eqn, args)
+        if all(jnp.shape(x) == v.aval.shape for x, v in zip(args, eqn.invars, strict=True)):
+            return _whole(self.graph, eqn, args)
+        if name in ELEMENTWISE and len(eqn.outvars) == 1:
+            return [_elementwise(eqn, args)]
+        made = RULES[name](eqn, args) if name in RULES else None
+        return _whole(self.graph, eqn, args) if made is None else [made]
+
+    def _called(self, eqn: Any, args: list[Any]) -> Sequence[Any]:
+        inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+        values: Values = dict(zip(inner.jaxpr.constvars, inner.consts, strict=True))
+        values |= dict(zip(inner.jaxpr.invars, args, strict=True))
+        self.run(inner.jaxpr.eqns, values)
+        return [read_atom(v, values) for v in inner.jaxpr.outvars]
 
 
 def _whole(graph: Graph, eqn: Any, args: list[Any]) -> Sequence[Any]:
@@ -69,15 +108,6 @@ def _whole(graph: Graph, eqn: Any, args: list[Any]) -> Sequence[Any]:
 
 def _full(x: Any, var: Any) -> Any:
     return x if jnp.shape(x) == var.aval.shape else jnp.broadcast_to(x, var.aval.shape)
-
-
-def _called(graph: Graph, eqn: Any, args: list[Any], elementwise: Any) -> Sequence[Any]:
-    inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
-    values: Values = dict(zip(inner.jaxpr.constvars, inner.consts, strict=True))
-    values |= dict(zip(inner.jaxpr.invars, args, strict=True))
-    _run(graph, inner.jaxpr.eqns, values, elementwise)
-    outs = inner.jaxpr.outvars
-    return [jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else values[v] for v in outs]
 
 
 def _broadcast(eqn: Any, x: Any) -> Any:
