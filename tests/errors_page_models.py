@@ -229,7 +229,7 @@ def counts(y):
 
 def latent_trials(y):
     with numpyro.plate("n", 5):
-        n = numpyro.sample("N", dist.Poisson(20.0))
+        n = numpyro.sample("N", dist.Geometric(0.05))
         numpyro.sample("y", dist.Binomial(n, 0.4), obs=y)
 
 

@@ -232,7 +232,9 @@ CASES = {
         fit(m.scaled_by, {"y": m.Y, "scale": -np.ones(4)})
     ],
     "a log density that is finite at none of the ten starting points for another reason": [fit(m.not_finite)],
-    "discrete sites of which some values together have probability zero, at every start": [fit(m.impossible)],
+    "discrete sites, not summed out, of which some values together have probability zero, at every start": [
+        fit(m.impossible, estimators={"*": "enumerate"})
+    ],
     "observations outside the support (masked ones may be)": [fit(m.counts, {"y": np.array([0, -1, 2])})],
     "the same, where a latent site is the bound: a latent number of trials": [fit(m.latent_trials, {"y": COUNTS})],
     "the same, where the latent bound is continuous": [fit(m.below, {"y": np.array([50.0, 100.0, 200.0])})],
@@ -283,7 +285,9 @@ CASES = {
     # During the run
     "some steps are not finite": [run(m.root(0.0, 0.45), None, num_steps=200)],
     "the cost is finite and its gradient is not": [run(m.rooted, num_steps=None, learning_rate=0.05)],
-    "discrete sites that meet in the model": [run(m.coupled, num_steps=None)],
+    "discrete sites of the guide that meet in the model": [
+        run(m.coupled, num_steps=None, estimators={"*": "enumerate"})
+    ],
     "more than half of them, or the last one": [run(m.root(3.0, 0.5), None, num_steps=100)],
     "nine in ten of 1,000 are not finite": [run(m.rooted, num_steps=None, learning_rate=0.05)],
     "the support of a likelihood moves with a parameter and can leave an observation behind": [
