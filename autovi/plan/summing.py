@@ -29,7 +29,9 @@ def summable(
     """The discrete sites that leave the guide if they can: those for which nothing else is asked."""
     if objective.refuses(Marginalize()) is not None:
         return []
-    outside = {n: s for n, s in sites.latents.items() if guide_sites is None or n not in guide_sites.latents}
+    drawn = {} if guide_sites is None else guide_sites.latents
+    # What a guide function draws is summed out where that is asked for.
+    outside = {n: s for n, s in sites.latents.items() if n not in drawn or (n in asked and asked[n].marginalizes)}
     listed = [n for n, s in outside.items() if s.discrete and s.values is not None and len(s.values) <= MAX_VALUES]
     return [n for n in listed if n not in asked or asked[n].marginalizes]
 
@@ -100,7 +102,9 @@ def integrable(
     in `families` a family is asked for."""
     if objective.refuses(Marginalize()) is not None:
         return {}
-    outside = {n: s for n, s in sites.latents.items() if guide_sites is None or n not in guide_sites.latents}
+    drawn = {} if guide_sites is None else guide_sites.latents
+    # What a guide function draws is summed out where that is asked for.
+    outside = {n: s for n, s in sites.latents.items() if n not in drawn or (n in asked and asked[n].marginalizes)}
     wanted = {n for n in outside if n in asked and asked[n].marginalizes}
     free = {n for n in outside if n not in asked and n not in families and guide_sites is None}
     return {

@@ -335,7 +335,7 @@ def downstream_cost(
         mine = [t for t in term.sources if t in aligned]
         if not mine:
             continue
-        if term.onto is None and mine[0] in follows:
+        if term.by is None and term.onto is None and mine[0] in follows:
             total = total + _from_then_on(term.value, aligned[mine[0]], follows[mine[0]], lead)
         elif term.by is not None and program.is_below(node, term.by):
             total = total + sum(placed(raw[t], aligned[t], lead) for t in mine)

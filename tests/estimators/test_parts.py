@@ -178,7 +178,7 @@ def test_costs_that_cannot_be_told_apart_are_refused():
     assert "the numbers of an event share one" in refusal(events, "enumerate_component", of_events)
 
 
-@pytest.mark.parametrize("estimator", [EnumerateComponent(), Rebar()])
+@pytest.mark.parametrize("estimator", [EnumerateComponent()])
 def test_what_is_drawn_below_must_carry_a_gradient(estimator):
     """The cost's slope in a site is that of its expectation only if what is drawn given the site carries it."""
     component = dist.Normal(jnp.array([-1.0, 1.0]), 1.0)

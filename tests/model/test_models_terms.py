@@ -237,8 +237,9 @@ def test_discrete_chain_in_a_scan():
 
         scan(step, 0, y)
 
-    engine = check_terms(model, {"y": Y})
-    assert engine.program.plan["z"].estimator == "score"  # its elements depend on each other
+    engine = check_terms(model, {"y": Y}, estimators={"z": "score"})
+    assert engine.program.plan["z"].estimator == "score"
+    assert autovi.plan(model, {"y": Y})["z"].estimator == "marginalize"
 
 
 @pytest.mark.parametrize("inner", ["scan", "cond"])

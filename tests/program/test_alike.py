@@ -9,7 +9,7 @@ import pytest
 
 import autovi
 from autovi.preparation import Options, prepare
-from autovi.program import branches
+from autovi.program import branches, summing
 from autovi.program.surrogate import Step
 
 Y = np.linspace(-1.0, 1.5, 12).astype(np.float32)
@@ -87,6 +87,7 @@ def test_branches_in_batches_are_those_at_once(estimator, budget, monkeypatch):
 
     expected = both()
     monkeypatch.setattr(branches, "BUDGET", budget)
+    monkeypatch.setattr(summing, "BUDGET", budget)
     batched = both()
     assert "scan" in str(jax.make_jaxpr(lambda: both()[0])())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), batched, expected)

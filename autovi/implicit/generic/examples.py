@@ -64,7 +64,8 @@ def _by_constructor(fn: Distribution) -> _Parameters | None:
 
     def rebuild(values: dict[str, Any]) -> Distribution:
         made = type(fn)(**{**arguments, **values})
-        made._validate_args = fn._validate_args
+        if "_validate_args" in vars(fn):  # else it is the class's, which is a setting of the process
+            made._validate_args = fn._validate_args
         return made
 
     try:
