@@ -182,6 +182,23 @@ class _Step(Messenger):
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "control_flow":
             refuse_draws_inside(msg)
+        elif msg["type"] == "plate":
+            _refuse_other_elements(msg)
+
+
+def _refuse_other_elements(plate: dict[str, Any]) -> None:
+    """Makes a plate that is subsampled in the body of a scan an error: NumPyro draws its indices at each step anew, so
+    that the elements of a step are not those of the step before, and their full number is not known outside."""
+    size, asked = plate["args"]
+    if asked is not None and asked < size:
+        raise SiteError(
+            with_places(
+                f"plate {plate['name']!r}: it is subsampled inside of a scan, where each step would take other "
+                f"elements; expected all {size}, got subsample_size={asked}; take all, or draw the indices once, by a "
+                "plate that is opened and closed before the scan, and scale what is inside (numpyro.handlers.scale)",
+                here(execute.__code__),
+            )
+        )
 
 
 def refuse_draws_inside(control_flow: dict[str, Any]) -> None:
