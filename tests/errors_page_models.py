@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro.contrib.control_flow import scan
 
 Y = np.array([0.5, -0.2, 1.0, 0.3])
 DATA = {"y": Y}
@@ -194,6 +195,16 @@ def without_plate(y):
 def not_broadcast(y):
     mu = numpyro.sample("mu", dist.Normal().expand([3]).to_event(1))
     numpyro.sample("y", dist.Normal(mu + y, 1.0), obs=y)
+
+
+def sequences(y, size):
+    def step(x, now):
+        with numpyro.plate("sequence", 6, subsample_size=size) as i:
+            x = numpyro.sample("x", dist.Bernoulli(jnp.where(x == 1, 0.8, 0.1)))
+            numpyro.sample("y", dist.Normal(x * 1.0, 1.0), obs=now[i])
+        return x, None
+
+    scan(step, jnp.zeros(size, int), y)
 
 
 def rows_that_meet(y):

@@ -218,6 +218,7 @@ CASES = {
     ],
     "arrays that do not broadcast": [plan(m.not_broadcast)],
     "rows of a batch that meet: a mean, a rank, a neighbour within the batch": [plan(m.rows_that_meet)],
+    "a plate that is subsampled inside of a scan": [plan(m.sequences, {"y": np.zeros((4, 6)), "size": 3})],
     "NumPy, or `math`, on a latent site": used("numpy", "math"),
     "Python `if`": used("if"),
     "`a if z > 0 else b`; `0 < z < 1`; `and`, `or`, `not`": used("chosen", "chained", "and"),
