@@ -63,7 +63,7 @@ class Structure:
 
     def reached_from(self, variable: str) -> Mapping[str, Aligned]:
         """The model's terms that depend on a node itself, or on its values some steps before ("x@1")."""
-        below = self.apart.get(variable) or self.downstream[variable]
+        below = self.apart[variable] if variable in self.apart else self.downstream[variable]
         return {t: aligned for t, aligned in below.items() if t.startswith("p:")}
 
     @cached_property
