@@ -22,7 +22,7 @@ def chain(y, history, reverse):
 
     def step(before, y):
         x = numpyro.sample("x", dist.Categorical(jnp.asarray(P)[before[0]]))
-        numpyro.sample("y", dist.Normal(x * 1.0, 1.0), obs=y)
+        numpyro.sample("y", dist.Normal(x + 0.5 * before[0], 1.0), obs=y)
         return (*before[1:], x), None
 
     scan(step, (1,) * history, y, reverse=reverse)
@@ -32,7 +32,7 @@ def log_weight(states, history, reverse):
     """Of a configuration in the order of the axis."""
     order, seen = (states[::-1], Y[::-1]) if reverse else (states, Y)
     before = (1,) * history + tuple(order)
-    return sum(np.log(P[before[t], x]) + norm.logpdf(seen[t], x) for t, x in enumerate(order))
+    return sum(np.log(P[before[t], x]) + norm.logpdf(seen[t], x + 0.5 * before[t]) for t, x in enumerate(order))
 
 
 @pytest.mark.parametrize(("history", "reverse"), [(1, False), (1, True), (2, False), (2, True)])
