@@ -28,14 +28,13 @@ class Unlinked:
     `graph` has, beside the inputs that were there, "node:x@1" (see `earlier_input`) with the values of the site x one
     step earlier, and so on up to `lags[x]`. It has the shape of "node:x", and its entry t is read where step t asks for
     the value of the step before; that of the first step is not read. Outputs that were [T, ...] are elementwise in
-    these inputs. `left_out` are outputs "value:z" that depend on all steps at once, and which the graph has no more. Of
-    the sites `backward` the step before t is t + 1.
+    these inputs, those apart of deterministic sites that depend on all steps before: these are made one step after the
+    other, of "node:x" alone. Of the sites `backward` the step before t is t + 1.
     """
 
     graph: Graph
     lags: Mapping[str, int]
     backward: frozenset[str] = frozenset()
-    left_out: tuple[str, ...] = ()
 
     def earlier(self, site: str, value: jax.Array, lag: int) -> jax.Array:
         """The value of the input "node:x@lag" that belongs to one of "node:x"."""
@@ -76,16 +75,16 @@ def unlink(traced: Traced, sites: Collection[str]) -> Unlinked | str:
     if why := next((why for steps in scans if (why := _not_a_map(steps))), None):
         return why
     endless = {v: (steps, leaf) for steps in scans for v, leaf in _endless(graph, steps).items()}
-    spared = {f"value:{n}" for n in traced.sites.deterministics} & set(graph.outputs)
-    left_out = tuple(o for o in graph.outputs if endless and o in spared and _read(graph, [o]) & endless.keys())
-    names = [o for o in graph.outputs if o not in left_out]
-    read = _read(graph, names)
+    made_of_all = {f"value:{n}" for n in traced.sites.deterministics} if endless else set()  # no terms of the density
+    in_order = [o for o in graph.outputs if o in made_of_all and _read(graph, [o]) & endless.keys()]
+    beside = [o for o in graph.outputs if o not in in_order]
+    read = _read(graph, beside)
     if at_fault := [endless[v] for v in endless if v in read]:
         return _why_endless(*at_fault[0])
     plans = [Plan(steps, tuple(v for v in steps.eqn.outvars if v in read)) for steps in scans]
     lags = {site: lag for plan in plans for site, lag in plan.lags.items()}
     backward = frozenset(s for steps in scans if steps.reverse for s in steps.sites.values())
-    return Unlinked(_traced_again(graph, plans, names, nodes, lags), lags, backward, left_out)
+    return Unlinked(_traced_again(graph, plans, beside, in_order, nodes, lags), lags, backward)
 
 
 def _not_a_map(steps: Steps) -> str | None:
@@ -136,12 +135,23 @@ def _read(graph: Graph, outputs: Iterable[str]) -> set[Any]:
 
 
 def _traced_again(
-    graph: Graph, plans: list[Plan], names: list[str], nodes: Mapping[Any, str], lags: Mapping[str, int]
+    graph: Graph,
+    plans: list[Plan],
+    beside: list[str],
+    in_order: list[str],
+    nodes: Mapping[Any, str],
+    lags: Mapping[str, int],
 ) -> Graph:
-    """The program traced with the scans replaced, and the inputs for the steps before."""
+    """The program traced with the scans replaced, and the inputs for the steps before; outputs `in_order` as before."""
+
+    def outputs(names: list[str], made: Values) -> dict[str, Any]:
+        wanted = [graph.outputs[o] for o in names]
+        made = made | graph.evaluate(wanted, made.__contains__, made.__getitem__)
+        return {o: read_atom(v, made) for o, v in zip(names, wanted, strict=True)}
 
     def program() -> dict[str, Any]:
         made: Values = {v: placeholder(n, v.aval.shape, v.aval.dtype) for n, v in graph.inputs.items()}
+        given = dict(made)
         earlier = {(site, 0): made[v] for v, site in nodes.items()}
         for v, site in nodes.items():
             for lag in range(1, lags[site] + 1):
@@ -150,9 +160,7 @@ def _traced_again(
             made |= graph.evaluate(plan.steps.eqn.invars, made.__contains__, made.__getitem__)
             made |= side_by_side(plan, partial(read_atom, made=made), lambda *at: earlier[at])
         graph.run_effects(made.__contains__, made.__getitem__)
-        wanted = [graph.outputs[o] for o in names]
-        made |= graph.evaluate(wanted, made.__contains__, made.__getitem__)
-        return {o: read_atom(v, made) for o, v in zip(names, wanted, strict=True)}
+        return outputs(beside, made) | outputs(in_order, given)
 
     return trace(program)
 

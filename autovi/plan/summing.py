@@ -205,9 +205,4 @@ def unlinkable(traced: Traced, names: Collection[str]) -> tuple[Traced, dict[str
 
 def _not_unlinked(traced: Traced, names: Collection[str]) -> str | None:
     found = unlink(traced, names)
-    if isinstance(found, str):
-        return found
-    if found.left_out:
-        which = found.left_out[0].removeprefix("value:")
-        return f"the deterministic site {which!r} is made of the values at all steps of the scan"
-    return None
+    return found if isinstance(found, str) else None

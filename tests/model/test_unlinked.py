@@ -66,7 +66,7 @@ def test_the_outputs_are_those_of_the_scan(name):
     traced = traced_of(model, data)
     unlinked = unlink(traced, list(lags))
     assert not isinstance(unlinked, str), unlinked
-    assert unlinked.lags == lags and not unlinked.left_out
+    assert unlinked.lags == lags
     old, new = traced.graph, unlinked.graph
     assert set(new.outputs) == set(old.outputs)
     added = [(earlier_input(site, k), site, k) for site, lag in lags.items() for k in range(1, lag + 1)]
@@ -154,23 +154,33 @@ def test_only_what_is_needed_of_the_body_is_left_to_a_scan():
     assert [e.primitive.name for e in left.params["jaxpr"].jaxpr.eqns] == ["add", "tanh"]
 
 
-def test_a_deterministic_site_of_all_steps_is_left_out():
-    def model(y):
-        P = transitions("P", K)
+def counting(y):
+    P = transitions("P", K)
 
-        def step(carry, y):
-            x, count = carry
-            x = numpyro.sample("x", dist.Categorical(P[x]))
-            numpyro.deterministic("count", count + x)
-            numpyro.sample("y", dist.Normal(x, 1), obs=y)
-            return (x, count + x), None
+    def step(carry, y):
+        x, count = carry
+        x = numpyro.sample("x", dist.Categorical(P[x]))
+        numpyro.deterministic("count", count + x)
+        numpyro.sample("y", dist.Normal(x, 1), obs=y)
+        return (x, count + x), x
 
-        scan(step, (0, 0), y)
+    (_, total), xs = scan(step, (0, 0), y)
+    numpyro.deterministic("total", 2 * total)
+    numpyro.deterministic("mean", xs.mean())
 
-    traced = traced_of(model, DATA)
-    unlinked = unlink(traced, ["x"])
-    assert unlinked.left_out == ("value:count",)
-    assert set(unlinked.graph.outputs) == set(traced.graph.outputs) - {"value:count"}
+
+def test_deterministic_sites_of_all_steps_are_made_one_after_the_other():
+    traced = traced_of(counting, DATA)
+    new = unlink(traced, ["x"]).graph
+    assert set(new.outputs) == set(traced.graph.outputs)
+    values = some_values(traced.graph, DATA, 0)
+    x = np.array(values["node:x"])
+    found = outputs_of(new, values, ["value:count", "value:total", "value:mean"])  # without "node:x@1"
+    np.testing.assert_array_equal(found["value:count"], np.cumsum(x))
+    np.testing.assert_array_equal(found["value:total"], 2 * x.sum())
+    np.testing.assert_allclose(found["value:mean"], x.mean(), rtol=1e-6)
+    densities = analyse_graph(new, ["node:x", "node:x@1"], ["p:x", "p:y"])
+    assert all(d.aligned[0] == 0 for by_node in densities.values() for d in by_node.values())
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
