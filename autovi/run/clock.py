@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
-from jax.extend.core import jaxprs_in_params
 from tqdm.auto import tqdm
 
+from autovi.compiling import num_equations
 from autovi.numbers import number
 
 # Compiling takes about this long for each equation of a program, and as long as so many equations for any program. The
@@ -74,11 +74,6 @@ class CompileTime:
 
 
 COMPILE_TIME = CompileTime()
-
-
-def num_equations(jaxpr: Any) -> int:
-    """How many equations a program has, those of the programs inside it included."""
-    return sum(1 + sum(map(num_equations, jaxprs_in_params(eqn.params))) for eqn in jaxpr.eqns)
 
 
 @contextmanager

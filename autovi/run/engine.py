@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from autovi.analysis.onehot import one_hot
 from autovi.analysis.structure import Structure
-from autovi.compiling import compiler_options, work_of
+from autovi.compiling import compiler_options, num_equations, work_of
 from autovi.model.fingerprint import Fingerprint
 from autovi.model.inputs import Inputs
 from autovi.model.repeatable import check_same_again
@@ -256,7 +256,7 @@ class Engine:
     def _traced_chunk(self, state: State, arrays: Any, num_steps: float) -> Compiling:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
         traced = make_chunk(self.program, self.source, self.optimizer).trace(state, arrays, schedule)
-        options = compiler_options(work_of(traced.jaxpr, num_steps / CHUNK))
+        options = compiler_options(work_of(traced.jaxpr, num_steps / CHUNK), num_equations(traced.jaxpr))
         lowered = traced.lower()
         return Compiling(lambda: lowered.compile(options), traced.jaxpr)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 RATE = 0.03  # falls to zero along a cosine: the last steps average the noise out
 DRAWS = 4000
+LARGE = 500_000  # numbers of all transitions of a sequence, from which on fewer steps are timed
 
 
 def model(y: Any, states: int) -> None:
@@ -47,6 +48,13 @@ def simulate(length: int, states: int) -> np.ndarray:
     return (3.0 * x + rng.normal(size=length)).astype(np.float32)
 
 
+def prior_means(states: int) -> Any:
+    """The prior means of [moves, loc], where the program by hand starts."""
+    import jax.numpy as jnp
+
+    return jnp.concatenate([2.0 * jnp.eye(states).ravel(), 3.0 * jnp.arange(states)])
+
+
 def log_joint(y: Any, states: int) -> Callable[[Any], Any]:
     """The log density of [moves, loc], with the states summed out by the forward algorithm in logarithms."""
     import jax
@@ -54,7 +62,7 @@ def log_joint(y: Any, states: int) -> Callable[[Any], Any]:
 
     half = 0.5 * math.log(2.0 * math.pi)
     rows = states * states
-    prior_mean = jnp.concatenate([2.0 * jnp.eye(states).ravel(), 3.0 * jnp.arange(states)])
+    prior_mean = prior_means(states)
 
     def density(z: Any) -> Any:
         logits = jax.nn.log_softmax(z[:rows].reshape(states, states))
@@ -77,7 +85,7 @@ class ByHand:
 
         self.density, self.schedule = log_joint(y, states), schedule
         self.size = (states + 1) * states
-        self.start = jnp.zeros(self.size), jnp.full(self.size, math.log(0.1))
+        self.start = prior_means(states), jnp.full(self.size, math.log(0.1))
         self.kept: dict[int, Any] = {}
         self.params: Any = None
 
@@ -139,7 +147,7 @@ def evidence_at(fit: Any, y: np.ndarray, states: int) -> tuple[float, float]:
     return float(values.mean() + entropy), float(values.std() / math.sqrt(DRAWS))
 
 
-def measured(length: int, states: int, steps: int = 3000, timed: tuple[int, int] = (200, 1200)) -> dict[str, Any]:
+def measured(length: int, states: int, steps: int = 3000) -> dict[str, Any]:
     """ELBOs after so many steps, microseconds a step, and seconds to compile, of both."""
     import optax
 
@@ -148,6 +156,7 @@ def measured(length: int, states: int, steps: int = 3000, timed: tuple[int, int]
     from benchmarks.timing import alternating, slope
 
     y = simulate(length, states)
+    timed = (200, 1200) if length * states**2 < LARGE else (100, 300)
     schedule = lambda count: optax.cosine_decay_schedule(RATE, count)  # noqa: E731
     hand = ByHand(y, states, schedule)
     compile_hand = _seconds(lambda: hand.compiled(steps))
