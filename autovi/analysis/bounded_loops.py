@@ -16,6 +16,7 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from autovi.analysis.primitives import INNER_PROGRAM
+from autovi.compiling import compiler_options, work_of
 from autovi.model.graph import scan_counts
 
 
@@ -26,6 +27,12 @@ class UnboundedError(Exception):
 def has_loops(jaxpr: Any) -> bool:
     """Is there a `while` in the program, at any depth?"""
     return any(eqn.primitive.name == "while" or _holds_loops(eqn) for eqn in _open(jaxpr).eqns)
+
+
+def options_of(jaxpr: Any, runs: float = 1.0) -> dict[str, Any]:
+    """Options for the compiler of a program that runs so often: quick ones where that is little work in all. How long
+    its loops take is not known."""
+    return compiler_options() if has_loops(jaxpr) else compiler_options(work_of(jaxpr, runs))
 
 
 def bounded(program: ClosedJaxpr) -> Callable[..., tuple[list[Any], Array]]:

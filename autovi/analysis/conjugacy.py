@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from autovi.analysis.bounded_loops import UnboundedError, call_bounded
+from autovi.analysis.bounded_loops import UnboundedError, call_bounded, options_of
 from autovi.analysis.costs import Aligned
 from autovi.analysis.structure import Structure, traced_outputs
 from autovi.analysis.trial_values import as_double
-from autovi.compiling import compiler_options
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites
 
@@ -120,8 +119,9 @@ def _evaluated(
             (values, costs), ended = call_bounded(terms, STEPS, point, arrays)
             return values, {n: jnp.where(ended, c, jnp.nan) for n, c in costs.items()}
 
-        run = jax.jit(lambda points, a: jax.lax.map(partial(bounded, a), points), compiler_options=compiler_options())
         at = {n: jnp.asarray(p) for n, p in points.items()}
+        traced = jax.jit(lambda points, a: jax.lax.map(partial(bounded, a), points)).trace(at, arrays)
+        run = traced.lower().compile(options_of(traced.jaxpr, 2))
         values, costs = run(at, arrays)
         _, of_others = run(at, {n: _altered(a, rng) for n, a in arrays.items()})
         return jax.tree.map(np.asarray, (values, costs, of_others))

@@ -18,11 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.analysis.bounded_loops import UnboundedError, bounded, has_loops, work
+from autovi.analysis.bounded_loops import UnboundedError, bounded, options_of, work
 from autovi.analysis.slope_test import EVALUATIONS, POINTS, Slopes, coarsest, slopes_along
 from autovi.analysis.structure import Structure, cost_terms
 from autovi.analysis.trial_values import MAX_PAIRS, apart, as_double, tried_at
-from autovi.compiling import compiler_options, work_of
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Sites
 from autovi.numbers import how_many, number
@@ -177,8 +176,7 @@ class _Search:
 
             return slopes_along(at, start, end, eps)
 
-        runs = float(PAIRS * EVALUATIONS)
-        options = compiler_options() if has_loops(gradient) else compiler_options(work_of(gradient.jaxpr, runs))
+        options = options_of(gradient.jaxpr, float(PAIRS * EVALUATIONS))
         self.compiled = jax.jit(test).lower(*self.arguments).compile(options)
 
     def _segment(self, node: str, pair: int) -> tuple[Any, ...]:
