@@ -25,6 +25,7 @@ def _level(level: int) -> dict[str, Any]:
 
 
 QUICK, LIGHT = _level(0), _level(1)
+FULL: dict[str, Any] = {}  # as XLA does unless it is told otherwise
 
 
 def numbers_of(jaxpr: Any) -> float:
@@ -95,4 +96,4 @@ def compiler_options(work: float = math.inf, equations: int = EQUATIONS) -> dict
         return {}
     options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     usual = work * EQUATIONS / equations
-    return options | (QUICK if usual <= QUICK_WORK else LIGHT if work <= LIGHT_WORK else {})
+    return options | (QUICK if usual <= QUICK_WORK else LIGHT if work <= LIGHT_WORK else FULL)

@@ -1,5 +1,5 @@
-"""What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once. And `--quick`: a part of
-the suite for the work in between."""
+"""What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once, programs compiled
+briefly. And `--quick`: a part of the suite for the work in between."""
 
 import gc
 import os
@@ -26,8 +26,11 @@ STAND_FOR_IMPLICIT = {"test_factorized.py", "test_gamma.py", "test_kl.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--quick`, which `make test-quick` passes."""
+    """`--quick`, which `make test-quick` passes, and `--optimize`."""
     parser.addoption("--quick", action="store_true", help="the first case of each test that is not marked slow")
+    parser.addoption(
+        "--optimize", action="store_true", help="compile every program as XLA does by default; takes twice as long"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,24 +50,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept.values()
 
 
-# With --quick, what is compiled is seldom run twice. jax 0.10 compiles in half the time without its fusion emitters.
+# What a test compiles is seldom run twice. jax 0.10 compiles in half the time without its fusion emitters, and in two
+# thirds of it with little optimization.
 LITTLE_OPTIMIZATION = ["--xla_backend_optimization_level=1"]
 if version("jax").startswith("0.10."):
     LITTLE_OPTIMIZATION += ["--xla_cpu_use_fusion_emitters=false"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With `--quick`, compile with little optimization. Import ArviZ once before the workers start.
+    """Compile with little optimization what does not ask for more. Import ArviZ once before the workers start.
 
     ArviZ 0.23 stamps a file in the user's cache on its first import of the day, by a rename that fails when
     two processes do it at once.
     """
-    if config.getoption("--quick"):
+    if hasattr(config, "workerinput"):  # all of this is inherited
+        return
+    if not config.getoption("--optimize"):
         os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *LITTLE_OPTIMIZATION])
-    if not hasattr(config, "workerinput"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            import arviz  # noqa: F401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz  # noqa: F401
+
+
+@pytest.fixture(autouse=True, scope="session")
+def as_users_compile(pytestconfig: pytest.Config):
+    """What autovi compiles with full optimization has it here too, but with `--quick`."""
+    if not pytestconfig.getoption("--quick"):
+        from as_users import FULL
+
+        from autovi import compiling
+
+        compiling.FULL.update(FULL)
 
 
 ROOM = 6e9  # bytes by which a worker may grow until it lets go of what it has compiled

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from as_users import jit_as_users
 from numpyro.distributions import biject_to
 
 from autovi.distributions.coordinates import Positive, PseudoData
@@ -100,7 +101,7 @@ def test_the_density_from_the_node_is_that_of_the_value(name):
     if isinstance(coordinates_of(fn), Positive):
         assert standardized_log_density(fn, nodes, pseudo_data) is None
         return
-    both = jax.jit(lambda n, c: (standardized_log_density(fn, n, c), fn.log_prob(value_of(fn, n, c))))
+    both = jit_as_users(lambda n, c: (standardized_log_density(fn, n, c), fn.log_prob(value_of(fn, n, c))))
     found, expected = both(nodes, pseudo_data)
     assert found.shape == (len(nodes), *fn.batch_shape)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
@@ -114,7 +115,7 @@ def test_nodes_at_the_ends(name):
     nodes, pseudo_data = points(fn)
     coordinates = coordinates_of(fn)
     methods = coordinates.standardized, coordinates.value, coordinates.node
-    standardized, value, node = jax.jit(lambda n, c: [method(n, c) for method in methods])(nodes, pseudo_data)
+    standardized, value, node = jit_as_users(lambda n, c: [method(n, c) for method in methods])(nodes, pseudo_data)
     free, centred = PRECISIONS.index(0.0), PRECISIONS.index(np.inf)
     np.testing.assert_allclose(standardized[free], nodes[free], rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(value[centred], nodes[centred])
@@ -145,7 +146,7 @@ def test_the_node_of_a_value_is_found_again(name):
     fn = {**EXAMPLES, **WRAPPED}[name]()
     nodes, pseudo_data = points(fn)
     coordinates = coordinates_of(fn)
-    found = jax.jit(lambda n, c: coordinates.node(coordinates.value(n, c), c))(nodes, pseudo_data)
+    found = jit_as_users(lambda n, c: coordinates.node(coordinates.value(n, c), c))(nodes, pseudo_data)
     np.testing.assert_allclose(found, nodes, rtol=1e-9, atol=1e-9)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from as_users import jit_as_users
 from scipy import stats
 
 from autovi.distributions.densities import log_density
@@ -64,33 +65,46 @@ def distribution(base, loc, scale, low, high):
     return dist.TwoSidedTruncatedDistribution(fn, low, high, validate_args=False)
 
 
+def values_and_slopes(base, points):
+    """Of points whose bounds are infinite on the same sides: one compilation."""
+    low_at_infinity, high_at_infinity = (bool(np.isinf(points[0][place])) for place in (3, 4))
+
+    def density(value, loc, scale, low, high):
+        made = distribution(base, loc, scale, *points[0][3:])
+        made = made if low_at_infinity else _with(made, low=low)
+        made = made if high_at_infinity else _with(made, high=high)
+        return log_density(made, value)
+
+    every = jit_as_users(jax.vmap(jax.value_and_grad(density, argnums=(0, 1, 2, 3, 4))))
+    return every(*np.asarray(points, np.float32).T)
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_value_and_gradient_in_float32(name):
     """Value, and derivatives in value, location, scale and bounds, by differences of the exact density."""
     base, law = BASES[name]
+    alike = {}
     for point in POINTS:
-        point = [float(np.float32(x)) for x in point]
-        value, loc, scale, low, high = point
+        alike.setdefault((np.isinf(point[3]), np.isinf(point[4])), []).append([float(np.float32(x)) for x in point])
+    for points in alike.values():
+        values, slopes = values_and_slopes(base, points)
+        for i, point in enumerate(points):
+            check_point(law, point, float(values[i]), [float(slope[i]) for slope in slopes])
 
-        def density(value, loc, scale, low, high, point=point):
-            made = distribution(base, loc, scale, *point[3:])
-            made = made if np.isinf(point[3]) else _with(made, low=low)
-            made = made if np.isinf(point[4]) else _with(made, high=high)
-            return log_density(made, value)
 
-        found, slopes = jax.jit(jax.value_and_grad(density, argnums=(0, 1, 2, 3, 4)))(*map(jnp.float32, point))
-        right = exact(law, *point)
-        assert float(found) == pytest.approx(right, rel=2e-5, abs=2e-5), point
-        for place, slope in enumerate(slopes):
-            if np.isinf(point[place]):
-                continue
-            width = high - low if np.isfinite(high - low) else scale
-            step = 1e-4 * (min(width, scale) if place != 2 else scale)
-            moved = [[x + k * step * (i == place) for i, x in enumerate(point)] for k in (-2, -1, 1, 2)]
-            values = [exact(law, *m) for m in moved]
-            difference = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
-            lost = 2e-4 / scale + 1e-6 / width  # of two derivatives of 1 / width each
-            assert float(slope) == pytest.approx(difference, rel=1e-3, abs=lost), (point, place)
+def check_point(law, point, found, slopes):
+    _, _, scale, low, high = point
+    assert found == pytest.approx(exact(law, *point), rel=2e-5, abs=2e-5), point
+    for place, slope in enumerate(slopes):
+        if np.isinf(point[place]):
+            continue
+        width = high - low if np.isfinite(high - low) else scale
+        step = 1e-4 * (min(width, scale) if place != 2 else scale)
+        moved = [[x + k * step * (i == place) for i, x in enumerate(point)] for k in (-2, -1, 1, 2)]
+        values = [exact(law, *m) for m in moved]
+        difference = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+        lost = 2e-4 / scale + 1e-6 / width  # of two derivatives of 1 / width each
+        assert slope == pytest.approx(difference, rel=1e-3, abs=lost), (point, place)
 
 
 def _with(fn, **bounds):
@@ -106,7 +120,7 @@ def test_every_distance_from_the_bounds():
     loc = np.linspace(-40.0, 0.0, 4001)
     fn = dist.TwoSidedTruncatedDistribution(dist.Normal(loc.astype(np.float32), 1.0), 0.0, 3.0)
     right = [exact(stats.norm, 0.1, m, 1.0, 0.0, 3.0) for m in loc[::40]]
-    density, slope = jax.jit(jax.vmap(jax.value_and_grad(_density)))(jnp.asarray(loc, jnp.float32))
+    density, slope = jit_as_users(jax.vmap(jax.value_and_grad(_density)))(jnp.asarray(loc, jnp.float32))
     np.testing.assert_allclose(density[::40], right, rtol=1e-5, atol=1e-5)
     # Differences of the density as it is in float32, over a tenth.
     rise = (np.asarray(density[10:]) - density[:-10]) / (loc[10:] - loc[:-10])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from as_users import jit_as_users
 from implicit_checks import jit
 from one_sided import ACCURACY, assert_accurate, assert_mean, beta_slope, digamma_difference, log_gamma_draws
 from scipy.special import betainc, polygamma
@@ -46,8 +47,8 @@ def relative_errors(cases, dtype: str) -> np.ndarray:
     with jax.enable_x64(dtype == "float64"):
         y, a, b = (jnp.asarray(x.astype(dtype)) for x in (logit, a, b))
         one, zero = jnp.ones_like(y), jnp.zeros_like(y)
-        by_a = jax.jit(log_odds_velocity)((a, b), y, (one, zero))
-        by_b = jax.jit(log_odds_velocity)((b, a), -y, (zero, one))
+        by_a = jit_as_users(log_odds_velocity)((a, b), y, (one, zero))
+        by_b = jit_as_users(log_odds_velocity)((b, a), -y, (zero, one))
     assert by_a.dtype == dtype
     errors = np.abs(np.stack([by_a, -by_b]).astype(np.float64) / slope - 1)
     assert np.isfinite(errors).all()
@@ -71,7 +72,7 @@ def per_draw(function, rng_key, a, b, num=NUM):
     """The gradient of `function(log-odds)` in both shapes for each draw: every draw has shapes of its own."""
     copies = [jnp.broadcast_to(x, (num, *jnp.shape(x))) for x in (a, b)]
     total = lambda a, b: jnp.sum(function(log_odds(rng_key, a, b, copies[0].shape)))  # noqa: E731
-    return jax.jit(jax.grad(total, (0, 1)))(*copies)  # millions of draws: worth compiling well
+    return jit_as_users(jax.grad(total, (0, 1)))(*copies)  # millions of draws: worth compiling well
 
 
 def test_expected_logarithms_for_all_shapes():

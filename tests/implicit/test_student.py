@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from as_users import jit_as_users
 from implicit_checks import jit
 from one_sided import ACCURACY, assert_accurate, assert_mean, log_gamma_draws, student_slope
 from scipy.special import polygamma
@@ -46,7 +47,7 @@ def slope_errors(cases: np.ndarray, dtype: str) -> np.ndarray:
     """Relative. Of two elements and more the slope has a zero: there relative to a tenth of the typical slope."""
     log_radius, df, size, slope, typical = cases
     with jax.enable_x64(dtype == "float64"):
-        ours = jax.jit(log_radius_slope)(*(jnp.asarray(x.astype(dtype)) for x in (log_radius, df, size)))
+        ours = jit_as_users(log_radius_slope)(*(jnp.asarray(x.astype(dtype)) for x in (log_radius, df, size)))
     assert ours.dtype == dtype
     errors = np.abs(np.asarray(ours, np.float64) - slope)
     errors /= np.maximum(np.abs(slope), np.where(size > 1, 0.1 * typical, 0.0))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from as_users import jit_as_users
 from implicit_checks import jit
 from scipy import stats
 from scipy.special import gammaln
@@ -172,7 +173,7 @@ def slopes(name, bounded, parameters, values):
 
 
 # One program for all cases of a base and its bounds; in single precision as users compile it, for its rounding.
-COMPILED = {np.float32: jax.jit(slopes, static_argnums=(0, 1)), np.float64: jit(slopes, static_argnums=(0, 1))}
+COMPILED = {np.float32: jit_as_users(slopes, static_argnums=(0, 1)), np.float64: jit(slopes, static_argnums=(0, 1))}
 
 
 def relative_error(case, dtype):

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from as_users import jit_as_users
 from implicit_checks import jit
 from scipy.integrate import quad
 from scipy.special import ive
@@ -55,7 +56,7 @@ def cases():
 def test_each_draw_against_quadrature(cases, dtype, median, worst):
     t, kappa, slope = cases
     with jax.enable_x64(dtype == "float64"):
-        found = jax.jit(angle_slope)(t.astype(dtype), kappa.astype(dtype))
+        found = jit_as_users(angle_slope)(t.astype(dtype), kappa.astype(dtype))
     assert found.dtype == dtype
     errors = np.abs(np.asarray(found, np.float64) / slope - 1)
     assert np.median(errors) < median
