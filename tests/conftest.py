@@ -1,8 +1,10 @@
-"""What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once, programs compiled
-briefly. And `--quick`: a part of the suite for the work in between."""
+"""What every test relies on: JAX on the CPU, no plot windows, ArviZ's daily notice said once, programs compiled briefly
+and kept for the next run. And `--quick`: a part of the suite for the work in between."""
 
 import gc
+import hashlib
 import os
+import platform
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +60,8 @@ if version("jax").startswith("0.10."):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile with little optimization what does not ask for more. Import ArviZ once before the workers start.
+    """Compile with little optimization what does not ask for more, and keep it. Import ArviZ once before the workers
+    start.
 
     ArviZ 0.23 stamps a file in the user's cache on its first import of the day, by a rename that fails when
     two processes do it at once.
@@ -67,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if not config.getoption("--optimize"):
         os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *LITTLE_OPTIMIZATION])
+    _keep_programs(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         import arviz  # noqa: F401
@@ -81,6 +85,35 @@ def as_users_compile(pytestconfig: pytest.Config):
         from autovi import compiling
 
         compiling.FULL.update(FULL)
+
+
+MOST_KEPT = 2e9  # bytes of programs, those of earlier states of the code too, above which all are thrown away
+
+
+def _keep_programs(config: pytest.Config) -> None:
+    """Compiled programs go to pytest's cache: the workers share them, and the next run has those that are the same.
+
+    JAX finds a program by all that it is compiled from: its operations, options, the version of XLA. Of the processor
+    it knows little, so each has its own folder. `--cache-clear` starts anew.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not hasattr(config, "cache"):
+        return
+    programs = config.cache.mkdir("programs") / _processor()
+    programs.mkdir(exist_ok=True)
+    kept = list(os.scandir(programs))
+    if sum(file.stat().st_size for file in kept) > MOST_KEPT:
+        for file in kept:
+            os.unlink(file)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def _processor() -> str:
+    """What names the kind of processor, as Linux lists it; elsewhere its architecture."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.exists() else []
+    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return f"{platform.machine()}-{hashlib.sha256(' '.join(kind).encode()).hexdigest()[:12]}"
 
 
 ROOM = 6e9  # bytes by which a worker may grow until it lets go of what it has compiled
