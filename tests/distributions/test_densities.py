@@ -108,9 +108,26 @@ def _assert_same(case, tolerance, parameter, value, wrappers=("bare",)):
             )
 
 
+# A wrapper sees of a class its support and the shape of its parameter: one class for each of these has all of them.
+UNDER_ALL_WRAPPERS = {
+    "BernoulliLogits",
+    "BinomialLogits, own totals",
+    "CategoricalLogits",
+    "CategoricalLogits, shared",
+    "Normal, scale",
+    "Poisson, shared",
+    "Gamma",
+    "VonMises",
+    "Beta",
+    "no rule",
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_numpyro(case):
-    _assert_same(case, 1e-5, *CASES[case][1:], wrappers=tuple(WRAPPERS))
+    """The last of the wrappers is made of the three there are."""
+    wrappers = tuple(WRAPPERS) if case in UNDER_ALL_WRAPPERS else ("bare", "to_event, mask")
+    _assert_same(case, 1e-5, *CASES[case][1:], wrappers=wrappers)
 
 
 @pytest.mark.parametrize("case", CASES)
