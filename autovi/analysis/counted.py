@@ -101,7 +101,7 @@ def _anything(graph: Graph) -> Values:
 def _counted_in_scan(traced: Traced, name: str, own: jax.Array, mask_of: Callable[[str], Any]) -> jax.Array:
     """A step counts if something is not masked in it or after it, as far as can be seen from outside of the scan."""
     graph, samples = traced.graph, traced.sites.samples
-    below = graph.downstream([graph.inputs[f"node:{lagged(name, k)}"] for k in range(traced.lags.get(name, 0) + 1)])
+    below = _below(traced, name)
     felt = own
     for other in (n for n in samples if n != name and graph.outputs.get(f"p:{n}") in below):
         mask = mask_of(other) if f"mask:{other}" in graph.outputs else None
@@ -111,6 +111,15 @@ def _counted_in_scan(traced: Traced, name: str, own: jax.Array, mask_of: Callabl
             mask = jnp.any(mask, axis=tuple(range(1, mask.ndim))).reshape(-1, *[1] * (own.ndim - 1))
         felt = felt | mask
     return jax.lax.cummax(felt.astype(int), axis=0, reverse=name not in traced.backward).astype(bool)
+
+
+def _below(traced: Traced, name: str) -> set[Any]:
+    """What depends on a site of a scan, through the states that are made of it too."""
+    graph, seen, below = traced.graph, [name], set()
+    for n in seen:  # which grows
+        below |= graph.downstream([graph.inputs[f"node:{lagged(n, k)}"] for k in range(traced.lags.get(n, 0) + 1)])
+        seen += [c for c in traced.states if c not in seen and graph.outputs[f"p:{c}"] in below]
+    return below
 
 
 def partly_masked(traced: Traced, inputs: Inputs) -> frozenset[str]:

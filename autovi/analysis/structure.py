@@ -22,7 +22,7 @@ from autovi.analysis.linear import find_linear
 from autovi.analysis.summands import Summands, analyse_summands
 from autovi.model.inputs import Inputs
 from autovi.model.lags import lagged
-from autovi.model.sites import Plate, Sites
+from autovi.model.sites import Plate, Site, Sites
 from autovi.model.targets import trace_program
 from autovi.model.traced import KEY, Traced, data_input
 
@@ -56,6 +56,7 @@ class Structure:
     apart: Mapping[str, Mapping[str, Aligned]] = field(default_factory=dict)
     rules: Mapping[str, Mapping[str, frozenset[str]]] = field(default_factory=dict)
     summands: Summands | None = None  # the parts of terms that were taken apart
+    states: Mapping[str, Site] = field(default_factory=dict)  # as `Traced.states`
 
     def below(self, node: str, other: str) -> bool:
         """Is `node` drawn from a distribution that depends on `other`?"""
@@ -85,6 +86,8 @@ def analyse_structure(traced: Traced) -> Structure:
     if guide_sites is not None:
         drawn = {n: s for n, s in guide_sites.latents.items() if s.distribution != "Delta"}
         nodes = {**{n: s for n, s in nodes.items() if n not in guide_sites.latents}, **drawn}
+    drawn_nodes = tuple(nodes)
+    nodes |= traced.states
     kinds = ("p:", "q:", "jacobian:", "part:", *COORDINATES)
     before = [lagged(n, k) for n, lags in traced.lags.items() for k in range(1, lags + 1)]
     tracked = [f"node:{n}" for n in (*nodes, *before)]
@@ -100,13 +103,13 @@ def analyse_structure(traced: Traced) -> Structure:
         for name in {**both[0], **both[1]}:
             direct[name.removeprefix("node:")][t] = joined(both[0].get(name), both[1].get(name))
     moved_by = {o: tuple(n.removeprefix("node:") for n in found[o]) for o in found if o.startswith(COORDINATES)}
-    jumps = _on_the_way(found, nodes, lambda path: path.jumps)
-    rules = _on_the_way(found, nodes, lambda path: path.rules | (path.jumps & STAIRS))
+    jumps = _on_the_way(found, drawn_nodes, lambda path: path.jumps)
+    rules = _on_the_way(found, drawn_nodes, lambda path: path.rules | (path.jumps & STAIRS))
     if guide_sites is None:
         for n, s in nodes.items():
             direct[n][f"q:{n}"] = Dependence(tuple(range(len(s.batch_shape))))
             shapes[f"q:{n}"] = s.batch_shape
-    plates = {f"p:{n}": s.plates for n, s in sites.samples.items()}
+    plates = {f"p:{n}": s.plates for n, s in [*sites.samples.items(), *traced.states.items()]}
     plates.update({f"q:{n}": s.plates for n, s in nodes.items()})
     if guide_sites is not None:
         plates.update({f"q:{n}": s.plates for n, s in guide_sites.latents.items()})
@@ -119,7 +122,7 @@ def analyse_structure(traced: Traced) -> Structure:
         shapes,
         plates,
         moved_by,
-        *_not_linear(traced, nodes),
+        *_not_linear(traced, drawn_nodes),
         _since(direct, batch, closed),
         frozenset(traced.chains),
         traced.lags,
@@ -127,6 +130,7 @@ def analyse_structure(traced: Traced) -> Structure:
         apart,
         rules,
         summands,
+        traced.states,
     )
 
 
@@ -167,7 +171,7 @@ def _on_the_way(
         if output.startswith("part:"):
             term = output.split("#", 1)[1]
             for name, path in by_node.items():
-                if named := names(path):
+                if name.removeprefix("node:") in suspected and (named := names(path)):
                     mine = suspected[name.removeprefix("node:")]
                     mine[term] = mine.get(term, frozenset()) | named
     return suspected

@@ -49,17 +49,23 @@ def choose_eliminations(
     budget: int = BUDGET,
 ) -> Eliminations:
     """The groups that the candidates make, without those that cannot be summed out, or not together with the others.
-    Those `wanted` are left out last."""
+    Those `wanted` are left out last. What scans carry as variables of their own is summed out with the sites that it is
+    made of; where one of these is left out, the scan is to be taken apart again."""
     left: dict[str, str] = {}
     groups: list[Group] = []
-    waiting = connected(candidates, structure)
+    sites = {**sites, **structure.states}
+    waiting = connected([*candidates, *structure.states], structure)
     while waiting:
         members, *waiting = waiting
+        if structure.states.keys() >= set(members):
+            continue
         made = _made(members, sites, structure, scales, wanted, budget)
         if isinstance(made, Group):
             groups.append(made)
             continue
         site, why = made
+        if site in structure.states:
+            site = _least([m for m in members if m not in structure.states], sites, wanted)
         left[site] = why
         waiting = [*connected([m for m in members if m != site], structure), *waiting]
     return Eliminations(tuple(groups), left)

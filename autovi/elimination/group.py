@@ -75,13 +75,20 @@ class Together:
 @dataclass(frozen=True)
 class Group(Together):
     """Discrete sites of finite support that are summed out together, by tables. Where elements along an axis meet, they
-    are variables of their own: the axis is in `split`, and the tables are those of `sweeps` (`elements.py`)."""
+    are variables of their own: the axis is in `split`, and the tables are those of `sweeps` (`elements.py`). `states`
+    are what a scan carries as variables of their own (`model/states.py`), summed out with them."""
 
     network: Network
     cost: Cost
     split: frozenset[str] = frozenset()
     sweeps: tuple[Sweep, ...] = ()
     by_data: bool = False  # an index made of data stands in the way of knowing which elements meet
+    states: tuple[str, ...] = ()
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """All that is summed out: sites and states."""
+        return (*self.sites, *self.states)
 
     def resized(self, shapes: Mapping[str, tuple[int, ...]], scale: float) -> Self:
         network = replace(self.network, sizes={**self.network.sizes, **self.lengths(shapes)})
@@ -119,14 +126,16 @@ def group_of(
         Intractable: elements are coupled through variables outside.
     """
     sizes = {s: len(sites[s].values or ()) for s in members}
+    states = tuple(s for s in members if s in structure.states)
+    drawn = tuple(s for s in members if s not in structure.states)
     try:
         network, terms, dims = network_of(members, sites, structure, sizes)
     except Mixed:
-        if structure.summands is None or not between(members, structure) <= structure.summands.outputs.keys():
+        if states or structure.summands is None or not between(members, structure) <= structure.summands.outputs.keys():
             raise
         return _of_elements(members, sites, structure, scale, budget)
     cost = cost_of(network, [(p.axes, t) for t, p in terms.items()])
-    return Group(tuple(members), terms, dims, scale, network, cost)
+    return Group(drawn, terms, dims, scale, network, cost, states=states)
 
 
 def _of_elements(

@@ -2,12 +2,14 @@
 
 A scan carries values from step to step, and so what a step computes may depend on all steps before. It depends on the
 last few alone where what is carried of a site is its value, or a function of its last values: `Steps` tells which of
-the carried leaves depend on chosen sites, and how far back.
+the carried leaves depend on chosen sites, and how far back. Leaves may be made variables of their own (`states.py`):
+then nothing is remembered through them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,6 +56,7 @@ class Steps:
 
     `shared` and `stacked` are the body's inputs that are the same at all steps, and those that are slices, with what
     they are outside. `reads` are variables of the body that are a shared array's slice at the step, with that array.
+    `states` are leaves that are variables, with their names.
     """
 
     def __init__(self, eqn: Any, sites: Mapping[Any, str]):
@@ -75,6 +78,15 @@ class Steps:
         self.leaves = [Leaf(n, *of) for n, *of in zip(labels[num_shared:end], *parts, strict=False)]
         self.sites = {v: sites[a] for v, a in self.shared.items() if not isinstance(a, Literal) and a in sites}
         self._inputs = set(jaxpr.invars)
+        self.states: Mapping[Leaf, str] = {}
+        self._through = False
+
+    def with_states(self, states: Mapping[Leaf, str], through: bool = False) -> Steps:
+        """The same with leaves as variables. Values after a step are those of the variables, or are computed from those
+        before, where it is seen `through` them."""
+        steps = copy(self)
+        steps.states, steps._through = dict(states), through
+        return steps
 
     def made_by(self, result: Any) -> Any:
         """The variable of the body that a result of the scan is at each step, or after the last one."""
@@ -196,13 +208,35 @@ class Steps:
 
     @property
     def cut(self) -> list[Any]:
-        """Variables of the body that need not be computed again, since the loop over its steps has done so."""
-        return variables(leaf.after for leaf in self.looped)
+        """Variables of the body that need not be computed again: the loop over its steps has done so, or they are those
+        of states."""
+        known = self.looped if self._through else [*self.looped, *self.states]
+        return variables(leaf.after for leaf in known)
 
     def remembered(self, atoms: Iterable[Any]) -> list[Leaf]:
-        """The leaves that depend on chosen sites and that variables of the body are made of."""
+        """The leaves that depend on chosen sites and that variables of the body are made of, those apart that are
+        states."""
         used = set(self.used(atoms, self.cut))
-        return [leaf for leaf in self.moved if leaf.before in used]
+        return [leaf for leaf in self.moved if leaf.before in used and leaf not in self.states]
+
+    def states_before(self, used: Collection[Any]) -> list[Leaf]:
+        """The states of which what is used has the value before the step."""
+        return [leaf for leaf in self.states if leaf.before in used]
+
+    def states_after(self, used: Collection[Any]) -> list[Leaf]:
+        """Those of which it has the value after the step, and no other's before it."""
+        before = {leaf.before for leaf in self.states}
+        return [leaf for leaf in self.states if leaf.after in used and leaf.after not in before]
+
+    def endless(self, atoms: Iterable[Any]) -> list[Leaf]:
+        """The leaves at fault where the memory of variables of the body has no end."""
+        needed = self.remembered(atoms)
+        above = {*needed, *(leaf for one in needed for leaf in self.upstream(one))}
+        return [leaf for leaf in self.moved if leaf in above and (self.spans[leaf] is None or self._in_circle(leaf))]
+
+    def _in_circle(self, leaf: Leaf) -> bool:
+        """Is a leaf made of others that are made of it?"""
+        return any(leaf in self.upstream(other) for other in self._above[leaf][0] if other is not leaf)
 
     @cached_property
     def spans(self) -> dict[Leaf, int | None]:
@@ -212,26 +246,16 @@ class Steps:
         return {leaf: steps_to_forget(self.body, leaf.before, leaf.after) if own[leaf] else 1 for leaf in self.moved}
 
     def memory(self, atoms: Iterable[Any]) -> list[list[Leaf]]:
-        """The leaves of `moved` that variables of the body depend on at a step, one step before it, two, and so on.
-
-        Raises EndlessError if that has no end.
-        """
+        """The leaves of `moved` that variables of the body depend on at a step, one step before it, two, and so on: an
+        end comes to it where those `endless` are states."""
         found: list[list[Leaf]] = []
         needed = {leaf: self.spans[leaf] for leaf in self.remembered(atoms)}
         longest = sum(span or 0 for span in self.spans.values())
         while needed:
-            if None in needed.values() or len(found) > longest:
-                raise EndlessError(self._endless(needed))
+            assert None not in needed.values() and len(found) <= longest, "a leaf remembers all steps before"
             found.append(list(needed))
             needed = self._before(needed)
         return found
-
-    def _endless(self, needed: Mapping[Leaf, int | None]) -> Leaf:
-        """The leaf at fault where the memory has no end: one by itself, or one of a circle, which takes in a site."""
-        alone = [leaf for leaf, span in needed.items() if span is None]
-        above = {leaf for one in needed for leaf in self.upstream(one)}
-        circle = [leaf for leaf in self.moved if leaf in above and leaf in self.upstream(leaf)]
-        return next(iter([*alone, *(leaf for leaf in circle if self._above[leaf][1]), *circle]))
 
     def _before(self, needed: Mapping[Leaf, int | None]) -> dict[Leaf, int | None]:
         """The leaves, and how far they still reach back, that the next values of those `needed` are made of."""
@@ -262,14 +286,6 @@ class Steps:
             if whole.count("select_n") == 1 and set(whole) <= {"select_n", "convert_element_type", "broadcast_in_dim"}:
                 return list(eqn.invars)
         return [atom]
-
-
-class EndlessError(Exception):
-    """A leaf remembers all steps before."""
-
-    def __init__(self, leaf: Leaf):
-        super().__init__(leaf.label)
-        self.leaf = leaf
 
 
 def _labels(jaxpr: Any) -> list[str]:

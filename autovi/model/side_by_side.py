@@ -3,7 +3,7 @@
 What the steps carry from one to the next is computed before. A leaf that does not depend on chosen sites is an array
 of its values at all steps: counters are counted, what is made of each step alone is shifted, and the rest is left to a
 scan that computes nothing else. A leaf that depends on chosen sites is made in each step anew, from the sites' values
-at the steps before.
+at the steps before; one that is a state is an array of values too, which the step may take from the variable's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autovi.model.carried import Leaf, Steps
 from autovi.model.graph import Values
 
 Read = Callable[[Any], Any]  # a variable outside of the scan -> its value
-Node = Callable[[str, int], jax.Array]  # a chosen site, how many steps before -> its values, [T, ...]
+Node = Callable[[str, int], jax.Array]  # a chosen site or a state, how many steps before -> its values, [T, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +51,32 @@ class Plan:
 
     @cached_property
     def lags(self) -> dict[str, int]:
-        """How many steps before its own a step looks back at each of the sites."""
-        lags = dict.fromkeys(self.steps.sites.values(), 0)
-        for before, leaves in enumerate(self.steps.memory(self.atoms), 1):
-            of = self.steps.sites_of(self.steps.used([leaf.after for leaf in leaves], self.steps.cut))
-            lags |= dict.fromkeys(of, before)
+        """How many steps before its own a step looks back at each of the sites and states."""
+        lags = dict.fromkeys([*self.steps.sites.values(), *self.steps.states.values()], 0)
+        for steps, atoms in ((self.steps, self.atoms), (self.through, [leaf.after for leaf in self.steps.states])):
+            made = [atoms, *([leaf.after for leaf in leaves] for leaves in steps.memory(atoms))]
+            for before, of in enumerate(made):
+                used = steps.used(of, steps.cut)
+                now = [*steps.sites_of(used), *(steps.states[leaf] for leaf in steps.states_after(used))]
+                then = [steps.states[leaf] for leaf in steps.states_before(used)]
+                lags |= {n: max(lags[n], before) for n in now}
+                lags |= {n: max(lags[n], before + 1) for n in then}
         return lags
+
+    @cached_property
+    def through(self) -> Steps:
+        """The steps, in which states are made of those before."""
+        return self.steps.with_states(self.steps.states, through=True)
 
 
 TOO_EARLY = "autovi: too early for "
 
 
-def side_by_side(plan: Plan, read: Read, node: Node) -> Values:
-    """The wanted results of a scan, the steps being computed one beside the other."""
-    return SideBySide(plan, read, node).results()
+def side_by_side(plan: Plan, read: Read, node: Node) -> tuple[Values, dict[str, jax.Array]]:
+    """The wanted results of a scan, the steps being computed one beside the other, and what each step makes of the
+    states before it."""
+    beside = SideBySide(plan, read, node)
+    return beside.results(), beside.next_states()
 
 
 def shifted(value: jax.Array, lag: int, backward: bool = False) -> jax.Array:
@@ -95,7 +107,8 @@ class SideBySide:
         self.order = order[::-1] if steps.reverse else order
         self.ends: dict[Leaf, Any] = {leaf: read(leaf.start) for leaf in steps.leaves if leaf.stays}
         # Nothing is left of where these start, once they have been made anew as often as they are.
-        long = [leaf for leaf, span in steps.spans.items() if span is not None and span > 1]
+        spans = {leaf: span for leaf, span in steps.spans.items() if leaf not in steps.states}
+        long = [leaf for leaf, span in spans.items() if span is not None and span > 1]
         self.forgotten: Values = {leaf.before: _typed(read(leaf.start), leaf.before) for leaf in long}
         self._carry_what_is_needed()
 
@@ -108,6 +121,12 @@ class SideBySide:
         last = self._last([leaf.after for leaf in moved])
         ends = dict(zip(moved, last, strict=True)) | self.ends
         return dict(zip(stacked, made, strict=True)) | {leaf.result: ends[leaf] for leaf in self.plan.final}
+
+    def next_states(self) -> dict[str, jax.Array]:
+        """The states after each step, [T, ...], made of those before."""
+        leaves = self.steps.states
+        made = self._over_steps([leaf.after for leaf in leaves], self.plan.through) if leaves else []
+        return dict(zip(leaves.values(), made, strict=True))
 
     # --- leaves that do not depend on the sites ---------------------------------------------------------------------
 
@@ -130,8 +149,9 @@ class SideBySide:
     def _needed(self) -> set[Leaf]:
         """The leaves that do not depend on the sites and that what is wanted is made of."""
         steps = self.steps
-        memory = steps.memory(self.plan.atoms)
-        atoms = [*self.plan.atoms, *(leaf.after for of in memory for leaf in of)]
+        states = [leaf.after for leaf in steps.states]
+        memory = [*steps.memory(self.plan.atoms), *self.plan.through.memory(states)]
+        atoms = [*self.plan.atoms, *states, *(leaf.after for of in memory for leaf in of)]
         atoms += [leaf.after for leaf in self.plan.final]
         used = set(steps.used(atoms))
         direct = {leaf for leaf in steps.leaves if leaf.before in used} | set(self.plan.final)
@@ -165,9 +185,9 @@ class SideBySide:
 
     # --- the body at a step -----------------------------------------------------------------------------------------
 
-    def _over_steps(self, atoms: Sequence[Any]) -> list[Any]:
+    def _over_steps(self, atoms: Sequence[Any], steps: Steps | None = None) -> list[Any]:
         """Variables of the body at all steps, [T, ...]. What does not differ from step to step is computed once."""
-        memory, rows, early = self._given(atoms)
+        memory, rows, early = self._given(atoms, steps or self.steps)
 
         def step(_: Any, slices: list[list[Any]], early: list[Any]) -> list[Any]:
             given = [dict(zip(row, of, strict=True)) for row, of in zip(rows, slices, strict=True)]
@@ -177,27 +197,34 @@ class SideBySide:
 
     def _last(self, atoms: Sequence[Any]) -> list[Any]:
         """The same at the last step alone."""
-        memory, rows, early = self._given(atoms)
+        memory, rows, early = self._given(atoms, self.steps)
         place = 0 if self.steps.reverse else -1
         return self._at_step(
             atoms, memory, [{v: x[place] for v, x in r.items()} for r in rows], [e[place] for e in early]
         )
 
-    def _given(self, atoms: Sequence[Any]) -> tuple[list[list[Leaf]], list[Values], list[jax.Array]]:
+    def _given(self, atoms: Sequence[Any], steps: Steps) -> tuple[list[list[Leaf]], list[Values], list[jax.Array]]:
         """The leaves that are made anew for each step before, what that takes (first what the step itself takes), and
         whether a step is too early to have them."""
-        memory = self.steps.memory(atoms)
+        memory = steps.memory(atoms)
         made = [atoms, *([leaf.after for leaf in leaves] for leaves in memory)]
-        rows = [self._rows(self.steps.used(of, self.steps.cut), lag) for lag, of in enumerate(made)]
+        rows = [self._rows(steps.used(of, steps.cut), lag) for lag, of in enumerate(made)]
         return memory, rows, [too_early(self.order, lag) for lag in range(1, len(memory) + 1)]
 
     def _rows(self, used: Iterable[Any], lag: int) -> Values:
         """What the body reads `lag` steps before, of all that differs from step to step."""
-        carried = {leaf.before for leaf in self.steps.moved}
+        carried = {leaf.before for leaf in self.steps.moved if leaf not in self.steps.states}
         return {v: self._row(v, lag) for v in used if v not in self.fixed and v not in carried}
 
     def _row(self, v: Any, lag: int) -> jax.Array:
         steps = self.steps
+        for leaf in steps.states_before([v]):
+            start = _typed(self.read(leaf.start), leaf.before)
+            there = self.node(steps.states[leaf], lag + 1)
+            early = too_early(self.order, lag + 1).reshape(-1, *[1] * start.ndim)
+            return jnp.where(early, start, there)
+        for leaf in steps.states_after([v]):
+            return self.node(steps.states[leaf], lag)
         if v not in steps.reads:
             return shifted(self.rows[v], lag, steps.reverse)
         array = steps.reads[v]

@@ -40,7 +40,8 @@ def in_summands(traced: Traced, terms: Collection[str]) -> Traced:
     if not terms:
         return traced
     discrete = [n for n, s in traced.sites.samples.items() if s.discrete and not s.observed]
-    names = [f"node:{n}" for n in discrete] + [n for n in traced.graph.inputs if n.startswith("node:") and "@" in n]
+    names = [f"node:{n}" for n in (*discrete, *traced.states)]
+    names += [n for n in traced.graph.inputs if n.startswith("node:") and "@" in n]
     graph = _opened(traced.graph, [traced.graph.inputs[n] for n in names if n in traced.graph.inputs])
     varying = graph.downstream([graph.inputs[n] for n in names if n in graph.inputs])
     found: dict[str, tuple[str, ...]] = {}

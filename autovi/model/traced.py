@@ -20,7 +20,7 @@ from autovi.model.chains import Chains
 from autovi.model.fingerprint import Fingerprint, fingerprint, has_custom_derivatives
 from autovi.model.graph import Graph
 from autovi.model.places import Place
-from autovi.model.sites import Sites
+from autovi.model.sites import Site, Sites
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class Traced:
     # Sites of scans whose steps stand side by side -> how many steps back their values are felt ("node:x@1", ...).
     lags: Mapping[str, int] = field(default_factory=dict)
     backward: frozenset[str] = frozenset()  # those of them whose scan runs backward, so that the step before is t + 1
+    # What scans carry as variables of their own, in the form of sites, with inputs "node:c" and terms "p:c": see
+    # `model/states.py`.
+    states: Mapping[str, Site] = field(default_factory=dict)
     # Cost terms -> the outputs, "summand:i#p:y", whose entries they add up; none of a term that is no sum.
     summands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     imaged: frozenset[str] = frozenset()  # those of them that are in the coordinates of what the model makes of them
@@ -134,7 +137,7 @@ class Traced:
     @property
     def unlinked(self) -> frozenset[str]:
         """The sites whose scans are maps over their steps."""
-        return frozenset(self.lags)
+        return frozenset(self.lags) - self.states.keys()
 
     @property
     def in_parts(self) -> frozenset[str]:

@@ -3,21 +3,26 @@
 The sites of a chain that `scan` carries are summed out from a table of its terms, one for each step and each pair of
 values at that step and the step before. The traced program has no such table: it runs one step after the other. Here it
 is traced again with the scan's steps side by side, each of which sees the values of earlier steps as the user's carry
-would have brought them.
+would have brought them. Where it carries what depends on all steps before, and takes few values, that is a variable too
+(`states.py`), with a term which is 0 where its value is the one that the step makes, and minus infinity elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from autovi.model.carried import EndlessError, Leaf, Steps, variables
+from autovi.model.carried import Leaf, Steps, variables
+from autovi.model.finite_values import MAX_VALUES
 from autovi.model.graph import Graph, Values, placeholder, trace
 from autovi.model.side_by_side import Plan, read_atom, shifted, side_by_side
+from autovi.model.sites import Site
+from autovi.model.states import as_site, named, states_of
 from autovi.model.traced import Traced
 
 
@@ -29,12 +34,14 @@ class Unlinked:
     step earlier, and so on up to `lags[x]`. It has the shape of "node:x", and its entry t is read where step t asks for
     the value of the step before; that of the first step is not read. Outputs that were [T, ...] are elementwise in
     these inputs, those apart of deterministic sites that depend on all steps before: these are made one step after the
-    other, of "node:x" alone. Of the sites `backward` the step before t is t + 1.
+    other, of "node:x" alone. Of the sites `backward` the step before t is t + 1. `states` are what is carried as
+    variables of their own, with inputs as sites have them.
     """
 
     graph: Graph
     lags: Mapping[str, int]
     backward: frozenset[str] = frozenset()
+    states: Mapping[str, Site] = field(default_factory=dict)
 
     def earlier(self, site: str, value: jax.Array, lag: int) -> jax.Array:
         """The value of the input "node:x@lag" that belongs to one of "node:x"."""
@@ -51,8 +58,8 @@ def unlink(traced: Traced, sites: Collection[str]) -> Unlinked | str:
     says why it cannot be that.
 
     Leaves of the carry that do not depend on the sites are computed step by step as before, and by as little as they
-    need; those that do are functions of the sites' last values, or the scan stays as it is. A final carry that the
-    model uses depends on the last entries of the inputs.
+    need; those that do are functions of the sites' last values, or of states, or the scan stays as it is. A final carry
+    that the model uses depends on the last entries of the inputs.
 
     Example:
         >>> def model(y):
@@ -74,17 +81,23 @@ def unlink(traced: Traced, sites: Collection[str]) -> Unlinked | str:
         return f"{_named(outside)} {_are(outside)} not drawn in the body of a scan"
     if why := next((why for steps in scans if (why := _not_a_map(steps))), None):
         return why
-    endless = {v: (steps, leaf) for steps in scans for v, leaf in _endless(graph, steps).items()}
+    endless = {v for steps in scans for v in _endless(graph, steps)}
     made_of_all = {f"value:{n}" for n in traced.sites.deterministics} if endless else set()  # no terms of the density
-    in_order = [o for o in graph.outputs if o in made_of_all and _read(graph, [o]) & endless.keys()]
+    in_order = [o for o in graph.outputs if o in made_of_all and _read(graph, [o]) & endless]
     beside = [o for o in graph.outputs if o not in in_order]
     read = _read(graph, beside)
-    if at_fault := [endless[v] for v in endless if v in read]:
-        return _why_endless(*at_fault[0])
-    plans = [Plan(steps, tuple(v for v in steps.eqn.outvars if v in read)) for steps in scans]
+    plans: list[Plan] = []
+    states: dict[str, Site] = {}
+    for steps in scans:
+        results = tuple(v for v in steps.eqn.outvars if v in read)
+        found_states = states_of(traced, steps, [steps.made_by(v) for v in results])
+        if isinstance(found_states, Leaf):
+            return _why_endless(steps, found_states)
+        plans.append(Plan(steps.with_states(named(found_states)), results))
+        states |= {state.name: as_site(state, steps, traced.sites.samples) for state in found_states}
     lags = {site: lag for plan in plans for site, lag in plan.lags.items()}
-    backward = frozenset(s for steps in scans if steps.reverse for s in steps.sites.values())
-    return Unlinked(_traced_again(graph, plans, beside, in_order, nodes, lags), lags, backward)
+    backward = frozenset(n for plan in plans if plan.steps.reverse for n in plan.lags)
+    return Unlinked(_traced_again(graph, plans, beside, in_order, nodes, lags), lags, backward, states)
 
 
 def _not_a_map(steps: Steps) -> str | None:
@@ -99,29 +112,23 @@ def _not_a_map(steps: Steps) -> str | None:
     return None
 
 
-def _endless(graph: Graph, steps: Steps) -> dict[Any, Leaf]:
-    """The results of a scan that depend on the sites' values at all steps, and what carries them."""
-    found = {}
-    for var in steps.eqn.outvars:
-        if graph.is_read(var):
-            try:
-                steps.memory([steps.made_by(var)])
-            except EndlessError as endless:
-                found[var] = endless.leaf
-    return found
+def _endless(graph: Graph, steps: Steps) -> list[Any]:
+    """The results of a scan that depend on the sites' values at all steps."""
+    return [v for v in steps.eqn.outvars if graph.is_read(v) and steps.endless([steps.made_by(v)])]
 
 
 def _why_endless(steps: Steps, leaf: Leaf) -> str:
     sites = _named(steps.told_of(leaf))
+    few = f"at most {MAX_VALUES:,} whole numbers, made of constants, counters and discrete sites"
     if steps.is_kept(leaf):
         return (
             f"the scan keeps {leaf.label} as it was where a condition says so (jnp.where), and with it values of "
-            f"{sites} from any number of steps before; carry the values of each step, and mask the densities instead "
-            "(numpyro.handlers.mask)"
+            f"{sites} from any number of steps before, and it is not known to take few values ({few}); keep the "
+            "value of a discrete site, and compute from it what the step needs"
         )
     return (
         f"the scan carries {leaf.label}, which is made of what it was and of {sites}, and so depends on the values at "
-        "all steps before; where it carries values as they are, it depends on the last ones alone"
+        f"all steps before, and it is not known to take few values ({few})"
     )
 
 
@@ -153,14 +160,21 @@ def _traced_again(
         made: Values = {v: placeholder(n, v.aval.shape, v.aval.dtype) for n, v in graph.inputs.items()}
         given = dict(made)
         earlier = {(site, 0): made[v] for v, site in nodes.items()}
-        for v, site in nodes.items():
-            for lag in range(1, lags[site] + 1):
-                earlier[site, lag] = placeholder(earlier_input(site, lag), v.aval.shape, v.aval.dtype)
+        shapes = {site: (v.aval.shape, v.aval.dtype, 1) for v, site in nodes.items()}
+        for plan in plans:
+            for leaf, name in plan.steps.states.items():
+                shapes[name] = ((plan.steps.length, *leaf.before.aval.shape), leaf.before.aval.dtype, 0)
+        for name, (shape, dtype, first) in shapes.items():
+            for lag in range(first, lags[name] + 1):
+                earlier[name, lag] = placeholder(earlier_input(name, lag), shape, dtype)
+        terms: dict[str, jax.Array] = {}
         for plan in plans:
             made |= graph.evaluate(plan.steps.eqn.invars, made.__contains__, made.__getitem__)
-            made |= side_by_side(plan, partial(read_atom, made=made), lambda *at: earlier[at])
+            results, after = side_by_side(plan, partial(read_atom, made=made), lambda *at: earlier[at])
+            made |= results
+            terms |= {f"p:{n}": jnp.where(earlier[n, 0] == x, 0.0, -jnp.inf) for n, x in after.items()}
         graph.run_effects(made.__contains__, made.__getitem__)
-        return outputs(beside, made) | outputs(in_order, given)
+        return outputs(beside, made) | outputs(in_order, given) | terms
 
     return trace(program)
 
@@ -180,4 +194,4 @@ def unlinked_at(traced: Traced, sites: Collection[str]) -> Traced:
     found = unlink(traced, sites)
     if isinstance(found, str):
         raise ValueError(f"site {sorted(sites)[0]!r}: {found}")
-    return replace(traced, graph=found.graph, lags=found.lags, backward=found.backward)
+    return replace(traced, graph=found.graph, lags=found.lags, backward=found.backward, states=found.states)

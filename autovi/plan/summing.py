@@ -56,7 +56,8 @@ def asked_for(estimators: Mapping[str, Any] | None, nodes: Mapping[str, Site]) -
 def taken_apart(traced: Traced, structure: Structure, sites: Sites, names: Collection[str]) -> Traced:
     """The program with what terms add up, where these sites share terms in which elements of one of them meet."""
     groups = [g for g in connected(names, structure) if mixes(g, sites.samples, structure)]
-    return in_summands(traced, sorted(set().union(*(between(g, structure) for g in groups))))
+    terms = set().union(*(between(g, structure) for g in groups)) - {f"p:{n}" for n in structure.states}
+    return in_summands(traced, sorted(terms))
 
 
 def eliminations_of(
@@ -179,7 +180,7 @@ def told_of_group(site: str, group: Together) -> str:
     """What the plan says of the sites that one is summed out with, and of what that holds."""
     if not isinstance(group, Group):
         return ""
-    others = [n for n in group.sites if n != site]
+    others = [n for n in group.summed if n != site]
     if not (others or group.network.lags or group.sweeps):
         return ""
     cost = group.cost

@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import biject_to
 from autovi.distributions.layouts import Structure
 from autovi.distributions.noise import stretched
 from autovi.families.base import MAX_DENSE, Family, Layout, Params
-from autovi.model.sites import Sites
+from autovi.model.sites import Site, Sites
 from autovi.plan.plan import Block, Plan
 from autovi.program.hierarchy import plate_levels, structure_of
 from autovi.program.nodes import Conditional
@@ -158,7 +158,7 @@ class BlockGuide:
     def site_values(self, block: Block, drawn: jax.Array) -> dict[str, Any]:
         """The values of a block's sites: unconstrained where its family is."""
         if not (block.flat or block.by_element):
-            return {block.name: site_value(self.sites, block.name, drawn)}
+            return {block.name: site_value(self.sites.samples, block.name, drawn)}
         sites = [self.sites.samples[name] for name in block.sites]
         elements = max(1, prod(sites[0].batch_shape)) if block.by_element else 1
         sizes = [prod(site.unconstrained_shape or ()) // elements for site in sites]
@@ -186,9 +186,9 @@ def family_of(block: Block) -> Family:
     return block.family
 
 
-def site_value(sites: Sites, name: str, index: Any) -> Any:
+def site_value(samples: Mapping[str, Site], name: str, index: Any) -> Any:
     """The value that a draw from a finite support stands for: families draw the index."""
-    values = sites.samples[name].values
+    values = samples[name].values
     if values is None or values == tuple(range(len(values))):
         return index
     return jnp.asarray(np.asarray(values).astype(int))[index]

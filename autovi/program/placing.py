@@ -55,9 +55,14 @@ class Placing:
         """The sites whose nodes are on the unconstrained scale."""
         return self.blocks.unconstrained() if self.own else frozenset()
 
+    @cached_property
+    def summed(self) -> Mapping[str, Site]:
+        """The sites that are summed out, and what scans carry as variables beside them."""
+        return {**{n: self.sites.samples[n] for n in self.plan.marginal}, **self.traced.states}
+
     def is_flat(self, node: str) -> bool:
         """Is the node one distribution over the concatenated values of its sites?"""
-        return self.own and node not in self.plan.marginal and self.plan.block(node).flat
+        return self.own and node not in self.summed and self.plan.block(node).flat
 
     def node_site(self, node: str) -> Site:
         """The site of a node that is not flat, as it is drawn; the first where several are drawn by element."""
@@ -69,8 +74,8 @@ class Placing:
     def placed(self, node: str, value: Any) -> Values:
         """The variables of the graph that a value of a node sets."""
         graph, sites = self.traced.graph, self.sites
-        if node in self.plan.marginal or not self.own:
-            value = site_value(sites, node, value) if node in self.plan.marginal else value
+        if node in self.summed or not self.own:
+            value = site_value(self.summed, node, value) if node in self.summed else value
             return self._as_inputs({node: value})
         if node in self.traced.one_hot:
             return self._as_inputs({node: value})
@@ -102,25 +107,25 @@ class Placing:
     def narrow_variable(self, name: str, value: jax.Array) -> Values:
         """The same set to one number, held once."""
         var = self.traced.graph.inputs[f"node:{name}"]
-        there = site_value(self.sites, self._variables[name], value)
+        there = site_value(self.summed, self._variables[name], value)
         return {var: jnp.asarray(there, var.aval.dtype).reshape((1,) * len(var.aval.shape))}
 
     def variable(self, name: str, value: jax.Array) -> Values:
         """One variable of a group, a site that is summed out or its values some steps before, set to one number, or to
         one for each element."""
         var = self.traced.graph.inputs[f"node:{name}"]
-        there = site_value(self.sites, self._variables[name], value)
+        there = site_value(self.summed, self._variables[name], value)
         return {var: jnp.broadcast_to(jnp.asarray(there, var.aval.dtype), var.aval.shape)}
 
     @cached_property
     def _variables(self) -> dict[str, str]:
         """Sites that are summed out, and their values some steps before -> the site."""
-        return {lagged(s, k): s for s in self.plan.marginal for k in range(self.traced.lags.get(s, 0) + 1)}
+        return {lagged(s, k): s for s in self.summed for k in range(self.traced.lags.get(s, 0) + 1)}
 
     def node_variables(self, node: str) -> list[Any]:
         """The variables that hold a node's value."""
         inputs = self.traced.graph.inputs
-        if self.own and node not in (*self.plan.marginal, *self.plan.ancestral):
+        if self.own and node not in (*self.summed, *self.plan.ancestral):
             block = self.plan.block(node)
             together = block.flat or block.by_element
             if not (together or node in self.unconstrained or self.sites.samples[node].discrete):

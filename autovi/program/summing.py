@@ -187,8 +187,8 @@ def _term(world: World, name: str, term: jax.Array, scale: float) -> jax.Array:
 def flat(program: Program, group: Group) -> dict[str, jax.Array]:
     """Nothing to be added to any value of a group's sites."""
     found = {}
-    for site in group.sites:
-        own = program.sites.samples[site]
+    for site in group.summed:
+        own = program.summed[site]
         elements = [n for n, d in zip(own.batch_shape, group.dims[site], strict=True) if d is not None]
         found[site] = jnp.zeros([len(own.values or ()), *elements])
     return found
@@ -234,6 +234,6 @@ def log_conditional(program: Program, world: World, there: World, group: Togethe
 
 def in_shape(program: Program, group: Group, site: str, array: jax.Array) -> jax.Array:
     """Numbers `[*elements]` of a site in its batch shape, with what stands in front of it."""
-    shape = program.sites.samples[site].batch_shape
+    shape = program.summed[site].batch_shape
     front = array.ndim - sum(d is not None for d in group.dims[site])
     return array.reshape(*array.shape[:front], *shape)

@@ -99,7 +99,7 @@ class Wiring(Placing):
         have one density between them, count together."""
         if node not in self._downstream:
             below: dict[str, Aligned] = {}
-            if self.own and node not in self.plan.marginal:
+            if self.own and node not in self.summed:
                 for site in self.plan.block(node).sites:
                     for term, aligned in self.structure.downstream[site].items():
                         own = f"q:{node}" if term == f"q:{site}" else term
@@ -154,7 +154,7 @@ class Wiring(Placing):
     def _of_particle(self) -> frozenset[Any]:
         """The variables that are given to each particle."""
         inputs = self.traced.graph.inputs
-        names = (*self.order, *self.plan.marginal, *self.plan.ancestral)
+        names = (*self.order, *self.summed, *self.plan.ancestral)
         nodes = [v for n in names for v in self.node_variables(n)]
         return frozenset([*nodes, inputs[KEY], *(inputs[n] for n in self._of_draws)])
 
@@ -289,4 +289,4 @@ class Wiring(Placing):
     def first_value(self, node: str) -> Any:
         """A value of a marginalized site, to stand in until it is integrated."""
         var = self.traced.graph.inputs[f"node:{node}"]
-        return jnp.zeros(var.aval.shape, var.aval.dtype)
+        return jnp.zeros(var.aval.shape, int if node in self.traced.states else var.aval.dtype)

@@ -134,7 +134,7 @@ class World:
         for node in self.program.plan.ancestral:  # something, until `with_priors` draws it
             var = self.program.traced.graph.inputs[f"node:{node}"]
             self.values[var] = jnp.zeros(var.aval.shape, var.aval.dtype)
-        for node in self.program.plan.marginal:
+        for node in self.program.summed:
             self.values.update(self.program.placed(node, forced.get(node, self.program.first_value(node))))
         return self
 
@@ -227,7 +227,7 @@ class World:
         world = World(program, {}, self.distributions, self.noise, self, hidden, frozen)
         world.instead = instead
         for node, value in changes.items():
-            if node in program.plan.marginal:
+            if node in program.summed:
                 world.values.update(program.placed(node, value))
         for node in program.order:
             if node in changes:

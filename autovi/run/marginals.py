@@ -48,7 +48,7 @@ def _of_draw(engine: Engine, params: Any, arrays: Mapping[str, Any], key: jax.Ar
         if not isinstance(group, Group):
             continue  # of values that are no list
         weights = weights_of(program, world, group, 1, Summed())
-        found |= {s: jnp.moveaxis(in_shape(program, group, s, w), 0, -1) for s, w in weights.items()}
+        found |= {s: jnp.moveaxis(in_shape(program, group, s, weights[s]), 0, -1) for s in group.sites}
     return found | _in_guide(program, world)
 
 

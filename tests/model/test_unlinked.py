@@ -186,6 +186,9 @@ def test_deterministic_sites_of_all_steps_are_made_one_after_the_other():
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
+FEW = "at most 1,024 whole numbers, made of constants, counters and discrete sites"
+
+
 def refused(step_of, init, data=DATA):
     def model(y):
         P, mu = transitions("P", K), emission()
@@ -205,54 +208,96 @@ def test_a_sum_over_all_steps_is_refused():
 
     assert refused(step_of, {"x": 0, "count": 0.0}) == (
         "the scan carries carry['count'], which is made of what it was and of 'x', and so depends on the values at all "
-        "steps before; where it carries values as they are, it depends on the last ones alone"
+        f"steps before, and it is not known to take few values ({FEW})"
     )
 
 
-def test_a_value_that_a_mask_keeps_is_refused():
+def test_a_value_that_a_mask_keeps_is_refused_where_it_is_continuous():
     def step_of(P, mu):
         def step(then, y):
-            x = numpyro.sample("x", dist.Categorical(P[then]))
-            numpyro.sample("y", dist.Normal(mu[x], 1), obs=y)
-            return jnp.where(y > 0, x, then), None
+            x = numpyro.sample("x", dist.Categorical(P[0]))
+            numpyro.sample("y", dist.Normal(then, 1), obs=y)
+            return jnp.where(y > 0, mu[x], then), None
 
         return step
 
-    assert refused(step_of, 0) == (
+    assert refused(step_of, 0.0) == (
         "the scan keeps carry as it was where a condition says so (jnp.where), and with it values of 'x' from any "
-        "number of steps before; carry the values of each step, and mask the densities instead (numpyro.handlers.mask)"
+        f"number of steps before, and it is not known to take few values ({FEW}); keep the value of a discrete site, "
+        "and compute from it what the step needs"
     )
 
 
 @pytest.mark.parametrize(
     "next_of",
-    [lambda last, x: last.at[0].set(x), lambda last, x: jnp.concatenate([last[1:] + x, last[:1]])],
-    ids=["keeps an entry", "computes with entries"],
+    [
+        lambda last, x, mu: last.at[0].set(x),
+        lambda last, x, mu: jnp.concatenate([last[1:] + mu[x], last[:1]]),
+        lambda last, x, mu: last + 0.5 * x,
+    ],
+    ids=["keeps an entry", "computes with entries", "takes halves"],
 )
-def test_an_array_that_forgets_nothing_is_refused(next_of):
+def test_what_forgets_nothing_and_has_no_few_values_is_refused(next_of):
     def step_of(P, mu):
         def step(last, y):
             x = numpyro.sample("x", dist.Categorical(P[0]))
             numpyro.sample("y", dist.Normal(last.sum(), 1), obs=y)
-            return next_of(last, x), None
+            return next_of(last, x, mu), None
 
         return step
 
-    assert refused(step_of, jnp.zeros(2, int)).startswith("the scan carries carry, which is made of what it was and")
+    assert refused(step_of, jnp.zeros(2)).startswith("the scan carries carry, which is made of what it was and")
 
 
-def test_a_circle_of_two_leaves_is_refused():
-    def step_of(P, mu):
+def test_increments_from_data_are_refused():
+    def model(y, by):
+        def step(total, now):
+            y, by = now
+            x = numpyro.sample("x", dist.Bernoulli(0.5))
+            numpyro.sample("y", dist.Normal(total, 1), obs=y)
+            return total + by * x, None
+
+        scan(step, 0, (y, by))
+
+    said = unlink(traced_of(model, {**DATA, "by": np.arange(6)}), ["x"])
+    assert said.startswith("the scan carries carry, which is made of what it was and of 'x'")
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+def counted_to_three(start):
+    def model(y):
         def step(carry, y):
-            a, b = carry
-            x = numpyro.sample("x", dist.Categorical(P[0]))
-            numpyro.sample("y", dist.Normal(a, 1), obs=y)
-            return (b, a + x), None
+            one, other = carry
+            x = numpyro.sample("x", dist.Bernoulli(0.4))
+            numpyro.sample("y", dist.Normal(one, 1), obs=y)
+            return (other, jnp.minimum(one + x, 3)), None
 
-        return step
+        scan(step, start, y)
 
-    said = refused(step_of, (0, 0))
-    assert said.startswith("the scan carries carry[1], which is made of what it was and of 'x'")
+    return model
+
+
+def test_leaves_of_few_values_are_states():
+    found = unlink(traced_of(counted_to_three((0, 1)), DATA), ["x"])
+    one, other = "carry[0] of x", "carry[1] of x"
+    assert found.lags == {"x": 0, one: 1, other: 1}
+    assert {n: s.values for n, s in found.states.items()} == {one: (0, 1, 2, 3), other: (0, 1, 2, 3)}
+    assert found.states[one].batch_shape == (6,)
+    values = some_values(found.graph, DATA, 0)
+    x = np.array(values["node:x"])
+    path = np.zeros((7, 2), int)
+    path[0] = 0, 1
+    for t in range(6):
+        path[t + 1] = path[t, 1], min(path[t, 0] + x[t], 3)
+    values |= {f"node:{n}": jnp.asarray(path[1:, i]) for i, n in enumerate((one, other))}
+    values |= {f"node:{n}@1": jnp.asarray(path[:-1, i]).at[0].set(9) for i, n in enumerate((one, other))}  # not read
+    terms = outputs_of(found.graph, values, [f"p:{one}", f"p:{other}"])
+    assert all((t == 0).all() for t in terms.values())
+    values[f"node:{other}"] = values[f"node:{other}"].at[2].add(1)
+    wrong = outputs_of(found.graph, values, [f"p:{one}", f"p:{other}"])
+    assert np.flatnonzero(wrong[f"p:{other}"] == -np.inf).tolist() == [2] and (wrong[f"p:{one}"] == 0).all()
 
 
 def test_a_site_that_is_in_no_scan_is_refused():
