@@ -132,7 +132,7 @@ def _at_each(jaxpr: Any, end: Any, arguments: Sequence[Any]) -> Any:
     """What a function of single elements (`jnp.remainder`) makes of each combination; None of another function."""
     made: dict[Any, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
     for eqn in jaxpr.eqns:
-        operands = [np.asarray(v.val) if isinstance(v, Literal) else made.get(v) for v in eqn.invars]
+        operands: list[Any] = [np.asarray(v.val) if isinstance(v, Literal) else made.get(v) for v in eqn.invars]
         name, (result, *others) = eqn.primitive.name, eqn.outvars
         if others or any(x is None for x in operands):
             return None
