@@ -184,6 +184,20 @@ def test_where_no_structure_is_known_each_coordinate_is_given_the_earlier_ones()
 # --- the rule of growth ---------------------------------------------------------------------------------------------
 
 
+def test_a_hessian_that_is_not_finite_is_no_curvature():
+    def cut(y):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        # 0 with derivatives of 0, of which autodiff makes NaN of the second.
+        numpyro.factor("none", 0.0 * jnp.log(jnp.maximum(0.0 * x, jnp.finfo(x.dtype).tiny)))
+        numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
+
+    fit = autovi.fit(cut, {"y": 1.0}, **QUIET)
+    assert [rung.said for rung in fit.rungs if rung.name == "curvature"] == ["the Hessian is not finite at the mode"]
+    # No mass is claimed for a mode whose curvature is not known, and scores alone find the posterior.
+    assert "other_modes" not in fit.verdict.numbers and names(fit)[-1] == "matching"
+    assert fit.elbo == pytest.approx(stats.norm.logpdf(1.0, 0.0, 1.25**0.5), abs=0.01)
+
+
 def candidate(elbo, se, few=None):
     return Candidate(SimpleNamespace(elbo=elbo, elbo_se=se, khat=0.0, efficiency=1.0), few)
 

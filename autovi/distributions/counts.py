@@ -15,7 +15,7 @@ from jax import Array
 
 from autovi.distributions.deviance import against_expected, gamma_remainder, gap
 from autovi.distributions.error_free import Exact, two_sum
-from autovi.distributions.formulas import bernoulli_sum, floats, log_binomial_coefficient
+from autovi.distributions.formulas import bernoulli_sum, floats, log_binomial_coefficient, log_shares
 
 _LONGEST = 80.0  # log-odds: the exponential of more is infinite in float32
 
@@ -55,9 +55,8 @@ def binomial_logits(fn: dist.BinomialLogits, value: Array) -> Array:
 def binomial_probs(fn: dist.BinomialProbs, value: Array) -> Array:
     """`dist.BinomialProbs`, also between its values."""
     value, trials, probs = floats(value, fn.total_count, fn.probs)
-    limits = jnp.finfo(probs.dtype)
-    probs = jnp.clip(probs, limits.tiny, 1.0 - limits.eps)  # NumPyro's clamp: keeps both logarithms finite
-    return _binomial(value, trials, jnp.log(probs) - jnp.log1p(-probs))
+    log_probs, log_rest = log_shares(probs)
+    return _binomial(value, trials, log_probs - log_rest)
 
 
 @jax.custom_jvp

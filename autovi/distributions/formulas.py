@@ -78,9 +78,41 @@ def bernoulli_probs(fn: dist.BernoulliProbs, value: Array) -> Array:
     """`dist.BernoulliProbs`, linear between its values."""
     float_type = jnp.result_type(float)
     value, probs = same_rank(value.astype(float_type), fn.probs)
-    limits = jnp.finfo(jnp.result_type(probs, float))
-    probs = jnp.clip(probs, limits.tiny, 1.0 - limits.eps)  # NumPyro's clamp: keeps both logarithms finite
-    return value * jnp.log(probs) + (1 - value) * jnp.log1p(-probs)
+    log_probs, log_rest = log_shares(jnp.asarray(probs, jnp.result_type(probs, float)))
+    return value * log_probs + (1 - value) * log_rest
+
+
+@jax.custom_jvp
+def log_shares(probs: Array) -> tuple[Array, Array]:
+    """log p and log(1 - p), of p kept as far from 0 and 1 as NumPyro keeps it (`clamp_probs`): both are finite.
+
+    Beyond these limits nothing moves, and the derivatives of every order are 0. Plainly they would be 0 times 1 / p or
+    1 / p^2, which may be infinite: the Hessian of a model in which the dead stay dead would be NaN.
+    """
+    limits = jnp.finfo(probs.dtype)
+    probs = jnp.clip(probs, limits.tiny, 1.0 - limits.eps)
+    return jnp.log(probs), jnp.log1p(-probs)
+
+
+@log_shares.defjvp
+def _log_shares_tangent(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (probs,), (tangent,) = primals, tangents
+    limits = jnp.finfo(probs.dtype)
+    inside = (probs > limits.tiny) & (probs < 1.0 - limits.eps)
+    probs_inside, moved = jnp.where(inside, probs, 0.5), jnp.where(inside, tangent, 0.0)
+    return log_shares(probs), (moved * _inverse(probs_inside), -moved * _inverse(1.0 - probs_inside))
+
+
+@jax.custom_jvp
+def _inverse(x: Array) -> Array:
+    """1 / x, whose derivative does not square x: that of a probability of 1e-25 underflows."""
+    return 1 / x
+
+
+@_inverse.defjvp
+def _inverse_tangent(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    inverse = _inverse(*primals)
+    return inverse, -inverse * (inverse * tangents[0])
 
 
 def log_binomial_coefficient(trials: Array, value: Array) -> Array:

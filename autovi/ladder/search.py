@@ -111,6 +111,10 @@ class Search:
             unbounded=int((modes.status == Status.UNBOUNDED).sum()),
         )
         evaluations = sum(int(c.trials) + int(c.rounds) * starts.shape[1] for c, _ in found)
+        if not known and (unknown := [c for c, _ in found if np.isfinite(c.value) and not _has_hessian(c)]):
+            self.modes = None  # how much mass is around them is not known either
+            self.took("curvature", began, "the Hessian is not finite at the mode", evaluations)
+            return unknown[0].normal
         if not known:
             self.took("curvature", began, "no mode has one", evaluations)
             return None
@@ -161,7 +165,12 @@ def _noncentred(program: Program) -> dict[str, Any]:
 
 
 def _is_mode(found: Curvature) -> bool:
-    return bool(np.isfinite(found.value)) and not int(found.negative)
+    return bool(np.isfinite(found.value)) and _has_hessian(found) and not int(found.negative)
+
+
+def _has_hessian(found: Curvature) -> bool:
+    """Were the second derivatives numbers? Where they are not, the normal has the scale that it was begun with."""
+    return bool(np.isfinite(found.identity_error))
 
 
 def _highest_converged(modes: Any, same: np.ndarray) -> list[int]:

@@ -11,6 +11,7 @@ from contextlib import suppress
 import jax
 import jax.numpy as jnp
 
+from autovi.distributions.densities import log_density
 from autovi.distributions.supports import support_values
 from autovi.model.execution import Record, mask_of, site_key, unmasked
 
@@ -29,5 +30,5 @@ def masked_outputs(record: Record, rng_key: jax.Array) -> dict[str, jax.Array]:
     with suppress(NotImplementedError):  # a prior without a sampler, such as ImproperUniform
         out[f"prior:{name}"] = unmasked(record.fn).sample(site_key(rng_key, f"prior:{name}"))
     if support_values(unmasked(record.fn)) is not None:
-        out[f"unmasked:{name}"] = unmasked(record.fn).log_prob(record.value)
+        out[f"unmasked:{name}"] = log_density(unmasked(record.fn), record.value)
     return out

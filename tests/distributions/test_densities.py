@@ -352,6 +352,25 @@ def test_bernoulli_probs_at_the_edges():
             np.testing.assert_allclose(log_density(fn, success), fn.log_prob(success), rtol=1e-6)
 
 
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+@pytest.mark.parametrize(("make", "value"), [(dist.BernoulliProbs, 0), (dist.BernoulliProbs, 1)]
+                         + [(lambda p: dist.BinomialProbs(p, 5), k) for k in (0, 2, 5)])  # fmt: skip
+def test_derivatives_of_a_probability_that_is_held_at_a_limit(make, value, probability):
+    # The probability is 0 or 1 whatever theta is, as the survival of the dead: neither derivative is NaN.
+    density = lambda theta: log_density(make(probability + 0.0 * theta), value)  # noqa: E731
+    assert jax.grad(density)(0.3) == 0.0 and jax.hessian(density)(0.3) == 0.0
+
+
+@pytest.mark.parametrize("logit", [-60.0, -2.0, 3.0])
+def test_second_derivatives_in_the_logit_of_a_probability(logit):
+    # log p = logit - log(1 + e^logit) and log(1 - p) = -log(1 + e^logit) have the same one, -p (1 - p), and p of 1e-26
+    # has a square that is 0 in float32.
+    exact = -expit(logit) * expit(-logit)
+    for success in (0, 1):
+        density = lambda x: log_density(dist.BernoulliProbs(jax.nn.sigmoid(x)), success)  # noqa: B023, E731
+        np.testing.assert_allclose(jax.hessian(density)(logit), exact, rtol=1e-4, atol=1e-6)
+
+
 def test_impossible_categories():
     logits = jnp.array([0.0, -jnp.inf, 1.0])
     fn = dist.CategoricalLogits(logits, validate_args=False)
