@@ -62,16 +62,22 @@ def richer_families(program: Program, block: Block, meetings: Callable[[np.ndarr
 
 
 def _given_scales(program: Program, block: Block, chosen: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The common sites over the reals, where an unknown scale is common too: they are one element given it, as what is
-    known of a location depends on the scale."""
+    """The other common sites, where an unknown scale is common too: they are one element given it, as what is known of
+    a location depends on the scale. Which supports they have says nothing: a scale may be uniform up to 10, and a
+    location a probability."""
     inside = {name for level in chosen for name in level}
     common = [n for n in block.sites if n not in inside]
-    positive = {n for n in common if program.sites.samples[n].support == "positive"}
-    return tuple(n for n in common if n not in positive) if positive & set(program.plan.scales) else ()
+    if not set(common) & set(program.plan.scales):
+        return ()
+    return tuple(n for n in common if not _is_first(program, n))
 
 
 def _positive_first(program: Program, names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda n: program.sites.samples[n].support != "positive")
+    return sorted(names, key=lambda n: not _is_first(program, n))
+
+
+def _is_first(program: Program, name: str) -> bool:
+    return program.sites.samples[name].support == "positive" or name in program.plan.scales
 
 
 def _unstructured(program: Program, block: Block) -> tuple[Richer, ...]:

@@ -41,6 +41,14 @@ def regression(y):
     numpyro.sample("y", dist.Normal(jnp.asarray(x) @ w, 1.0), obs=y)
 
 
+def bounded(y):
+    mean = numpyro.sample("mean", dist.Uniform(0.0, 1.0))
+    sigma = numpyro.sample("sigma", dist.Uniform(0.0, 10.0))
+    with numpyro.plate("groups", 4):
+        b = numpyro.sample("b", dist.Normal(jnp.log(mean) - jnp.log1p(-mean), sigma))
+    numpyro.sample("y", dist.Normal(b[GROUP], 1.0), obs=y)
+
+
 def crossed(y):
     tau = numpyro.sample("tau", dist.HalfNormal(1.0))
     with numpyro.plate("rows", 4):
@@ -110,11 +118,12 @@ def test_what_the_density_ties(model, within, across):
     [
         (nested, (("mu",), ("b",), ("e",)), (0,)),
         (indexed, (("a", "v"),), ()),
+        (bounded, (("mean",), ("b",)), (0,)),
         (regression, (("w",),), (0,)),
         (crossed, (("c",), ("r",)), (0,)),
         (walk, (("z",),), (0,)),
     ],
-    ids=["nested", "indexed", "regression", "crossed", "walk"],
+    ids=["nested", "indexed", "bounded", "regression", "crossed", "walk"],
 )
 def test_the_family_by_structure(model, levels, together):
     program, block, meets = of(model)
