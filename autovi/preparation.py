@@ -216,11 +216,11 @@ def _summed_out(
     asked = asked_for(options.estimators, nodes)
     families = overrides_of(options.families, nodes, "family", "families")
     offered = integrable(sites, guide_sites, asked, objective, families)
-    integrated = [n for names in offered.values() for n in names if n in asked]
+    integrated = [n for names in offered.values() for n in names]
     discrete = summable(sites, guide_sites, asked, objective)
-    names = [*discrete, *integrated]
-    names = [n for n in names if sites.samples[n].from_scan]
+    names = [n for n in dict.fromkeys([*discrete, *integrated]) if sites.samples[n].from_scan]
     found, linked = unlinkable(traced, names) if names else (traced, {})
+    linked = {n: why for n, why in linked.items() if n in discrete or n in asked}
     while True:
         whole = found, analyse_structure(found)
         found = taken_apart(*whole, sites, [n for n in discrete if n not in linked])
@@ -230,7 +230,7 @@ def _summed_out(
         gone = found.unlinked - chosen.sites
         if not gone:
             return (found, structure, chosen) if chosen.in_elements else (*whole, chosen)
-        linked |= {n: chosen.left[n] for n in sorted(gone)}
+        linked |= {n: chosen.left[n] for n in sorted(gone) if n in chosen.left}
         found = unlinked_at(traced, found.unlinked - gone)
 
 

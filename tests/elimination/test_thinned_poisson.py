@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax.scipy.special import gammaln
+from numpyro.contrib.control_flow import scan
 
 import autovi
 from elimination.at_values import at_values
@@ -66,6 +67,34 @@ def test_elements_of_a_subsampled_plate_stand_for_others():
         every = log_terms(THETA, on=np.ones(6, bool), seen=np.ones(6, bool))
         sums = np.asarray(jax.scipy.special.logsumexp(every, axis=1))
     assert found.value == pytest.approx(3 * float(sums[4] + sums[1]), abs=1e-4)
+
+
+def in_scan(y, on, seen):
+    """The same counts step by step, beside a chain of states with observations of their own."""
+    a, b = numpyro.sample("a", dist.Normal(0, 1)), numpyro.sample("b", dist.Normal(0, 1))
+
+    def step(carry, now):
+        t, x = carry
+        y, on, seen = now
+        with numpyro.handlers.mask(mask=on):
+            count = numpyro.sample("N", dist.Poisson(jnp.exp(a) * (1 + t)))
+        with numpyro.handlers.mask(mask=seen):
+            numpyro.sample("y", dist.Binomial(count, jax.nn.sigmoid(b)), obs=y)
+        x = numpyro.sample("x", dist.Bernoulli(0.2 + 0.5 * x))
+        numpyro.sample("w", dist.Normal(x + 0.3, 1.0), obs=0.3 + x)  # which says nothing of x
+        return (t + 1, x), None
+
+    scan(step, (0, 0), (y, on, seen))
+
+
+def test_in_a_scan():
+    with jax.enable_x64(True):
+        found = at_values(in_scan, {"y": Y, "on": ON, "seen": SEEN}, THETA)
+        value, gradient = jax.value_and_grad(exact)({n: jnp.asarray(x) for n, x in THETA.items()})
+    assert found.plan["N"].estimator == found.plan["x"].estimator == "marginalize"
+    assert found.value == pytest.approx(float(value) - 6 * 0.5 * np.log(2 * np.pi), abs=1e-9)
+    for name in THETA:
+        assert found.gradient[name] == pytest.approx(float(gradient[name]), abs=1e-8)
 
 
 def missing(y, seen):
@@ -156,7 +185,17 @@ def outside(y):
         numpyro.sample("y", dist.Binomial(count, 0.4), obs=y[i])
 
 
+def carried(y):
+    def step(before, y):
+        count = numpyro.sample("N", dist.Poisson(3.0 + 0.5 * before))
+        numpyro.sample("y", dist.Binomial(count, 0.4), obs=y)
+        return count, None
+
+    scan(step, 2, y)
+
+
 REFUSED = {
+    carried: "it is drawn in a scan whose later steps depend on it",
     twice: "several terms depend on it ('y0', 'y1')",
     repeated: "each of its elements has several observations in 'y'",
     scaled: "is scaled otherwise than by a subsampled plate",

@@ -46,8 +46,8 @@ class ThinnedPoisson(Form):
 def _of(name: str, where: Where) -> ThinnedCount | str:
     """The closed form of a count, or why it has none."""
     graph, samples = where.traced.graph, where.sites
-    if samples[name].from_scan:
-        return "it is drawn in a scan; a plate over the steps would let it be summed out"
+    if where.structure.lags.get(name, 0 if not samples[name].from_scan else None) != 0:
+        return "it is drawn in a scan whose later steps depend on it"
     if (why := subsampled_below(name, where.structure)) is not None:
         return why
     others = [t.removeprefix("p:") for t in sorted(felt_by(where.structure, name) - {f"p:{name}", *where.unfelt})]
