@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from autovi.elimination.along import taken_along
 from autovi.elimination.factors import Factor, contracted, product, sizes_of, without
 from autovi.elimination.network import Network
-from autovi.elimination.semirings import Semiring
+from autovi.elimination.semirings import Counted, Semiring
 from autovi.model.lags import lagged
 
 MIN_BLOCKED = 64  # steps from which on blocks pay
@@ -39,9 +40,14 @@ def summed_over_steps(factors: Sequence[Factor], local: Collection[str], semirin
 
 
 def chained(
-    network: Network, factors: Sequence[Factor], chains: Sequence[str], time: str, semiring: Semiring
+    network: Network,
+    factors: Sequence[Factor],
+    chains: Sequence[str],
+    time: str,
+    semiring: Semiring,
+    lanes: int = 1,
 ) -> Factor:
-    """The factors without the variables that are chained along `time`."""
+    """The factors without the variables that are chained along `time`; `lanes` particles are side by side."""
     after = [lagged(v, lag) for v in chains for lag in range(network.lags[v])]
     older = {lagged(v, lag): lagged(v, lag + 1) for v in chains for lag in range(network.lags[v])}
     oldest = {lagged(v, network.lags[v]) for v in chains}
@@ -55,9 +61,9 @@ def chained(
     if all(lag == 1 for lag in (network.lags[v] for v in chains)) and _pays(network, factors, after, time):
         length = isqrt(steps.length)
         rest = steps.length % length
-        message = steps.part(0, rest).through(message, older, oldest, semiring)
-        steps, older, oldest = steps.part(rest, steps.length).in_blocks(length, older, semiring)
-    message = steps.through(message, older, oldest, semiring)
+        message = steps.part(0, rest).through(message, older, oldest, semiring, lanes)
+        steps, older, oldest = steps.part(rest, steps.length).in_blocks(length, older, semiring, lanes)
+    message = steps.through(message, older, oldest, semiring, lanes)
     sources = frozenset().union(*(f.sources for f in factors))
     return contracted([message], set(after), semiring)._replace(sources=sources).whole(network.sizes)
 
@@ -116,24 +122,32 @@ class Steps:
         """The factors of one step, from its rows of those that differ."""
         return [Factor(t, f.axes) for t, f in zip(tables, self.moving, strict=True)] + list(self.still)
 
-    def through(self, message: Factor, older: Mapping[str, str], oldest: Collection[str], semiring: Semiring) -> Factor:
+    def through(
+        self, message: Factor, older: Mapping[str, str], oldest: Collection[str], semiring: Semiring, lanes: int
+    ) -> Factor:
         """A message taken through all steps: each makes its variables `older`, and sums out the `oldest`."""
         if not self.length:
             return message
-        sizes = sizes_of([*self.at([f.table[0] for f in self.moving]), message])
+        first = self.at([f.table[0] for f in self.moving])
+        sizes = sizes_of([*first, message])
         axes = tuple(dict.fromkeys([*message.axes, *(a for a in sizes if a not in oldest)]))
 
+        def moved(table: jax.Array, factors: Sequence[Factor], semiring: Semiring) -> jax.Array:
+            made = contracted([Factor(table, axes).renamed(older), *factors], oldest, semiring)
+            return jnp.broadcast_to(made.along(axes), table.shape)
+
         def step(table: jax.Array, now: tuple[list[jax.Array], Any]) -> tuple[jax.Array, None]:
-            factors = [Factor(table, axes).renamed(older), *self.at(now[0])]
-            made = contracted(factors, oldest, semiring.at_step(now[1], self.length))
-            return jnp.broadcast_to(made.along(axes), table.shape), None
+            return moved(table, self.at(now[0]), semiring.at_step(now[1], self.length)), None
 
         start = jnp.broadcast_to(message.along(axes), [sizes[a] for a in axes])
         rows = [f.table for f in self.moving], semiring.steps(self.length)
-        return Factor(jax.lax.scan(step, start, rows, length=self.length)[0], axes)
+        counted = Counted()
+        jax.eval_shape(lambda table: moved(table, first, counted), start)
+        held = sum(prod(shape) for _, _, shape, _ in counted.sums)
+        return Factor(taken_along(step, start, rows, self.length, held, lanes), axes)
 
     def in_blocks(
-        self, length: int, older: Mapping[str, str], semiring: Semiring
+        self, length: int, older: Mapping[str, str], semiring: Semiring, lanes: int
     ) -> tuple[Steps, dict[str, str], set[str]]:
         """Blocks of so many steps, each as one step from the states at its start, and what these are called."""
         count = self.length // length
@@ -142,5 +156,5 @@ class Steps:
         inside = Steps(tuple(moving), self.still, length)
         start = {new: f"{old}^" for old, new in older.items()}
         whole = product([f.renamed(start) for f in inside.at([f.table[0] for f in moving])])
-        whole = inside.part(1, length).through(whole, older, set(older.values()), semiring)
+        whole = inside.part(1, length).through(whole, older, set(older.values()), semiring, lanes)
         return Steps.of([whole], BLOCK, count), {v: f"{v}^" for v in older}, set(start.values())

@@ -20,13 +20,14 @@ class Intractable(ValueError):
     """The elements of an axis are coupled to each other through variables that have elements along it too."""
 
 
-def eliminated(network: Network, factors: Sequence[Factor], semiring: Semiring) -> list[Factor]:
-    """Factors over axes of elements alone, whose sum is the log of the sum over all configurations.
+def eliminated(network: Network, factors: Sequence[Factor], semiring: Semiring, lanes: int = 1) -> list[Factor]:
+    """Factors over axes of elements alone, whose sum is the log of the sum over all configurations. `lanes` particles
+    are side by side, where memory counts.
 
     Raises:
         Intractable: it cannot be done element by element; the message says what is coupled.
     """
-    return swept(network, factors, partial(_summed_out, semiring=semiring))
+    return swept(network, factors, partial(_summed_out, semiring=semiring, lanes=lanes))
 
 
 def swept(network: Network, factors: Sequence[Any], summed_out: Callable[[Network, list[Any], set[str]], Any]) -> Any:
@@ -67,7 +68,9 @@ def _components(network: Network, factors: Sequence[Any], local: Collection[str]
     return [members for _, members in groups]
 
 
-def _summed_out(network: Network, factors: Sequence[Factor], local: Collection[str], semiring: Semiring) -> Factor:
+def _summed_out(
+    network: Network, factors: Sequence[Factor], local: Collection[str], semiring: Semiring, lanes: int
+) -> Factor:
     """One group of factors without the variables of its level."""
     there, chains, time = chains_among(network, factors, local)
     if time is None:
@@ -75,7 +78,7 @@ def _summed_out(network: Network, factors: Sequence[Factor], local: Collection[s
     inside = there - chains
     own = [_whole(network, f) for f in factors if inside & set(network.of(f.axes))]
     steps = [f for f in factors if not inside & set(network.of(f.axes))]
-    return chained(network, steps + summed_over_steps(own, inside, semiring), sorted(chains), time, semiring)
+    return chained(network, steps + summed_over_steps(own, inside, semiring), sorted(chains), time, semiring, lanes)
 
 
 def _whole(network: Network, factor: Factor) -> Factor:

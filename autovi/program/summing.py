@@ -78,7 +78,7 @@ def log_sums_of_tables(
     factors = tables(program, world, group, lanes)
     for site, table in (more or {}).items():
         factors += slices(site, table, group.elements_of(site), group.split)
-    found = eliminated(group.network, factors, Summed() if semiring is None else semiring)
+    found = eliminated(group.network, factors, Summed() if semiring is None else semiring, lanes)
     return [f._replace(table=group.scale * f.table) for f in found]
 
 
