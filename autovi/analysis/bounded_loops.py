@@ -16,7 +16,7 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from autovi.analysis.primitives import INNER_PROGRAM
-from autovi.compiling import compiler_options, work_of
+from autovi.compiling import LIGHT_WORK, compiler_options, work_of
 from autovi.model.graph import scan_counts
 
 
@@ -31,8 +31,9 @@ def has_loops(jaxpr: Any) -> bool:
 
 def options_of(jaxpr: Any, runs: float = 1.0) -> dict[str, Any]:
     """Options for the compiler of a program that runs so often: quick ones where that is little work in all. How long
-    its loops take is not known."""
-    return compiler_options() if has_loops(jaxpr) else compiler_options(work_of(jaxpr, runs))
+    its loops take is not known: never quick ones."""
+    work = work_of(jaxpr, runs)
+    return compiler_options(max(LIGHT_WORK, work) if has_loops(jaxpr) else work)
 
 
 def bounded(program: ClosedJaxpr) -> Callable[..., tuple[list[Any], Array]]:

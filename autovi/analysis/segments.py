@@ -15,7 +15,7 @@ from jax import Array
 from autovi.analysis.bounded_loops import bounded, has_loops, work
 from autovi.analysis.jump_test import Jumps, jumps_between
 from autovi.analysis.trial_values import MAX_PAIRS
-from autovi.compiling import QUICK_WORK, compiler_options, work_of
+from autovi.compiling import LIGHT_WORK, QUICK_WORK, compiler_options, work_of
 
 MAX_TERMS = 4
 GRID = 33
@@ -74,9 +74,9 @@ class Segments:
     def _options(self, program: Any) -> dict[str, Any]:
         """To compile well what takes milliseconds would take longer than all of it; how long loops take is not known.
         Light code, not quick one: the test compares numbers that differ by little."""
-        little = not self.has_loops and np.isfinite(work_of(program))
-        runs = MAX_PAIRS * len(self.nodes) * EVALUATIONS
-        return compiler_options(max(QUICK_WORK + 1, float(runs) * self.work) if little else np.inf)
+        work = float(MAX_PAIRS * len(self.nodes) * EVALUATIONS) * self.work
+        least = LIGHT_WORK if self.has_loops else QUICK_WORK + 1
+        return compiler_options(max(least, work) if np.isfinite(work_of(program)) else np.inf)
 
     def ends(self, node: str, pair: int, steps: int) -> bool:
         """Do the loops end within so many steps at every point of the grid on the segment?"""
