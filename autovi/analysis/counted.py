@@ -7,7 +7,7 @@ feels has no part in the bound, and is drawn from its prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -66,15 +66,17 @@ def counted(traced: Traced, varying: Collection[Any], values: Values) -> dict[st
             return graph.evaluate([mask], known.__contains__, known.__getitem__)[mask]
         return fixed(mask)
 
+    masked = [o.removeprefix("mask:") for o in graph.outputs if o.startswith("mask:")]
+    masks = {name: mask_of(name) for name in masked}
     for name in masked_sites(traced):
-        own = mask_of(name)
+        own = masks[name]
         if own is None:
             continue
         if traced.sites.samples[name].from_scan:
-            found[counts_of(name)] = _counted_in_scan(traced, name, own, mask_of)
+            felt = _felt_in_scan(traced, name, masks, fixed)
         else:
             felt = live(graph, _ends(graph, name), graph.outputs[f"value:{name}"], fixed)
-            found[counts_of(name)] = own | jnp.any(felt, axis=tuple(range(own.ndim, felt.ndim)))
+        found[counts_of(name)] = own | jnp.any(felt, axis=tuple(range(own.ndim, felt.ndim)))
     return found
 
 
@@ -98,28 +100,57 @@ def _anything(graph: Graph) -> Values:
     return found | {key: like_traced(jax.random.key(0), key)}
 
 
-def _counted_in_scan(traced: Traced, name: str, own: jax.Array, mask_of: Callable[[str], Any]) -> jax.Array:
-    """A step counts if something is not masked in it or after it, as far as can be seen from outside of the scan."""
-    graph, samples = traced.graph, traced.sites.samples
-    below = _below(traced, name)
-    felt = own
-    for other in (n for n in samples if n != name and graph.outputs.get(f"p:{n}") in below):
-        mask = mask_of(other) if f"mask:{other}" in graph.outputs else None
-        if mask is None or not samples[other].from_scan:
-            return jnp.ones_like(own)
-        if mask.shape != own.shape:
-            mask = jnp.any(mask, axis=tuple(range(1, mask.ndim))).reshape(-1, *[1] * (own.ndim - 1))
-        felt = felt | mask
-    return jax.lax.cummax(felt.astype(int), axis=0, reverse=name not in traced.backward).astype(bool)
+def _felt_in_scan(traced: Traced, name: str, masks: Mapping[str, Any], fixed: Callable[[Any], Any]) -> jax.Array:
+    """Which elements at which steps something else feels, their values some steps before among them."""
+    # A mask comes out of a scan that latent values go into.
+    known = {traced.graph.outputs[f"mask:{n}"]: mask for n, mask in masks.items() if mask is not None}
+    read = lambda var: known[var] if var in known else fixed(var)  # noqa: E731
+    ends = _ends(traced.graph, name)
+    # Its own density too: at the next steps, which are elements of the same site.
+    ends |= {v: jnp.ones(v.aval.shape, bool) for v in _variables(traced.graph, [f"p:{name}"])}
+    if traced.states:
+        ends |= _ends_at_states(traced, ends, read)
+    return _felt(traced, name, ends, read)
 
 
-def _below(traced: Traced, name: str) -> set[Any]:
-    """What depends on a site of a scan, through the states that are made of it too."""
-    graph, seen, below = traced.graph, [name], set()
-    for n in seen:  # which grows
-        below |= graph.downstream([graph.inputs[f"node:{lagged(n, k)}"] for k in range(traced.lags.get(n, 0) + 1)])
-        seen += [c for c in traced.states if c not in seen and graph.outputs[f"p:{c}"] in below]
-    return below
+def _felt(traced: Traced, name: str, ends: dict[Any, jax.Array], read: Callable[[Any], Any]) -> jax.Array:
+    felt = jnp.zeros((), bool)
+    for lag in range(traced.lags.get(name, 0) + 1):
+        there = live(traced.graph, ends, traced.graph.inputs[f"node:{lagged(name, lag)}"], read)
+        felt = felt | _before(there, lag, name in traced.backward)
+    return felt
+
+
+def _ends_at_states(traced: Traced, ends: Mapping[Any, jax.Array], read: Callable[[Any], Any]) -> dict[Any, jax.Array]:
+    """The terms that say which state is made of which values, live at the steps whose states are felt: there, or at a
+    step after it."""
+    own = {c: v for c in traced.states for v in _variables(traced.graph, [f"p:{c}"])}
+    others = {v: mask for v, mask in ends.items() if v not in own.values()}
+    felt = {}
+    for c in own:
+        there = _felt(traced, c, dict(others), read)
+        steps = jnp.any(there, tuple(range(1, there.ndim))).astype(int)
+        felt[c] = jax.lax.cummax(steps, axis=0, reverse=c not in traced.backward).astype(bool)
+    found = {}
+    for var in own.values():
+        # One state may be made of another.
+        by_step = jnp.stack([mask for mask in felt.values() if mask.shape == var.aval.shape[:1]]).any(0)
+        found[var] = jnp.broadcast_to(by_step.reshape(-1, *[1] * (len(var.aval.shape) - 1)), var.aval.shape)
+    return found
+
+
+def _variables(graph: Graph, outputs: Iterable[str]) -> list[Any]:
+    return [v for v in (graph.outputs[o] for o in outputs) if not isinstance(v, Literal)]
+
+
+def _before(there: jax.Array, lag: int, backward: bool) -> jax.Array:
+    """Of what is felt of values `lag` steps before `[T, ...]`, by the step that they are of."""
+    if lag == 0:
+        return there
+    steps = jnp.arange(there.shape[0]).reshape(-1, *[1] * (there.ndim - 1))
+    if backward:
+        return jnp.roll(there, lag, 0) & (steps >= lag)
+    return jnp.roll(there, -lag, 0) & (steps < there.shape[0] - lag)
 
 
 def partly_masked(traced: Traced, inputs: Inputs) -> frozenset[str]:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Literal
 
+from autovi.analysis.live_steps import steps_felt
 from autovi.analysis.primitives import INNER_PROGRAM, DimMap, position_maps, shape_of
 from autovi.model.graph import Graph
 
@@ -50,6 +51,15 @@ def _operands(eqn: Any, outs: list[Array | None], moving: frozenset[Any], fixed:
     """Which elements of every operand are felt."""
     if (body := _body(eqn)) is not None:
         return _inside(eqn, body, outs, moving, fixed)
+    if eqn.primitive.name == "scan":
+        moves = [_moves(atom, moving, fixed) for atom in eqn.invars]
+        known = [None if m else _value(atom, fixed) for atom, m in zip(eqn.invars, moves, strict=True)]
+        return steps_felt(eqn, outs, moves, known, _backward)
+    if eqn.primitive.name == "dynamic_slice" and outs[0] is not None:
+        places = [_value(atom, fixed) for atom in eqn.invars[1:]]
+        if all(place is not None for place in places):
+            none = jnp.zeros(shape_of(eqn.invars[0]), bool)
+            return [lax.dynamic_update_slice(none, outs[0], places), *[None] * len(places)]
     maps = position_maps(eqn)
     felt: list[Array | None] = []
     for i, atom in enumerate(eqn.invars):
@@ -72,6 +82,11 @@ def _lets_through(eqn: Any, i: int, fixed: Read) -> Any:
         other = _value(eqn.invars[1 - i], fixed)
         return True if other is None else other != 0
     return True
+
+
+def _moves(atom: Any, moving: frozenset[Any], fixed: Read) -> bool:
+    """Does it change with what is asked for? What comes out of a scan beside what changes may be known."""
+    return not isinstance(atom, Literal) and atom in moving and fixed(atom) is None
 
 
 def _value(atom: Any, fixed: Read) -> Any:
@@ -105,7 +120,7 @@ def _inside(
     inner = body.jaxpr
     graph = Graph(body, list(inner.eqns), {}, {str(i): v for i, v in enumerate(inner.invars)}, {})
     outside = dict(zip(inner.invars, eqn.invars, strict=True))
-    enters = [v for v, atom in outside.items() if not isinstance(atom, Literal) and atom in moving]
+    enters = [v for v, atom in outside.items() if _moves(atom, moving, fixed)]
     inside = frozenset(graph.downstream(enters))
     known: dict[Any, Any] = {}
 

@@ -51,7 +51,12 @@ CASES = {
     "jit": (lambda z, seen: jax.jit(lambda z, s: jnp.where(jnp.logical_not(s), z, 0.0))(z, seen), None, NOT_SEEN),
     "custom derivative": (lambda z, seen: jax.nn.relu(jnp.where(seen, 0.0, z)), None, NOT_SEEN),
     "reversed": (lambda z, seen: z[::-1].reshape(2, 2).T, None, ALL),
-    "loop": (lambda z, seen: jax.lax.fori_loop(0, 3, lambda i, c: c + z, jnp.zeros(4)), SEEN, ALL),
+    "loop": (lambda z, seen: jax.lax.fori_loop(0, 3, lambda i, c: c + z, jnp.zeros(4)), SEEN, SEEN),
+    "while": (
+        lambda z, seen: jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] + z), (0, jnp.zeros(4)))[1],
+        SEEN,
+        ALL,
+    ),
     "transposed": (
         lambda z, seen: jnp.broadcast_to(z[:, None], (4, 3)).T,
         jnp.zeros((3, 4), bool).at[0, 1].set(True),
