@@ -166,8 +166,7 @@ def _gathered(eqn: Any, args: list[Any]) -> Any:
         to[mine] = at[theirs] = max(operand.shape[mine], indices.shape[theirs])
     if prod(at) == prod(eqn.invars[1].aval.shape):
         return None
-    params = eqn.params if not pairs else {**eqn.params}
-    return eqn.primitive.bind(jnp.broadcast_to(operand, to), jnp.broadcast_to(indices, at), **params)
+    return eqn.primitive.bind(jnp.broadcast_to(operand, to), jnp.broadcast_to(indices, at), **eqn.params)
 
 
 RULES: dict[str, Callable[[Any, list[Any]], Any]] = {

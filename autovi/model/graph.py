@@ -7,9 +7,8 @@ evaluated again with another value there, everything else as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -151,16 +150,12 @@ class Graph:
         wanted: Iterable[Any],
         known: Callable[[Any], bool],
         read: Callable[[Any], Any],
-        instead: Mapping[int, Any] = MappingProxyType({}),
     ) -> Values:
-        """Every variable on the way from known ones to the wanted ones, those included, by `read(var)` of the known.
-
-        `instead` has equations to be evaluated in the place of those at some positions.
-        """
+        """Every variable on the way from known ones to the wanted ones, those included, by `read(var)` of the known."""
         wanted = [v for v in wanted if not isinstance(v, Literal)]
         known_too = lambda var: known(var) or var in self.constants  # noqa: E731
         equations, used = self.needed(wanted, known_too)
-        eqns = [instead.get(i, self.eqns[i]) for i in equations]
+        eqns = [self.eqns[i] for i in equations]
         made = [v for eqn in eqns for v in eqn.outvars if v in self._used_by or v in self._outvars]
         values = [read(v) if known(v) else self.constants[v] for v in used]
         results = dict(zip(made, jaxpr_as_fun(ClosedJaxpr(self.part(used, made, eqns), []))(*values), strict=True))

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.analysis.one_index import lookups_of_one
 from autovi.estimators.base import Branches
 from autovi.program.program import Program
-from autovi.program.world import World
+from autovi.program.world import Narrow, World
 
 BUDGET = 20_000_000  # numbers that the branches evaluated together may hold, over all particles
 
@@ -28,12 +27,12 @@ def branches_of(
     """
     values = np.asarray(program.branch_values(node))
     shape = program.branch_shape(node)
-    instead = lookups_of_one(program.traced.graph, program.node_variables(node))
-    names = sorted(names)
+    names, shapes = sorted(names), program.structure.shapes
 
     def branch(value: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        there = world.forced({node: jnp.full(shape, value)}, instead=instead)
-        terms = there.terms(names)
+        there = world.forced({node: jnp.full(shape, value)})
+        narrow = there.changed({v: _once(there.read(v)) for v in program.node_variables(node)}, Narrow())
+        terms = {n: _whole(t, shapes.get(n, ())) for n, t in narrow.terms(names).items()}
         return there.nodes[node].log_q, {n: jax.lax.stop_gradient(t) if n in stopped else t for n, t in terms.items()}
 
     together = max(1, BUDGET // max(1, lanes * program.branch_numbers(node, tuple(names))))
@@ -63,3 +62,13 @@ def branches_of(
         return total
 
     return Branches(stacked, summed, program.structure.downstream[node])
+
+
+def _once(same: jax.Array) -> jax.Array:
+    """One of the numbers of an array that are all the same."""
+    return jax.lax.slice(same, (0,) * same.ndim, (1,) * same.ndim)
+
+
+def _whole(term: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A term of which what is the same was evaluated once, in its own shape."""
+    return jnp.broadcast_to(term, jnp.broadcast_shapes(term.shape, shape))

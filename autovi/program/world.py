@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,6 @@ from autovi.program.nodes import Conditional, Node, density_of, log_q_of, naming
 from autovi.program.wiring import Wiring
 
 stop = jax.lax.stop_gradient
-_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
 class Narrow(NamedTuple):
@@ -55,7 +53,6 @@ class World:
         self.nodes: dict[str, Node] = dict(under.nodes) if under is not None else {}
         self.under, self.hidden, self.frozen = under, hidden, frozen
         self.through = through
-        self.instead = _NONE
         self.narrow: Narrow | None = None
         self.in_step: bool = in_step or (under is not None and under.in_step)
 
@@ -95,7 +92,7 @@ class World:
         if self.narrow is not None:
             made = evaluate_narrow(graph, wanted.values(), self.knows, self.read, self.narrow.step)
         else:
-            made = graph.evaluate(wanted.values(), self.knows, self.read, self.instead)
+            made = graph.evaluate(wanted.values(), self.knows, self.read)
         self.values.update(made)
         return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self.read(v) for n, v in wanted.items()}
 
@@ -219,13 +216,11 @@ class World:
             log_q = self.outputs([f"density:{node}"])[f"density:{node}"]
         self.nodes[node] = Node((), draw, log_q)
 
-    def forced(self, changes: Mapping[str, Any], frozen: bool = False, instead: Mapping[int, Any] = _NONE) -> World:
-        """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise;
-        `instead` as in `Graph.evaluate`, where the changes allow that."""
+    def forced(self, changes: Mapping[str, Any], frozen: bool = False) -> World:
+        """This world with some nodes set to other values. The nodes below them are drawn again, with the same noise."""
         program = self.program
         hidden = frozenset().union(*(program.affected(node) for node in changes))
         world = World(program, {}, self.distributions, self.noise, self, hidden, frozen)
-        world.instead = instead
         for node, value in changes.items():
             if node in program.summed:
                 world.values.update(program.placed(node, value))
