@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--quick`, which `make test-quick` passes, and `--optimize`."""
     parser.addoption("--quick", action="store_true", help="the first case of each test that is not marked slow")
     parser.addoption(
-        "--optimize", action="store_true", help="compile every program as XLA does by default; takes twice as long"
+        "--optimize", action="store_true", help="compile every program as XLA does by default, which takes longer"
     )
 
 
