@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from autovi.compiling import compiler_options
+from autovi.elimination.closed import Closed
 from autovi.elimination.group import Group
 from autovi.elimination.semirings import Summed
 from autovi.process import computing
 from autovi.program.program import Program
-from autovi.program.summing import in_shape, weights_of
+from autovi.program.summing import Particle, in_shape, weights_of
 from autovi.program.world import World
 from autovi.run.drawing import PART, Keys
 from autovi.run.engine import Engine
@@ -45,8 +46,10 @@ def _of_draw(engine: Engine, params: Any, arrays: Mapping[str, Any], key: jax.Ar
     world = program.particle(shared, key, noise)
     found: dict[str, jax.Array] = {}
     for group in program.plan.groups:
+        if isinstance(group, Closed):
+            found |= {s: jnp.moveaxis(p, 0, -1) for s, p in group.probabilities(Particle(world)).items()}
         if not isinstance(group, Group):
-            continue  # of values that are no list
+            continue
         weights = weights_of(program, world, group, 1, Summed())
         found |= {s: jnp.moveaxis(in_shape(program, group, s, weights[s]), 0, -1) for s in group.sites}
     return found | _in_guide(program, world)

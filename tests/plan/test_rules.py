@@ -265,10 +265,12 @@ def test_one_of_two_that_share_a_term_may_be_summed_out():
 
 
 def mixing(count):
+    """Elements that are felt together, and not by their sum alone."""
+
     def model(y):
         with numpyro.plate("n", count):
             z = numpyro.sample("z", dist.Bernoulli(0.3))
-        numpyro.sample("y", dist.Normal(z.sum() * 1.0, 1.0), obs=y[0])
+        numpyro.sample("y", dist.Normal((z * jnp.arange(count)).sum() * 1.0, 1.0), obs=y[0])
 
     return model
 

@@ -51,6 +51,10 @@ class Closed(Together, ABC):
     def log_sums(self, seen: Seen) -> list[Factor]:
         """The log of the integral over the sites of all their terms, scaled: by axes of elements."""
 
+    def probabilities(self, seen: Seen) -> dict[str, jax.Array]:
+        """Of finite sites the probabilities of their values given all else `[values, *shape]`; else none."""
+        return {}
+
     @abstractmethod
     def drawn(self, rng_key: jax.Array, seen: Seen) -> dict[str, jax.Array]:
         """A joint draw of the sites given all else, each of its shape."""
