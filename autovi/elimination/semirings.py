@@ -46,8 +46,20 @@ class Summed(Semiring):
     def total(self, table: jax.Array, places: Places) -> jax.Array:
         top = jax.lax.stop_gradient(jnp.max(table, places, keepdims=True))
         top = jnp.where(jnp.isfinite(top), top, 0.0)  # -inf less -inf would be NaN
-        mass = jnp.sum(jnp.exp(table - top), places)
-        return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1.0)) + jnp.squeeze(top, places), -jnp.inf)
+        return _log(jnp.sum(jnp.exp(table - top), places)) + jnp.squeeze(top, places)
+
+
+@jax.custom_jvp
+def _log(mass: jax.Array) -> jax.Array:
+    """The log of a number that is 0 or at least 1, as a sum is whose largest term is 1; of 0 the derivative is 0. Told
+    apart by `where`, they kept XLA from vectorizing the steps of a chain (200 of 5 states: 251 us for 95)."""
+    return jnp.log(mass)
+
+
+@_log.defjvp
+def _log_slope(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (mass,), (moved,) = primals, tangents
+    return _log(mass), moved / jnp.maximum(mass, 0.5)  # below the least there is, as a maximum's slope at a tie is half
 
 
 class Largest(Semiring):

@@ -16,7 +16,8 @@ import numpy as np
 
 RATE = 0.03  # falls to zero along a cosine: the last steps average the noise out
 DRAWS = 4000
-LARGE = 500_000  # numbers of all transitions of a sequence, from which on fewer steps are timed
+SMALL = 2_000  # numbers of all transitions, up to which shorter fits than those timed are compiled in less time
+LARGE = 500_000  # from which on fewer steps are timed
 
 
 def model(y: Any, states: int) -> None:
@@ -156,7 +157,8 @@ def measured(length: int, states: int, steps: int = 3000) -> dict[str, Any]:
     from benchmarks.timing import alternating, slope
 
     y = simulate(length, states)
-    timed = (200, 1200) if length * states**2 < LARGE else (100, 300)
+    transitions = length * states**2
+    timed = (6_000, 12_000) if transitions < SMALL else (200, 1200) if transitions < LARGE else (100, 300)
     schedule = lambda count: optax.cosine_decay_schedule(RATE, count)  # noqa: E731
     hand = ByHand(y, states, schedule)
     compile_hand = _seconds(lambda: hand.compiled(steps))

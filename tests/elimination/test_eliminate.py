@@ -231,3 +231,13 @@ def test_the_cost_is_known_before():
     cost = cost_of(network, [(("x", "x@1", "t"), "p:x"), (("x", "t"), "p:y")])
     assert cost.largest == 2_500 and dict(cost.axes) == {"x": 5, "x@1": 5, "t": 100}
     assert cost.numbers == 2_500 + 500 + 100 * 25 + 5
+
+
+def test_curvature_where_one_value_is_certain():
+    """The Hessian of a log-sum-exp is diag(p) - p p', 0 where one value alone can be; and where none can."""
+    with jax.enable_x64(True):
+        hessian = jax.hessian(lambda table: Summed().total(table, (0,)))
+        p = np.array([0.2, 0.5, 0.3])
+        np.testing.assert_allclose(hessian(jnp.log(p)), np.diag(p) - np.outer(p, p), atol=1e-14)
+        for table in ([0.7, -np.inf, -np.inf], [-np.inf] * 3):
+            assert np.array_equal(hessian(jnp.array(table)), np.zeros((3, 3)))
