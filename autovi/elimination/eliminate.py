@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from autovi.elimination.chain import chained, summed_over_steps
-from autovi.elimination.factors import Factor, contracted
+from autovi.elimination.factors import Factor, contracted, without
 from autovi.elimination.network import Network
 from autovi.elimination.semirings import Semiring
 
@@ -76,9 +76,33 @@ def _summed_out(
     if time is None:
         return contracted([_whole(network, f) for f in factors], there, semiring)
     inside = there - chains
-    own = [_whole(network, f) for f in factors if inside & set(network.of(f.axes))]
+    own = [f for f in factors if inside & set(network.of(f.axes))]
     steps = [f for f in factors if not inside & set(network.of(f.axes))]
-    return chained(network, steps + summed_over_steps(own, inside, semiring), sorted(chains), time, semiring, lanes)
+    backward = network.backward.issuperset(chains)
+    steps += _within_steps(own, inside, time, backward, semiring) if own else []
+    return chained(network, steps, sorted(chains), time, semiring, lanes)
+
+
+def _within_steps(
+    factors: Sequence[Factor], inside: Collection[str], time: str, backward: bool, semiring: Semiring
+) -> list[Factor]:
+    """The factors without the variables that are felt in their own step alone. What is the same at all steps but the
+    first is held once."""
+    left = summed_over_steps([f._replace(first=()) for f in factors], inside, semiring)
+    firsts = []
+    for step in range(max(len(f.first) for f in factors)):
+        here = [_at_first(f, time, step, backward) for f in factors]
+        firsts.append(summed_over_steps(here, inside, semiring))
+    axes = [without(f.axes, {time}) for f in left]
+    tables = [tuple(of[i].along(a) for of in firsts) for i, a in enumerate(axes)]
+    return [f._replace(first=of) for f, of in zip(left, tables, strict=True)]
+
+
+def _at_first(factor: Factor, time: str, step: int, backward: bool) -> Factor:
+    """A factor at one of the first steps."""
+    if step < len(factor.first):
+        return Factor(factor.first[step], without(factor.axes, {time}), factor.sources)
+    return factor.at(time, -1 - step if backward else step) if time in factor.axes else factor
 
 
 def _whole(network: Network, factor: Factor) -> Factor:
