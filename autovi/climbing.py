@@ -41,6 +41,7 @@ FIRST_STEPS = 2_000
 NUM_PARTICLES = 16
 HOPELESS = 0.15  # an efficiency by a few draws, below which a normal is no answer whatever more draws say
 CERTAIN = 5.0  # standard errors of a few draws
+MORE_EQUAL = 1.5  # times the efficiency, from which on weights are more equal for certain
 
 
 @dataclass
@@ -272,7 +273,7 @@ class Ladder:
         return found
 
     def _best(self) -> Fit:
-        """The last q that was better than the best before it, by two standard errors."""
+        """The last q that was better than the best before it: in its ELBO by two standard errors, or in its weights."""
         best = self.candidates[0]
         for other in self.candidates[1:]:
             if _is_better(other, best):
@@ -303,15 +304,24 @@ def _is_better(other: Candidate, best: Candidate) -> bool:
     if best.few is not None and not abs(gain) > CERTAIN * error:
         best.few = None
         return _is_better(other, best)
-    return bool(gain > 2 * error)
+    if abs(gain) <= 2 * error:
+        # How equal the weights are is the same question, to which the answer is often clear before the ELBO's is.
+        return bool(other.efficiency > MORE_EQUAL * best.efficiency and not other.khat > best.khat)
+    return bool(gain > 0)
 
 
 def _good(name: str, candidate: Candidate) -> bool:
     if candidate.few is not None:
         return False
-    khat, efficiency = STOP[name]
-    alike = candidate.efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
-    good = alike or (not candidate.khat > khat and candidate.efficiency >= efficiency)
-    # Of what draws correct, far more are weighed for that, and they see more of the tails. What else a verdict warns
-    # of, as other modes, no richer family mends.
-    return good and of_weights(signs_of(candidate.fit)) is not None
+    if not _enough(name, candidate.khat, candidate.efficiency):
+        return False
+    # Of what draws correct, far more are weighed for that, and they see more of the tails.
+    signs = signs_of(candidate.fit)
+    # What else a verdict warns of, as other modes, no richer family mends.
+    return _enough(name, signs.khat, signs.efficiency) and of_weights(signs) is not None
+
+
+def _enough(name: str, khat: float, efficiency: float) -> bool:
+    largest, least = STOP[name]
+    alike = efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
+    return alike or (not khat > largest and efficiency >= least)

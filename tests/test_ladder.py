@@ -198,8 +198,8 @@ def test_a_hessian_that_is_not_finite_is_no_curvature():
     assert fit.elbo == pytest.approx(stats.norm.logpdf(1.0, 0.0, 1.25**0.5), abs=0.01)
 
 
-def candidate(elbo, se, few=None):
-    return Candidate(SimpleNamespace(elbo=elbo, elbo_se=se, khat=0.0, efficiency=1.0), few)
+def candidate(elbo, se, few=None, khat=0.0, efficiency=0.9):
+    return Candidate(SimpleNamespace(elbo=elbo, elbo_se=se, khat=khat, efficiency=efficiency), few)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,12 @@ def candidate(elbo, se, few=None):
         (candidate(-3.0, 0.1), candidate(-2.0, 0.1), False),  # a richer family that ended lower
         (candidate(np.nan, np.nan), candidate(-2.0, 0.1), False),
         (candidate(-2.0, 0.1), candidate(np.nan, np.nan), True),
+        # Within two standard errors the weights decide, where they are clearly more equal.
+        (candidate(-1.95, 0.1, khat=0.5, efficiency=0.25), candidate(-2.0, 0.1, khat=0.7, efficiency=0.12), True),
+        (candidate(-2.05, 0.1, khat=0.5, efficiency=0.25), candidate(-2.0, 0.1, khat=0.7, efficiency=0.12), True),
+        (candidate(-1.95, 0.1, khat=0.7, efficiency=0.25), candidate(-2.0, 0.1, khat=0.5, efficiency=0.12), False),
+        (candidate(-1.95, 0.1, khat=0.5, efficiency=0.16), candidate(-2.0, 0.1, khat=0.7, efficiency=0.12), False),
+        (candidate(-2.5, 0.1, khat=0.5, efficiency=0.25), candidate(-2.0, 0.1, khat=0.7, efficiency=0.12), False),
     ],
 )
 def test_a_richer_family_is_kept_only_if_it_is_better_for_certain(other, best, better):
