@@ -63,7 +63,12 @@ class World:
         return var in self.values or (self.under is not None and var not in self.hidden and self.under.knows(var))
 
     def read(self, var: Any) -> Any:
-        """An evaluated variable."""
+        """An evaluated variable, in its own shape."""
+        value = self._held(var)
+        return jnp.broadcast_to(value, var.aval.shape) if jnp.shape(value) != var.aval.shape else value
+
+    def _held(self, var: Any) -> Any:
+        """The same as it is held, in a world of few numbers with size 1 where it is constant."""
         if var in self.values:
             return self.values[var]
         assert self.under is not None
@@ -90,11 +95,11 @@ class World:
         graph = self.program.traced.graph
         wanted = {name: graph.outputs[name] for name in names}
         if self.narrow is not None:
-            made = evaluate_narrow(graph, wanted.values(), self.knows, self.read, self.narrow.step)
+            made = evaluate_narrow(graph, wanted.values(), self.knows, self._held, self.narrow.step)
         else:
             made = graph.evaluate(wanted.values(), self.knows, self.read)
         self.values.update(made)
-        return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self.read(v) for n, v in wanted.items()}
+        return {n: jnp.asarray(v.val) if isinstance(v, Literal) else self._held(v) for n, v in wanted.items()}
 
     def run_effects(self) -> None:
         """Prints, callbacks and the like of the model."""

@@ -31,7 +31,7 @@ def mixture(y):
 def summed(y):
     with numpyro.plate("n", 40):
         c = numpyro.sample("c", dist.Bernoulli(0.5))
-    numpyro.sample("y", dist.Normal(jnp.sum(c) + 0.0, 1.0).expand([4]).to_event(1), obs=y)
+    numpyro.sample("y", dist.Normal(jnp.sum(c * jnp.sin(1.0 + jnp.arange(40.0))), 1.0).expand([4]).to_event(1), obs=y)
 
 
 def chain(y):
