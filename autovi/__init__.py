@@ -2,6 +2,7 @@
 
 from autovi import distributions, estimators, families, implicit, objectives
 from autovi.checking.audit import check_gradients
+from autovi.checkpoints.journal import Checkpoint
 from autovi.claims import reparameterizations
 from autovi.fitting import fit, plan
 from autovi.loading import load
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 register()
 
 __all__ = [
+    "Checkpoint",
     "EstimatorState",
     "Fit",
     "LogDensity",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
 
+from autovi.checkpoints.journal import Checkpoint, Kept, as_checkpoint, in_folder
 from autovi.keys import as_key, seed_or_key
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
@@ -50,6 +52,7 @@ def fit(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str | None]] | None = None,
     allow_nan: Collection[str] = (),
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     progress_bar: bool = True,
 ) -> Fit:
     """Fits a variational posterior to a NumPyro model by maximizing the ELBO, E_q[log p(x, z) - log q(z)].
@@ -92,6 +95,10 @@ def fit(
         dims: site, deterministic site or data array -> names of all its axes, as in `arviz.from_dict`; None: the
             plates.
         allow_nan: names of arguments in which the model handles NaN itself.
+        checkpoint: a folder, or a `Checkpoint` that also says how often: the fit is saved there as it goes, and a
+            process that makes the same call with the same folder takes it up where it was, to the same numbers, bit for
+            bit. SIGTERM then saves before the process ends. The folder of another fit is an error that says what
+            differs.
         progress_bar: show compilation, steps, ELBO and speed.
 
     Returns:
@@ -112,6 +119,7 @@ def fit(
     check_count("num_restarts", num_restarts)
     check_callback(callback)
     rates, schedule = rates_of(learning_rate, optimizer)
+    place = as_checkpoint(checkpoint)
     clock, key = Seconds(), seed_or_key(rng_key)
     options = Options(
         guide,
@@ -149,13 +157,26 @@ def fit(
 
     asked = Asked(init, why_steps(options, num_steps, max_steps, learning_rate, callback))
 
-    def run(restart: int) -> Fit:
+    def run(restart: int, kept: Kept | None) -> Fit:
         own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
         progress = Progress(num_steps, max_steps, rates, schedule)
-        watch = Watch(callback, progress_bar, clock)
+        watch = Watch(callback, progress_bar, clock, None if kept is None else kept.journal(restart))
         return first_fit(model, engine, inputs, asked, own_key, progress, watch, as_fit)
 
-    return _best_of(run, num_restarts)
+    decides = {
+        "rng_key": key,
+        "num_steps": num_steps,
+        "max_steps": max_steps,
+        "learning_rate": learning_rate,
+        "optimizer": optimizer,
+        "objective": options.objective,
+        "allow_bias": allow_bias,
+        "init": init.params if isinstance(init, Fit) else init,
+        "num_restarts": num_restarts,
+        "callback": callback is not None,
+    }
+    with in_folder(place, engine, inputs, decides) as kept:
+        return _best_of(lambda restart: run(restart, kept), num_restarts)
 
 
 def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:

@@ -32,6 +32,7 @@ ORDER = [
     "preparation",
     "stochastic",
     "result",
+    "checkpoints",
     "initial",
     "climbing",
     "starting",

@@ -60,7 +60,7 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "kind": KIND,
         "plan": fit.plan.to_dict(),
         "choices": choices_of(fit.plan),
-        "progress": _progress(fit.progress),
+        "progress": progress_fields(fit.progress),
         # What diagnostics took is of the process that asked for them.
         "seconds": {**asdict(fit.seconds), "diagnostics": 0.0},
         "objective": _instance(fit.engine.program.objective, OBJECTIVES),
@@ -78,7 +78,7 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return arrays, meta
 
 
-def _progress(progress: Progress) -> dict[str, Any]:
+def progress_fields(progress: Progress) -> dict[str, Any]:
     """What is kept of it beside the losses; of a schedule that there was one."""
     fields = {n: v for n, v in vars(progress).items() if n != "losses"}
     return {

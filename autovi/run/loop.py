@@ -19,6 +19,7 @@ from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
 from autovi.run.ahead import Ahead, drawn_ahead
 from autovi.run.interruption import Interruption
+from autovi.run.keeping import Leg
 from autovi.run.optimizer import MANY, Optimizer, Pace, joined, split
 from autovi.run.reporting import LOG
 from autovi.run.sources import Source
@@ -143,21 +144,24 @@ def optimize(
     *,
     progress_bar: bool,
     told: Callable[[State], str | None] | None = None,
+    leg: Leg | None = None,
 ) -> State:
     """Runs chunks until `num_steps`, convergence, or Ctrl-C, which ends the fit with what there is.
 
     `told` is called after every chunk with the state, and may return why the fit is to end. Without it, and with a
-    fixed number of steps, the next chunk is on its way before the last one's losses are read.
+    fixed number of steps, the next chunk is on its way before the last one's losses are read. `leg` is where the run
+    is kept as it goes.
     """
     if not jax.tree.leaves((state.params, state.tables)):
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
         return state
     pending: list[tuple[Any, int]] = []
     launched, ahead = progress.step, int(progress.num_steps is not None and told is None)
-    first, skipped = launched, int(state.skipped)
+    if launched == progress.leg_start:
+        progress.skipped = int(state.skipped)
     total = None if progress.num_steps is None else progress.limit
     bar = tqdm(total=total, initial=launched, disable=not progress_bar, unit="step")
-    with Interruption() as interruption, bar:
+    with Interruption(terminable=leg is not None) as interruption, bar:
         while launched < progress.limit and not interruption.requested:
             try:
                 schedule = progress.schedule(launched)
@@ -173,18 +177,26 @@ def optimize(
             if told is not None and (reason := told(state)) is not None:
                 progress.status, progress.message = "stopped", reason
                 break
-            if (launched - first) % (HOPELESS * CHUNK) == 0:
-                skipped, before = int(state.skipped), skipped
-                if skipped - before > LOST * HOPELESS * CHUNK:
+            if (launched - progress.leg_start) % (HOPELESS * CHUNK) == 0:
+                progress.skipped, before = int(state.skipped), progress.skipped
+                if progress.skipped - before > LOST * HOPELESS * CHUNK:
                     break
             if not ahead and progress.num_steps is None and progress.has_ended():
                 break
+            if leg is not None and leg.is_due(launched):
+                while pending:
+                    _collect(progress, *pending.pop(0), bar)
+                leg.keep(state, progress)
         for losses, count in pending:
             _collect(progress, losses, count, bar)
         state = jax.block_until_ready(state)
+        if leg is not None and interruption.requested:
+            leg.keep(state, progress)
+    interruption.pass_on()
     progress.interrupted |= interruption.requested
     if interruption.requested and progress.status != "stopped":
-        progress.status, progress.message = "stopped", f"stopped by Ctrl-C after {how_many(progress.step, 'step')}"
+        after = f"after {how_many(progress.step, 'step')}"
+        progress.status, progress.message = "stopped", f"stopped by {interruption.name} {after}"
     return state
 
 

@@ -13,6 +13,7 @@ from autovi.model.inputs import Inputs
 from autovi.run.checks import check_end, check_start
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine, Start
+from autovi.run.keeping import Journal
 from autovi.run.loop import optimize
 from autovi.run.origin import Origin
 from autovi.run.reporting import LOG, Report, called
@@ -29,11 +30,12 @@ class Run(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """Who looks on: a callback, the progress bar, the clock."""
+    """Who looks on: a callback, the progress bar, the clock, and the journal that keeps the run on disk."""
 
     callback: Callable[[Report], Any] | None
     progress_bar: bool
     clock: Seconds
+    journal: Journal | None = None
 
 
 @contextmanager
@@ -68,6 +70,11 @@ def started(
 
 def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:
     """The state after the last step, with status and message in `progress`. The given state is used up."""
+    leg = None if watch.journal is None else watch.journal.next_leg()
+    if leg is not None and (found := leg.found(state, engine.program, progress)) is not None:
+        state, ended = found
+        if ended:
+            return state
     with watch.clock.spent("trace"):
         compiling = engine.chunk(state, arrays, progress.expected_steps)
     chunk = engine.waited(compiling, watch.clock, watch.progress_bar)
@@ -75,7 +82,9 @@ def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Pro
     told = None if callback is None else lambda state: called(callback, engine.program, state, progress)
     LOG.info("%d particles a step, %d cost terms", engine.num_particles, len(engine.program.term_names))
     with watch.clock.spent("run"):
-        state = optimize(chunk, state, arrays, progress, progress_bar=watch.progress_bar, told=told)
+        state = optimize(chunk, state, arrays, progress, progress_bar=watch.progress_bar, told=told, leg=leg)
         check_end(engine, progress, state, inputs)
+    if leg is not None and not progress.interrupted:
+        leg.keep(state, progress, ended=True)
     LOG.info("%s after %d steps: %s", progress.status, progress.step, progress.message)
     return state

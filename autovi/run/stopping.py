@@ -67,6 +67,7 @@ class Progress:
     modes: Modes | None = None  # what several starts found
     restarts: Agreement | None = None
     interrupted: bool = False  # by Ctrl-C, or a fault of the user's function: no restart follows
+    skipped: int = 0  # steps that changed nothing, when it was last asked whether steps still change anything
 
     @property
     def limit(self) -> int:

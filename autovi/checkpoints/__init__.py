@@ -1,0 +1,1 @@
+"""Fits that go on where a process ended: what is kept on disk, for whom, and when."""
