@@ -163,7 +163,8 @@ class KeptLeg:
             return False
         if self.asked.steps is not None and step - self.step >= self.asked.steps:
             return True
-        return time.monotonic() - self.started >= max(self.asked.seconds, self.cost / SHARE)
+        least = max(self.asked.seconds, self.cost / SHARE) if self.asked.seconds else 0.0
+        return time.monotonic() - self.started >= least
 
     def keep(self, state: State, progress: Progress, ended: bool = False) -> None:
         """Writes the state; an earlier one is there until this one is."""
