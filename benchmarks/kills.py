@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     for setting in args.settings:
         found[setting] = survived(setting, args.kills, rng, cache)
         save("kills", found, args.output)
-    told = lambda r: [r["kills"], r["ended"], "yes" if r["same"] else "no", f"{r['seconds']:.1f}"]  # noqa: E731
+    told = lambda r: [str(r["kills"]), str(r["ended"]), "yes" if r["same"] else "no", f"{r['seconds']:.1f}"]  # noqa: E731
     header = ["setting", "killed", "ended", "the same bits", "seconds of a whole one"]
     print(table(header, [[name, *told(r)] for name, r in found.items()]))
 
