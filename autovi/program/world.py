@@ -65,7 +65,8 @@ class World:
     def read(self, var: Any) -> Any:
         """An evaluated variable, in its own shape."""
         value = self._held(var)
-        return jnp.broadcast_to(value, var.aval.shape) if jnp.shape(value) != var.aval.shape else value
+        aval = getattr(var, "aval", None)  # what is kept by a name, as which elements count, has none
+        return value if aval is None or jnp.shape(value) == aval.shape else jnp.broadcast_to(value, aval.shape)
 
     def _held(self, var: Any) -> Any:
         """The same as it is held, in a world of few numbers with size 1 where it is constant."""
