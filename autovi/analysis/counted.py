@@ -39,12 +39,13 @@ def masked_sites(traced: Traced) -> tuple[str, ...]:
 def counted(traced: Traced, varying: Collection[Any], values: Values) -> dict[str, jax.Array]:
     """Masked latent site -> its counting elements, of its batch shape, by `counts_of`.
 
-    A site whose mask is among the `varying` variables is left out: all of it counts. `values` are those of the other
-    inputs; what is evaluated on the way is added.
+    A site whose mask is among the `varying` variables is left out: all of it counts; and one whose counting elements
+    are among the `values`. These are those of the other inputs; what is evaluated on the way is added.
     """
     graph = traced.graph
     found: dict[str, jax.Array] = {}
-    if not masked_sites(traced):
+    sites = [n for n in masked_sites(traced) if counts_of(n) not in values]
+    if not sites:
         return found
     # What a node is made into may be held by another variable, so that the node's own has no value.
     nodes = [v for name, v in graph.inputs.items() if name.startswith("node:")]
@@ -68,7 +69,7 @@ def counted(traced: Traced, varying: Collection[Any], values: Values) -> dict[st
 
     masked = [o.removeprefix("mask:") for o in graph.outputs if o.startswith("mask:")]
     masks = {name: mask_of(name) for name in masked}
-    for name in masked_sites(traced):
+    for name in sites:
         own = masks[name]
         if own is None:
             continue
@@ -153,15 +154,20 @@ def _before(there: jax.Array, lag: int, backward: bool) -> jax.Array:
     return jnp.roll(there, -lag, 0) & (steps < there.shape[0] - lag)
 
 
+def counted_by_data(traced: Traced, arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The same as far as the data alone tell; whatever else an element may be felt through is taken to feel it."""
+    graph = traced.graph
+    there = {data_input(path): jnp.asarray(array) for path, array in arrays.items()}
+    values = {graph.inputs[name]: array for name, array in there.items() if name in graph.inputs}
+    return counted(traced, graph.downstream([v for v in graph.inputs.values() if v not in values]), values)
+
+
 def partly_masked(traced: Traced, inputs: Inputs) -> frozenset[str]:
     """The masked latent sites of which not all elements count, or may not."""
-    names, graph = masked_sites(traced), traced.graph
+    names = masked_sites(traced)
     if not names or any(isinstance(array, jax.ShapeDtypeStruct) for array in inputs.arrays.values()):
         return frozenset(names)
-    there = {data_input(path): jnp.asarray(array) for path, array in inputs.arrays.items()}
-    values = {graph.inputs[name]: array for name, array in there.items() if name in graph.inputs}
-    varying = graph.downstream([v for v in graph.inputs.values() if v not in values])
-    counts = counted(traced, varying, dict(values))
+    counts = counted_by_data(traced, inputs.arrays)
     return frozenset(n for n in names if counts_of(n) not in counts or not bool(jnp.all(counts[counts_of(n)])))
 
 

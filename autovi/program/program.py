@@ -18,7 +18,7 @@ import numpy as np
 from jax.extend.core import Literal
 from numpyro.distributions.transforms import biject_to
 
-from autovi.analysis.counted import counted, counts_of
+from autovi.analysis.counted import counted, counted_by_data, counts_of, masked_sites
 from autovi.model.execution import site_key
 from autovi.model.graph import Graph, Values, like_traced
 from autovi.model.traced import KEY, data_input, pseudo_inputs
@@ -145,11 +145,27 @@ class Program(Wiring):
         """What all particles have in common, on the way to the `wanted` outputs."""
         graph = self.traced.graph
         values = self.known(params, arrays, indices)
+        values |= {name: array for name, array in arrays.items() if name in self._settled}
         values |= graph.evaluate(self._frontier(tuple(wanted)), values.__contains__, values.__getitem__)
         values |= counted(self.traced, self.varying, values)
         values |= {counts_of(n): jnp.zeros(self.sites.samples[n].batch_shape, bool) for n in self.plan.ancestral}
         distributions = self.blocks.distributions(params["guide"], params.get("constants", {})) if self.own else {}
         return Shared(values, distributions)
+
+    @cached_property
+    def _settled(self) -> frozenset[str]:
+        """The names of counting elements of sites in scans that follow from the data alone."""
+        if self.sites.subsampled or self.traced.params:
+            return frozenset()
+        return frozenset(counts_of(n) for n in masked_sites(self.traced) if self.sites.samples[n].from_scan)
+
+    def settled(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """The data, with what follows from them alone and takes long: which elements count in a scan, for which its
+        steps are gone through. Called once for many steps or draws."""
+        if not self._settled:
+            return dict(arrays)
+        found = counted_by_data(self.traced, arrays)
+        return {**arrays, **{name: array for name, array in found.items() if name in self._settled}}
 
     def known(self, params: Mapping[str, Any], arrays: Mapping[str, Any], indices: Mapping[str, Any]) -> Values:
         """The values of the graph's inputs that are no draws."""

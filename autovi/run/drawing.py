@@ -172,6 +172,7 @@ def _compiling(
     batch = _batch(part, int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part)))
 
     def all_draws(params: Any, arrays: Any, data: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+        arrays = engine.full.settled(arrays)
         keys = jax.random.wrap_key_data(data, impl=implementation)
         return jax.lax.map(partial(_draw, engine, params, arrays, batch, kinds), keys, batch_size=batch)
 

@@ -88,7 +88,9 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
 
     @partial(jax.jit, donate_argnums=0)
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
-        return jax.lax.scan(partial(step, data), state, (schedule, drawn_ahead(program, state.rng_key)))
+        return jax.lax.scan(
+            partial(step, program.settled(data)), state, (schedule, drawn_ahead(program, state.rng_key))
+        )
 
     return chunk
 

@@ -27,6 +27,7 @@ def probabilities(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: 
     all else of the draw: exactly of sites that are summed out, by q of those in the guide."""
 
     def mean(params: Any, arrays: Mapping[str, Any], data: jax.Array) -> dict[str, jax.Array]:
+        arrays = engine.full.settled(arrays)
         rng_keys = jax.random.wrap_key_data(data, impl=keys.implementation)
         add = lambda total, key: (jax.tree.map(jnp.add, total, _of_draw(engine, params, arrays, key)), None)  # noqa: E731
         start = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _of_draw(engine, params, arrays, rng_keys[0])))

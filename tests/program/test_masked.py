@@ -1,5 +1,6 @@
 """A masked latent site: a flat prior where something else feels it, and its own prior where nothing does."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -12,6 +13,7 @@ from scipy import stats
 from scipy.special import expit, log_expit, logsumexp
 
 import autovi
+from autovi.preparation import Options, prepare
 
 Y = np.array([1.0, -0.5, 2.0, 0.7], np.float32)
 ON = np.array([True, False, True, False])
@@ -288,3 +290,20 @@ def test_what_nothing_feels_has_no_part_in_the_bound():
     some = fit(model, {"y": Y, "on": ON}, guide="mean_field", num_steps=2000)
     rows = fit(model, {"y": Y[ON], "on": ON[ON]}, guide="mean_field", num_steps=2000)
     assert some.elbo == pytest.approx(rows.elbo, abs=5 * (some.elbo_se + rows.elbo_se))
+
+
+def test_which_steps_count_is_told_once_for_all_steps_of_a_fit():
+    """By the data alone: what goes through the steps of a scan for it is not in the compiled step."""
+    data = {"y": np.append(Y, [9.0, 9.0]).astype(np.float32), "on": np.arange(6) < 4, "both": True}
+    engine, inputs = prepare(chain, data, Options(guide="mean_field"))
+    program, arrays = engine.program, inputs.traced()
+    params = engine.initial_params(arrays)
+
+    def loops(arrays):
+        shared = lambda arrays: program.shared(params, arrays, {}, program.cost_outputs).values["counts:z"]  # noqa: E731
+        return str(jax.make_jaxpr(shared)(arrays)).count("scan["), np.asarray(shared(arrays))
+
+    (many, told), (none, settled) = loops(arrays), loops(program.settled(arrays))
+    assert many > none == 0
+    np.testing.assert_array_equal(told, np.arange(6) < 4)
+    np.testing.assert_array_equal(settled, told)
