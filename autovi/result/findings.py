@@ -87,8 +87,9 @@ def of_weights(signs: Signs) -> Finding | None:
             "good", f"q is close to the posterior, as far as its own draws can tell ({measured(signs)})", (), False
         )
     if khat < limits.khat_usable and signs.effective_draws >= limits.effective_draws:
-        # From 0.5 on the weights have no variance, and what lies in the tails, as an sd, comes out short.
-        good = "corrected draws are good" if khat < limits.khat_good else "means are good, sds may be a tenth short"
+        # From 0.5 on the weights have no variance: what of the tails q never draws, no weight brings back.
+        off = "corrected draws may still be off, means and sds by a tenth of an sd or more"
+        good = "corrected draws are good" if khat < limits.khat_good else off
         said = f"q is off, and importance weights correct it ({measured(signs)}): {good}"
         return Finding("usable", said, warns=False)
     if khat < limits.khat_usable and signs.efficiency >= limits.efficiency_usable:

@@ -12,8 +12,8 @@ from autovi.result.signs import Signs
 # The words of a verdict, and what each means, as docs/trusting.md has them.
 WORDS = {
     "good": "q is close to the posterior, as far as its own draws can tell",
-    "usable": "q is off, and importance weights correct it: corrected draws are good; with a k-hat above 0.5 their "
-    "means are, and sds may be a tenth short",
+    "usable": "q is off, and importance weights correct it: corrected draws are good; with a k-hat above 0.5 they "
+    "may still be off, means and sds by a tenth of an sd or more",
     "family_too_small": "the loss has come to a stand, and the weights say that q is not close",
     "not_converged": "the loss had not come to a stand, and the weights do not vouch for q",
     "noisy": "noise hides whether the loss still falls, and the weights do not vouch for q",
