@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from autovi.analysis.bounded_loops import options_of
+from autovi.analysis.bounded_loops import run_once
 from autovi.analysis.indices import check_indices
 from autovi.keys import as_key
 from autovi.model.inputs import Inputs, bind, check_allowed
@@ -78,8 +78,7 @@ def prior_predictive(
         return target.simulate(shapes, lengths, arrays, keys, _part(traced, num_draws))
 
     keys = jax.random.split(as_key(rng_key), num_draws)
-    program = jax.jit(draws).trace(inputs.traced(), keys)
-    drawn, seen = program.lower().compile(options_of(program.jaxpr))(inputs.traced(), keys)
+    drawn, seen = run_once(draws, inputs.traced(), keys)
     observed = {n: np.asarray(value) for n, value in seen.items()}
     constant = constant_data(inputs, observed)
     predicted = {*sites.observed, *(name.removesuffix("_unobserved") for name in sites.missing)}

@@ -36,6 +36,12 @@ def options_of(jaxpr: Any, runs: float = 1.0) -> dict[str, Any]:
     return compiler_options(max(LIGHT_WORK, work) if has_loops(jaxpr) else work)
 
 
+def run_once(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`, compiled for this one run: as little as the work deserves."""
+    program = jax.jit(fn).trace(*args)
+    return program.lower().compile(options_of(program.jaxpr))(*args)
+
+
 def bounded(program: ClosedJaxpr) -> Callable[..., tuple[list[Any], Array]]:
     """`run(steps, *arguments)`: the outputs of `program`, and whether its loops ended within `steps` steps together.
 

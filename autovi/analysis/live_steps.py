@@ -45,19 +45,23 @@ class _Scan:
     backward: Backward
 
     @cached_property
-    def graph(self) -> Graph:
+    def body(self) -> ClosedJaxpr:
         body = self.eqn.params["jaxpr"]
-        body = body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, [])
+        return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, [])
+
+    @cached_property
+    def graph(self) -> Graph:
+        body = self.body
         constants = dict(zip(body.jaxpr.constvars, body.consts, strict=True))
         return Graph(body, list(body.jaxpr.eqns), constants, {}, dict(enumerate(self.outs)))
 
     @cached_property
     def ins(self) -> list[Any]:
-        return list(getattr(self.eqn.params["jaxpr"], "jaxpr", self.eqn.params["jaxpr"]).invars)
+        return list(self.body.jaxpr.invars)
 
     @cached_property
     def outs(self) -> list[Any]:
-        return list(getattr(self.eqn.params["jaxpr"], "jaxpr", self.eqn.params["jaxpr"]).outvars)
+        return list(self.body.jaxpr.outvars)
 
     @cached_property
     def parts(self) -> tuple[slice, slice, slice]:

@@ -16,7 +16,7 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
-from autovi.analysis.bounded_loops import UnboundedError, call_bounded, options_of
+from autovi.analysis.bounded_loops import UnboundedError, call_bounded, run_once
 from autovi.analysis.structure import Structure, cost_terms
 from autovi.analysis.trial_values import apart, as_double, trial_values
 from autovi.model.inputs import Inputs
@@ -90,9 +90,7 @@ def _jump(node: str, terms: Callable, values: Mapping[str, Array], unconstrained
         return {t: _jump_of(jnp.where(known, cost, jnp.nan)) for t, cost in costs.items()}, known
 
     keys = jax.random.split(jax.random.key(1), DRAWS)
-    arguments = {n: v[:DRAWS] for n, v in values.items()}, keys
-    traced = jax.jit(jax.vmap(one)).trace(*arguments)
-    found, known = traced.lower().compile(options_of(traced.jaxpr))(*arguments)
+    found, known = run_once(jax.vmap(one), {n: v[:DRAWS] for n, v in values.items()}, keys)
     if found and not np.any(known):
         return UNTESTED + f"their loops take more than {STEPS:,} steps"
     jumps = {t: float(np.max(np.where(j > SMALLEST + 1e-9 * s, j, 0.0))) for t, (j, s) in found.items()}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autovi.analysis.bounded_loops import call_bounded, options_of
+from autovi.analysis.bounded_loops import call_bounded, run_once
 from autovi.model.execution import site_key
 from autovi.model.inputs import Inputs
 from autovi.model.sites import Site, Sites
@@ -48,8 +48,7 @@ def trial_values(
     keys = jax.random.split(key, 2 * MAX_PAIRS)
     # Where a loop does not end, the values are no draws, but values they are.
     drawn = jax.vmap(lambda *arguments: call_bounded(draw, DRAWING_STEPS, *arguments)[0])
-    traced = jax.jit(drawn).trace(keys, steps, radii)
-    return traced.lower().compile(options_of(traced.jaxpr))(keys, steps, radii)
+    return run_once(drawn, keys, steps, radii)
 
 
 def tried_at(

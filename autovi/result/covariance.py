@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from math import prod
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from autovi.analysis.bounded_loops import options_of
+from autovi.analysis.bounded_loops import run_once
 from autovi.plan.plan import Block
 from autovi.process import computing
 from autovi.program.blocks import after_map, family_of
@@ -123,7 +123,7 @@ def linear_response(fit: Posterior) -> dict[str, np.ndarray] | None:
 
     rng = np.random.default_rng(0)
     half = rng.standard_normal((AVERAGED // 2, loc.size)).astype(loc.dtype)
-    hessian = _once(curvature, list(known.values()), jnp.concatenate([half, -half]))
+    hessian = run_once(curvature, list(known.values()), jnp.concatenate([half, -half]))
     precision = -np.asarray(hessian, np.float64)
     precision = (precision + precision.T) / 2
     if not np.isfinite(precision).all() or np.linalg.eigvalsh(precision)[0] <= 0:
@@ -132,14 +132,8 @@ def linear_response(fit: Posterior) -> dict[str, np.ndarray] | None:
     standard = _matched(rng.standard_normal((fit.num_draws, loc.size)))
     u = np.asarray(loc) + np.asarray(scale) * (standard @ factor.T)
     every = lambda given, us: jax.lax.map(lambda x: evaluate(given, x, [f"value:{n}" for n in names]), us)  # noqa: E731
-    values = _once(every, list(known.values()), jnp.asarray(u, loc.dtype))
+    values = run_once(every, list(known.values()), jnp.asarray(u, loc.dtype))
     return {n: np.asarray(v) for n, v in zip(names, values, strict=True)}
-
-
-def _once(fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`, compiled for this one run."""
-    program = jax.jit(fn).trace(*args)
-    return program.lower().compile(options_of(program.jaxpr))(*args)
 
 
 def _mean_field(fit: Posterior) -> tuple[jax.Array, jax.Array, dict[str, tuple[int, ...]]]:
