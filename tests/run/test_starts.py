@@ -81,6 +81,6 @@ def test_a_saved_progress_has_them():
     found = {"modes": Modes((Mode(-3.0, 1.5, 5),), 2, 1), "restarts": Agreement(1.2, "mu", 3)}
     for options in (found, {}):
         progress = Progress(None, 900, gain=0.1, **options)
-        saved = json.loads(json.dumps(saving._progress(progress)))
+        saved = json.loads(json.dumps(saving.progress_fields(progress)))
         again = saving.progress_of(saved, np.zeros(0, np.float32))
         assert (again.modes, again.restarts, again.gain) == (progress.modes, progress.restarts, 0.1)
