@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 
 from autovi.compiling import compiler_options
 from autovi.estimators import Estimator, Sticking
@@ -28,6 +29,7 @@ from autovi.plan.plan import Block, Plan
 from autovi.result.findings import of_weights
 from autovi.result.fit import Fit
 from autovi.result.signs import signs_of
+from autovi.run import faults
 from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
 from autovi.run.running import Run, Watch, ran
@@ -204,15 +206,25 @@ class Ladder:
         return engine.kept(("again",), lambda: jax.jit(again, compiler_options=compiler_options(1)))(state)
 
     def climb(self) -> Fit:
-        """The fit of the first rung that is good enough, else the best of all, or, after Ctrl-C, of those so far."""
+        """The fit of the first rung that is good enough, else the best of all, or, after Ctrl-C or an error of XLA, of
+        those so far."""
         try:
             self._climbed()
         except KeyboardInterrupt:
             if not self.candidates:
                 raise
-            best = self._best()
-            best.progress.status, best.progress.message = "stopped", "stopped by Ctrl-C on the way to a better q"
+            self._end("Ctrl-C")
+        except JaxRuntimeError as error:
+            if not self.candidates:
+                raise
+            self._end(f"an error of XLA ({faults.said(error)})")
         return self._best()
+
+    def _end(self, cause: str) -> None:
+        """The best so far is the answer."""
+        best = self._best()
+        best.progress.status, best.progress.message = "stopped", f"stopped by {cause} on the way to a better q"
+        best.progress.interrupted = True
 
     def _climbed(self) -> None:
         if not any(mappable(b) for b in self.engine.program.plan.blocks):
@@ -284,6 +296,11 @@ class Ladder:
         if failed and progress.status != "failed" and of_weights(signs_of(best.fit)) is None:
             # That the steps on the way to a better q failed, and why, is what there is to be done about this one.
             progress.status, progress.message = "failed", f"{failed[-1].message}; q is that of {self._rung_of(best)!r}"
+        stopped = [c.fit.progress for c in self.candidates if c.fit.progress.interrupted]
+        if stopped and not progress.interrupted:
+            by = self._rung_of(best)
+            progress.status, progress.interrupted = "stopped", True
+            progress.message = f"{stopped[-1].message} on the way to a better q; this is that of {by!r}"
         return best.fit
 
     def _rung_of(self, candidate: Candidate) -> str:
@@ -294,7 +311,8 @@ class Ladder:
 
 def _landed(state: State) -> State:
     """The state of the same steps without the score, whose estimator has no parameters."""
-    return state._replace(estimators={}, estimator_optimizers={})
+    bad = state.bad_params._replace(own=jnp.zeros(0, jnp.int32))
+    return state._replace(estimators={}, estimator_optimizers={}, bad_params=bad)
 
 
 def _is_better(other: Candidate, best: Candidate) -> bool:

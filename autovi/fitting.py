@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.errors import JaxRuntimeError
 
 from autovi.checkpoints.journal import Checkpoint, Kept, as_checkpoint, in_folder
 from autovi.keys import as_key, seed_or_key
@@ -20,6 +21,7 @@ from autovi.result.fit import Fit
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
+from autovi.run.faults import said
 from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
 from autovi.run.reporting import Report, check_callback
@@ -180,7 +182,8 @@ def fit(
 
 
 def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:
-    """The fit with the lowest final loss that did not fail; it says so if Ctrl-C ended the restarts."""
+    """The fit with the lowest final loss that did not fail; it says so if Ctrl-C or an error of XLA ended the
+    restarts."""
     runs: list[Fit] = []
     ended = ""
     for restart in range(num_restarts):
@@ -194,6 +197,10 @@ def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:
             if not runs:
                 raise
             ended = f"stopped by Ctrl-C before restart {restart + 1}"
+        except JaxRuntimeError as error:
+            if not runs:
+                raise
+            ended = f"stopped by an error of XLA in restart {restart + 1}: {said(error)}"
         if ended or runs[-1].progress.interrupted:
             break
     best = min(runs, key=lambda run: (run.progress.status == "failed", _loss_of(run)))

@@ -29,10 +29,11 @@ class Fit(Posterior):
     """A fitted posterior. Draws and diagnostics are computed when first asked for, and kept.
 
     `status` is how the run ended: "converged" (the loss is known to 0.1 nat, and going on would gain less),
-    "mean_field" (the same, with discrete sites that meet in the model and are independent in q), "biased" (the same,
-    with a biased estimator), "noisy" (noise hides whether the loss still falls), "max_steps" (all steps were run),
-    "stopped" (Ctrl-C) or "failed" (non-finite steps); `message` says it in words. `verdict` is what to think of the
-    posterior. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of which `skipped_steps` changed nothing.
+    "mean_field" (the same, with discrete sites that meet in the model and are independent in q), "biased" (the
+    same, with a biased estimator), "noisy" (noise hides whether the loss still falls), "max_steps" (all steps were
+    run), "stopped" (Ctrl-C, or an error of XLA) or "failed" (non-finite steps); `message` says it in words.
+    `verdict` is what to think of the posterior. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of
+    which `skipped_steps` changed nothing.
     """
 
     def __dir__(self) -> list[str]:

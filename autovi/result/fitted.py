@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 
 from autovi.ladder.rungs import Rung
 from autovi.model.inputs import Inputs
@@ -18,6 +19,7 @@ from autovi.preparation import Options
 from autovi.process import computing
 from autovi.run.clock import Seconds, waiting
 from autovi.run.engine import Engine
+from autovi.run.faults import is_out_of_memory
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 
@@ -109,4 +111,12 @@ class Fitted:
         it lasts."""
         with computing(), self.seconds.spent("diagnostics"), waiting(f"computing {what}", self.progress_bar):
             self.check_unchanged()
-            yield
+            try:
+                yield
+            except JaxRuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise JaxRuntimeError(
+                    f"num_draws: memory ran out in {what}; the fit itself is whole: `save` it, and ask for fewer draws "
+                    f"or groups at a time, or open it where there is more memory ({error})"
+                ) from error

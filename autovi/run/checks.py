@@ -15,7 +15,7 @@ from autovi.numbers import how_many
 from autovi.plan import bias, coupling
 from autovi.program.program import Program
 from autovi.run.engine import Engine, Start
-from autovi.run.state import State
+from autovi.run.state import State, learning
 from autovi.run.stopping import Progress
 
 if TYPE_CHECKING:
@@ -163,8 +163,10 @@ def faulty_sites(engine: Engine, state: State) -> list[str]:
             name = path[1].key
             sites = engine.program.plan.block(name).sites if path[0].key == "guide" else (name,)
             counts.update({s: counts.get(s, 0) + int(part.max(initial=0)) for s in sites if part.any()})
-        of_rows = {n: int(c) for n, c in state.bad_params.rows.items() if int(c)}
-        counts.update({s: c for n, c in of_rows.items() for s in engine.program.plan.block(n).sites})
+        own = zip(learning(state.estimators), np.asarray(state.bad_params.own), strict=True)
+        for name, count in (*state.bad_params.rows.items(), *own):
+            sites = engine.program.plan.block(name).sites if int(count) else ()
+            counts.update({s: max(counts.get(s, 0), int(count)) for s in sites})
     return sorted(counts, key=lambda n: -counts[n])
 
 

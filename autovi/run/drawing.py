@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import JaxRuntimeError
 
 from autovi.compiling import compiler_options
 from autovi.process import computing
@@ -19,6 +20,7 @@ from autovi.program.surrogate import Step
 from autovi.program.world import World
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
+from autovi.run.faults import is_out_of_memory
 
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
@@ -84,10 +86,33 @@ def draws(
 
 @computing()
 def draws_of(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: Keys, kinds: tuple[str, ...]) -> Draws:
-    """The draw of each key, as in `draws`. They are made in parts, so that no more is held than is kept."""
-    num_draws = len(keys.data)
-    compiling, part = compiling_draws(engine, params, arrays, num_draws, kinds, keys)
-    run = compiling.result()
+    """The draw of each key, as in `draws`. They are made in parts, so that no more is held than is kept, and in smaller
+    ones where memory runs out.
+
+    Raises:
+        jax.errors.JaxRuntimeError: there is not enough memory for one draw.
+    """
+    most = PART
+    while True:
+        compiling, part = compiling_draws(engine, params, arrays, len(keys.data), kinds, keys, most=most)
+        try:
+            return _in_parts(engine, params, arrays, keys, kinds, compiling, part)
+        except JaxRuntimeError as error:
+            if part == 1 or not is_out_of_memory(error):
+                raise
+            most = part // 2
+
+
+def _in_parts(
+    engine: Engine,
+    params: Any,
+    arrays: Mapping[str, Any],
+    keys: Keys,
+    kinds: tuple[str, ...],
+    compiling: Compiling,
+    part: int,
+) -> Draws:
+    run, num_draws = compiling.result(), len(keys.data)
     parts = (_only(kinds, *run(params, arrays, keys.data[place])) for place in places(num_draws, part))
     kept, vectors = joined(parts, part, num_draws)
     # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
@@ -106,11 +131,12 @@ def compiling_draws(
     kinds: tuple[str, ...],
     keys: Keys,
     after: Compiling | None = None,
+    most: int = PART,
 ) -> tuple[Compiling, int]:
-    """The program that makes so many draws, on its way to be compiled `after` another, and how many it makes at once.
-    Of the parameters and the keys only the shapes matter."""
+    """The program that makes so many draws, on its way to be compiled `after` another, and how many it makes at once,
+    at `most`. Of the parameters and the keys only the shapes matter."""
     made = _made_at_once(engine, num_draws, kinds)
-    part = _part(engine, num_draws, made)
+    part = min(_part(engine, num_draws, made), most)
     data = jax.ShapeDtypeStruct((part, *keys.data.shape[1:]), keys.data.dtype)
     args = (params, arrays, data)
     shapes = str(jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), args))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.errors import JaxRuntimeError
 from jax.flatten_util import ravel_pytree
 from tqdm.auto import tqdm
 
@@ -18,12 +19,13 @@ from autovi.program.program import Program
 from autovi.program.rows import scatter_rows
 from autovi.program.surrogate import estimate
 from autovi.run.ahead import Ahead, drawn_ahead
+from autovi.run.faults import LastState, said
 from autovi.run.interruption import Interruption
 from autovi.run.keeping import Leg
 from autovi.run.optimizer import MANY, Optimizer, Pace, joined, split
 from autovi.run.reporting import LOG
 from autovi.run.sources import Source
-from autovi.run.state import Bad, State
+from autovi.run.state import Bad, State, learning
 from autovi.run.stopping import CHUNK, HOPELESS, LOST, Progress, Schedule
 
 MAX_STEPS = 100_000
@@ -48,7 +50,8 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         whole, row_grads = split(program, grads)
         finite = jax.tree.map(jnp.isfinite, _joined(whole))
         finite_rows = {n: _all_finite(g) for n, g in row_grads.items()}
-        good = _all_true(finite) & jnp.isfinite(info.elbo) & _all_finite(own_grads)
+        finite_own = jnp.array([_all_finite(own_grads[n]) for n in learning(own)], bool)
+        good = _all_true(finite) & jnp.isfinite(info.elbo) & jnp.all(finite_own)
         for is_finite in finite_rows.values():
             good &= is_finite
         active = schedule.rate > 0
@@ -69,7 +72,8 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
         # Without a branch, which an accelerator would have to ask the host for.
         bad_terms = state.bad_terms + (bad & ~jnp.isfinite(info.terms))
         rows_bad = {n: state.bad_params.rows[n] + (bad & ~f) for n, f in finite_rows.items()}
-        bad_params = Bad(jax.tree.map(lambda n, f: _counted(n, bad & ~f), state.bad_params.whole, finite), rows_bad)
+        whole_bad = jax.tree.map(lambda n, f: _counted(n, bad & ~f), state.bad_params.whole, finite)
+        bad_params = Bad(whole_bad, rows_bad, state.bad_params.own + (bad & ~finite_own))
         after = State(
             params=params,
             constants=state.constants,
@@ -152,53 +156,87 @@ def optimize(
 
     `told` is called after every chunk with the state, and may return why the fit is to end. Without it, and with a
     fixed number of steps, the next chunk is on its way before the last one's losses are read. `leg` is where the run
-    is kept as it goes.
+    is kept as it goes. An error of XLA ends the fit with the last state that is known to be whole.
+
+    Raises:
+        jax.errors.JaxRuntimeError: XLA failed within the first quarter of a second, of which nothing is kept.
     """
     if not jax.tree.leaves((state.params, state.tables)):
         progress.status, progress.message = "converged", "nothing to optimize: every site is summed out exactly"
         return state
-    pending: list[tuple[Any, int]] = []
-    launched, ahead = progress.step, int(progress.num_steps is not None and told is None)
-    if launched == progress.leg_start:
+    if progress.step == progress.leg_start:
         progress.skipped = int(state.skipped)
     total = None if progress.num_steps is None else progress.limit
-    bar = tqdm(total=total, initial=launched, disable=not progress_bar, unit="step")
-    with Interruption(terminable=leg is not None) as interruption, bar:
-        while launched < progress.limit and not interruption.requested:
-            try:
-                schedule = progress.schedule(launched)
-            except Exception as error:  # of the user's own schedule: what is fitted so far is kept
-                progress.status, progress.message = "stopped", f"stopped after {launched} steps: {error}"
-                progress.interrupted = True
-                break
-            state, losses = chunk(state, arrays, schedule)
-            pending.append((losses, min(CHUNK, progress.limit - launched)))
-            launched += pending[-1][1]
-            if len(pending) > ahead:
-                _collect(progress, *pending.pop(0), bar)
-            if told is not None and (reason := told(state)) is not None:
-                progress.status, progress.message = "stopped", reason
-                break
-            if (launched - progress.leg_start) % (HOPELESS * CHUNK) == 0:
-                progress.skipped, before = int(state.skipped), progress.skipped
-                if progress.skipped - before > LOST * HOPELESS * CHUNK:
-                    break
-            if not ahead and progress.num_steps is None and progress.has_ended():
-                break
-            if leg is not None and leg.is_due(launched):
-                while pending:
-                    _collect(progress, *pending.pop(0), bar)
-                leg.keep(state, progress)
-        for losses, count in pending:
-            _collect(progress, losses, count, bar)
-        state = jax.block_until_ready(state)
-        if leg is not None and interruption.requested:
+    bar = tqdm(total=total, initial=progress.step, disable=not progress_bar, unit="step")
+    interruption, last = Interruption(terminable=leg is not None), LastState(state)
+    try:
+        with interruption, bar:
+            state = _stepped(chunk, state, arrays, progress, interruption, bar, last, told, leg)
+    except JaxRuntimeError as error:
+        found = last.found(progress)
+        if found is None:
+            raise
+        state = found
+        after = f"after {how_many(progress.step, 'step')}"
+        progress.status, progress.message = "stopped", f"stopped {after} by an error of XLA: {said(error)}"
+        progress.interrupted = True
+        if leg is not None:
             leg.keep(state, progress)
     interruption.pass_on()
     progress.interrupted |= interruption.requested
     if interruption.requested and progress.status != "stopped":
         after = f"after {how_many(progress.step, 'step')}"
         progress.status, progress.message = "stopped", f"stopped by {interruption.name} {after}"
+    return state
+
+
+def _stepped(
+    chunk: Callable,
+    state: State,
+    arrays: Any,
+    progress: Progress,
+    interruption: Interruption,
+    bar: tqdm,
+    last: LastState,
+    told: Callable[[State], str | None] | None,
+    leg: Leg | None,
+) -> State:
+    """Chunk after chunk to the end."""
+    pending: list[tuple[Any, int]] = []
+    launched, ahead = progress.step, int(progress.num_steps is not None and told is None)
+    while launched < progress.limit and not interruption.requested:
+        try:
+            schedule = progress.schedule(launched)
+        except Exception as error:  # of the user's own schedule: what is fitted so far is kept
+            progress.status, progress.message = "stopped", f"stopped after {launched} steps: {error}"
+            progress.interrupted = True
+            break
+        state, losses = chunk(state, arrays, schedule)
+        pending.append((losses, min(CHUNK, progress.limit - launched)))
+        launched += pending[-1][1]
+        if len(pending) > ahead:
+            _collect(progress, *pending.pop(0), bar)
+        if told is not None and (reason := told(state)) is not None:
+            progress.status, progress.message = "stopped", reason
+            break
+        if (launched - progress.leg_start) % (HOPELESS * CHUNK) == 0:
+            progress.skipped, before = int(state.skipped), progress.skipped
+            if progress.skipped - before > LOST * HOPELESS * CHUNK:
+                break
+        if not ahead and progress.num_steps is None and progress.has_ended():
+            break
+        is_due = leg is not None and leg.is_due(launched)
+        if is_due or last.is_due:
+            while pending:
+                _collect(progress, *pending.pop(0), bar)
+            last.keep(state, progress)
+        if leg is not None and is_due:
+            leg.keep(state, progress)
+    for losses, count in pending:
+        _collect(progress, losses, count, bar)
+    state = jax.block_until_ready(state)
+    if leg is not None and interruption.requested:
+        leg.keep(state, progress)
     return state
 
 

@@ -19,10 +19,12 @@ from autovi.run.tables import Table
 
 class Bad(NamedTuple):
     """In how many steps elements of the gradient were not finite: those of all parameters but tables (up to 255, as a
-    tree of the parameters, or as one vector where it has many leaves), and of the tables by block."""
+    tree of the parameters, or as one vector where it has many leaves), of the tables by block, and of what estimators
+    learn, in the order of `learning`."""
 
     whole: Any
     rows: dict[str, jax.Array]
+    own: jax.Array
 
 
 class State(NamedTuple):
@@ -115,7 +117,7 @@ class State(NamedTuple):
             estimators=estimators,
             estimator_optimizers=states,
             bad_terms=jnp.array([counted.get(t, 0) for t in new.term_names], jnp.int32),
-            bad_params=init_bad(params, tables),
+            bad_params=init_bad(params, tables, estimators),
         )
 
 
@@ -150,7 +152,7 @@ def init_state(program: Program, params: Any, optimizer: Optimizer, rng_key: jax
         step=zero,
         skipped=zero,
         bad_terms=jnp.zeros(len(program.term_names), jnp.int32),
-        bad_params=init_bad(whole, tables),
+        bad_params=init_bad(whole, tables, estimators),
     )
 
 
@@ -160,8 +162,13 @@ def init_estimators(program: Program, rng_key: jax.Array) -> tuple[dict[str, Any
     return params, {b.name: b.estimator.optimizer.init(params[b.name]) for b in program.plan.blocks if b.name in params}
 
 
-def init_bad(whole: Any, tables: Collection[str]) -> Bad:
+def learning(estimators: Mapping[str, Any]) -> list[str]:
+    """The blocks whose estimators have parameters of their own."""
+    return sorted(n for n, own in estimators.items() if jax.tree.leaves(own))
+
+
+def init_bad(whole: Any, tables: Collection[str], estimators: Mapping[str, Any]) -> Bad:
     """Nothing was bad yet."""
     counts = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.uint8), whole)
     joined = ravel_pytree(counts)[0] if len(jax.tree.leaves(counts)) > MANY else counts
-    return Bad(joined, {n: jnp.zeros((), jnp.int32) for n in tables})
+    return Bad(joined, {n: jnp.zeros((), jnp.int32) for n in tables}, jnp.zeros(len(learning(estimators)), jnp.int32))
