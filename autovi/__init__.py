@@ -1,6 +1,8 @@
 """autovi: variational inference for NumPyro models, with gradient estimators chosen site by site."""
 
 from autovi import distributions, estimators, families, implicit, objectives
+from autovi.calibration.calibrate import calibrate
+from autovi.calibration.report import Calibration
 from autovi.checking.audit import check_gradients
 from autovi.checkpoints.journal import Checkpoint
 from autovi.claims import reparameterizations
@@ -21,12 +23,14 @@ __version__ = "0.1.0"
 register()
 
 __all__ = [
+    "Calibration",
     "Checkpoint",
     "EstimatorState",
     "Fit",
     "LogDensity",
     "Plan",
     "StochasticGradient",
+    "calibrate",
     "check_gradients",
     "clear_cache",
     "distributions",

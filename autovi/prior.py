@@ -64,7 +64,7 @@ def prior_predictive(
     check_count("num_draws", num_draws)
     target, inputs = as_target(model), bind(model, data, allow_nan)
     check_allowed(inputs, allow_nan)
-    traced, inputs = _at_full_size(model, inputs)
+    traced, inputs = at_full_size(model, inputs)
     check_indices(traced, inputs)
     sites = traced.sites
     lengths = {plate.name: plate.size for plate in sites.plates.values()}
@@ -75,7 +75,7 @@ def prior_predictive(
     shapes = inputs.without_data()
 
     def draws(arrays: Any, keys: jax.Array) -> Any:
-        return target.simulate(shapes, lengths, arrays, keys, _part(traced, num_draws))
+        return target.simulate(shapes, lengths, arrays, keys, part_of(traced, num_draws))
 
     keys = jax.random.split(as_key(rng_key), num_draws)
     drawn, seen = run_once(draws, inputs.traced(), keys)
@@ -93,7 +93,7 @@ def prior_predictive(
     return export.build(groups, **axes.named())
 
 
-def _at_full_size(model: Callable, inputs: Inputs) -> tuple[Traced, Inputs]:
+def at_full_size(model: Callable, inputs: Inputs) -> tuple[Traced, Inputs]:
     """The model traced with every plate at full size."""
     traced, inputs = trace_program(model, None, inputs)
     if not traced.sites.subsampled:
@@ -101,7 +101,7 @@ def _at_full_size(model: Callable, inputs: Inputs) -> tuple[Traced, Inputs]:
     return trace_program(model, None, inputs, {p.name: p.size for p in traced.sites.plates.values()})
 
 
-def _part(traced: Traced, num_draws: int) -> int:
+def part_of(traced: Traced, num_draws: int) -> int:
     """How many draws may be made at once."""
     graph = traced.graph
     inputs = set(graph.inputs.values())

@@ -41,6 +41,7 @@ ORDER = [
     "loading",
     "travel",
     "prior",
+    "calibration",
     "__init__",
 ]
 # The same inside the folder.

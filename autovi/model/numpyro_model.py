@@ -13,7 +13,7 @@ from autovi.distributions import registry
 from autovi.distributions.supports import bijection_to
 from autovi.model.execution import Record, execute, place_in_scan
 from autovi.model.inputs import Inputs
-from autovi.model.predictive import predict, simulate
+from autovi.model.predictive import log_likelihood, predict, simulate
 from autovi.model.sites import Sites, feasible
 from autovi.model.target import NOTHING, Given, Target, unchecked
 from autovi.model.traced import Traced
@@ -81,6 +81,16 @@ class NumPyroModel(Target):
         self, inputs: Inputs, lengths: Mapping[str, int], arrays: Mapping[str, Any], rng_keys: jax.Array, part: int
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         return simulate(self.function, inputs, lengths, arrays, rng_keys, part)
+
+    def log_likelihood(
+        self,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        values: Mapping[str, Any],
+        rng_key: jax.Array,
+    ) -> jax.Array:
+        return log_likelihood(self.function, inputs, lengths, arrays, values, rng_key)
 
 
 def _improper(msg: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from autovi.distributions import registry
+from autovi.distributions.densities import log_density
 from autovi.model.execution import Record, execute, place_in_scan, unobserved
 from autovi.model.inputs import Inputs
 
@@ -98,6 +99,29 @@ def simulate(
         return draws, {r.name: _whole(r) for r in _kept(start) if r.observed}
     except NotImplementedError as error:
         raise ValueError(f"site {seen[-1]!r}: its distribution has no sampler, so that it cannot be drawn") from error
+
+
+def log_likelihood(
+    model: Callable,
+    inputs: Inputs,
+    lengths: Mapping[str, int],
+    arrays: Mapping[str, Any],
+    values: Mapping[str, Any],
+    rng_key: jax.Array,
+) -> jax.Array:
+    """log p(y | z) of all observations together, in nats, where latent sites have these `values`, each on its own
+    scale and of its whole shape. Masks count, and scales do not."""
+
+    def latent(msg: dict[str, Any]) -> Any:
+        index = place_in_scan(msg)
+        value = values.get(msg["name"])
+        return value if value is None or index is None else value[index]
+
+    args, kwargs = inputs.rebuild(dict(arrays))
+    indices = {name: jnp.arange(length) for name, length in lengths.items()}
+    records = execute(model, args, kwargs, rng_key, latent=latent, indices=indices)
+    observed = [r for r in records.values() if r.kind == "sample" and r.observed and not r.infer.get("is_auxiliary")]
+    return sum((jnp.sum(log_density(r.fn, r.value)) for r in observed if r.fn is not None), jnp.zeros(()))
 
 
 def _at_step(msg: dict[str, Any], values: jax.Array, step: jax.Array) -> jax.Array:

@@ -106,6 +106,18 @@ class Target(ABC):
             "write a NumPyro model"
         )
 
+    def log_likelihood(
+        self,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        values: Mapping[str, Any],
+        rng_key: jax.Array,
+    ) -> jax.Array | None:
+        """log p(y | z) of all observations at these values of latent sites; None of a density that does not say which
+        part of it is the likelihood."""
+        return None
+
 
 @dataclass(frozen=True)
 class OfParameters(Target):

@@ -12,7 +12,8 @@ class Interruption:
     """While entered, the first Ctrl-C only sets `requested`; a second one interrupts at once.
 
     With `terminable`, for runs that are kept on disk, so does SIGTERM, by which schedulers announce the end; it is
-    passed on by `pass_on` once the run has been kept. Outside the main thread, where Python delivers no signals, it
+    passed on by `pass_on` once the run has been kept. One that is entered inside of another tells that one too, when it
+    is left. Outside the main thread, where Python delivers no signals, it
     does nothing.
     """
 
@@ -31,6 +32,9 @@ class Interruption:
         for number, previous in self._previous.items():
             # None: a handler that Python did not install, which it cannot put back.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
+            outer = getattr(previous, "__self__", None)
+            if isinstance(outer, Interruption):
+                outer.requested |= self.requested
 
     @property
     def name(self) -> str:
