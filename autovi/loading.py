@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from autovi.estimators import ESTIMATORS
 from autovi.families import FAMILIES
 from autovi.model.inputs import Inputs, bind
+from autovi.model.new_data import bind_like
 from autovi.model.places import cause_of
 from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.choices import Choice
@@ -35,6 +38,7 @@ from autovi.result.saving import (
     progress_of,
     unpack_labels,
 )
+from autovi.result.without_data import absent, described, is_absent, stand_in
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
 from autovi.run.stored import restored
@@ -45,6 +49,7 @@ def load(
     path: str | os.PathLike[str],
     model: Callable,
     *,
+    data: Any = None,
     guide: Any = None,
     families: Mapping[str, Any] | None = None,
     estimators: Mapping[str, Any] | None = None,
@@ -59,6 +64,8 @@ def load(
     Args:
         path: the file.
         model: the model that was fitted.
+        data: what it was fitted to, as it was given to `fit`, where the file does not hold it. Without it there are
+            `params`, draws of q (`sample`; of sites that are summed out there are none), and `predict` for new data.
         guide: the guide function or AutoGuide that was fitted, if one was.
         families, estimators: instances of the user's own classes, for sites that had them, by name or glob.
         objective: an instance of the user's own class, if the fit had one.
@@ -72,7 +79,7 @@ def load(
 
     Example:
         >>> fit.save("posterior.autovi")
-        >>> again = autovi.load("posterior.autovi", model)
+        >>> again = autovi.load("posterior.autovi", model, data={"y": y})
     """
     name = checked_path(path)
     arrays, meta = storage.read(name)
@@ -81,9 +88,9 @@ def load(
             f"path {name!r}: autovi wrote the file, but it is no fit; give the path of one from `fit.save`"
         )
     try:
-        arguments = decode_data(meta["data"], under("data", arrays))
+        arguments = decode_data(meta["data"], data_of(arrays, meta))
         asked = (guide, families or {}, estimators or {}, objective, optimizer)
-        return restored_fit(arrays, meta, model, arguments, *asked)
+        return restored_fit(arrays, meta, model, arguments, *asked, data=data)
     except (ValueError, TypeError) as error:
         raise ValueError(f"path {name!r}: {error}") from cause_of(error)
 
@@ -98,17 +105,29 @@ def restored_fit(
     estimators: Mapping[str, Any],
     objective: Objective | None,
     optimizer: optax.GradientTransformation | None,
+    data: Any = None,
 ) -> Fit:
-    """The fit of these `saving.contents`; `arguments` are the model's, and all others are as for `load`.
+    """The fit of these `saving.contents`; `arguments` are the model's, with shapes (`ShapeDtypeStruct`) in the place of
+    data that are not there, and all others are as for `load`.
 
     Raises:
-        ValueError: the fit does not belong to this model.
+        ValueError: the fit does not belong to this model, or these data are not those of the fit.
     """
     options = replace(_options(meta, guide, families, estimators, objective), optimizer=optimizer)
+    given = _given(model, arguments, options, unpack_labels(under("label", arrays), meta["labels"]))
+    lost = meta["absent"]
+    if data is not None:
+        given, lost = _with_data(model, data, given, lost), {}
+    if lost:
+        if meta["concrete"]:
+            raise ValueError("data: the model computes shapes from their values; give them by data=")
+        options = replace(options, masked=tuple(meta["masked"]))
     if options.optimizer is not None and meta["optimizer"] == "autovi":
         raise ValueError("optimizer: this fit had autovi's own; leave out optimizer=")
     _warn_of_precision(meta)
-    engine, inputs = _prepared(model, arguments, options)
+    engine, inputs = _prepared(model, given, options)
+    inputs = replace(inputs, labels=given.labels)
+    inputs = replace(inputs, arrays=inputs.arrays | {n: absent(x) for n, x in lost.items()})
     ladder = meta.get("ladder", {})
     if ladder.get("maps"):
         engine = engine.under(
@@ -125,13 +144,14 @@ def restored_fit(
         model=model,
         guide=engine.guide,
         engine=engine,
-        inputs=replace(inputs, labels=unpack_labels(under("label", arrays), meta["labels"])),
+        inputs=inputs,
         state=state,
         progress=progress_of(meta["progress"], arrays["losses"]),
         seconds=Seconds(**meta["seconds"]),
         options=options,
         rng_key=arrays["rng_key"],
         saved_plan=saved,
+        absent=lost,
         coords=under("coord", arrays),
         dims=meta.get("dims", {}),
         **{field: meta[field] for field in FIELDS},
@@ -155,12 +175,46 @@ def under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {n.removeprefix(f"{prefix}/"): v for n, v in arrays.items() if n.startswith(f"{prefix}/")}
 
 
-def _prepared(model: Callable, arguments: tuple[tuple, dict[str, Any]], options: Options) -> tuple[Engine, Inputs]:
-    args, kwargs = arguments
+def data_of(arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's arguments that are arrays, by path, those that the file does not hold as their shapes."""
+    return under("data", arrays) | {n: absent(x) for n, x in meta["absent"].items()}
+
+
+@contextmanager
+def _of_this_model() -> Iterator[None]:
+    """What is wrong with the model inside is that the file belongs to another one."""
     try:
-        return prepare(model, bind(model, kwargs if kwargs or not args else args, options.allow_nan), options)
+        yield
     except (ValueError, TypeError) as error:
         raise ValueError(f"model: the file belongs to another model than the one given: {error}") from cause_of(error)
+
+
+def _given(
+    model: Callable, arguments: tuple[tuple, dict[str, Any]], options: Options, labels: Mapping[str, Any]
+) -> Inputs:
+    """The model's arguments, with zeros in the place of those that are not there."""
+    args, kwargs = jax.tree.map(stand_in, arguments, is_leaf=is_absent)
+    with _of_this_model():
+        return replace(bind(model, kwargs if kwargs or not args else args, options.allow_nan), labels=labels)
+
+
+def _with_data(model: Callable, data: Any, given: Inputs, lost: Mapping[str, Any]) -> Inputs:
+    """The inputs that a user's data are, which were those of the fit."""
+    if not lost:
+        raise ValueError("data: the file holds them; leave out data=")
+    bound = bind_like(model, data, given, "data")
+    names = [sorted(inputs.paths) for inputs in (bound, given)]
+    if names[0] != names[1]:
+        raise ValueError(f"data: they are not those of the fit: expected {names[1]}, got {names[0]}")
+    for name, said in lost.items():
+        if described(bound.arrays.get(name, np.zeros(0))) != said:
+            raise ValueError(f"data: they are not those of the fit: {name!r} is another")
+    return bound
+
+
+def _prepared(model: Callable, given: Inputs, options: Options) -> tuple[Engine, Inputs]:
+    with _of_this_model():
+        return prepare(model, given, options)
 
 
 def _options(

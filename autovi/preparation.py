@@ -70,6 +70,8 @@ class Options:
     allow_bias: bool = False
     allow_nan: Collection[str] = ()
     noncentred: Collection[str] | None = None  # sites in partly non-centred coordinates; None: by rules
+    # Sites that are masked in part, where the data that say it are not there: nothing is then tried on their values.
+    masked: Collection[str] | None = None
 
 
 def prepare(model: Callable, data: Any, options: Options) -> tuple[Engine, Inputs]:
@@ -122,6 +124,8 @@ def _prepared(model: Callable, data: Any, options: Options) -> tuple[Engine, Inp
     check_keys({*sites.samples, *(traced.guide_sites.samples if traced.guide_sites is not None else ())})
     if traced.of_transformation:
         partly = frozenset(masked_sites(traced))
+    elif options.masked is not None:
+        partly = frozenset(options.masked)
     else:
         check_indices(traced, inputs, lambda: _whole(model, inputs, sites))
         partly = partly_masked(traced, inputs)
@@ -153,12 +157,15 @@ def _make(
     lengths: Mapping[str, int],
     partly: Collection[str],
 ) -> Engine:
-    check_rows_factor(traced, inputs)
-    objective = as_objective(options.objective)
+    objective, has_values = as_objective(options.objective), options.masked is None
+    if has_values:
+        check_rows_factor(traced, inputs)
     fingerprint = traced.fingerprint
     traced, structure, eliminations = _summed_out(traced, options, objective, partly)
     if traced.of_transformation:  # what is not known cannot be tried
         doubts = Doubts(untested_jumps(structure), untested_slopes(structure), untested_angles(traced.sites))
+    elif not has_values:  # every choice is asked for, and was tried when it was made
+        doubts = Doubts()
     else:
         tried = (model, guide, inputs, traced.sites, structure)
         jumps = find_jumps(*tried)
@@ -175,7 +182,7 @@ def _make(
         num_particles=options.num_particles,
         doubts=doubts,
         objective=objective,
-        conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" else (),
+        conjugate=conjugate_sites(model, inputs, traced, structure) if options.guide == "auto" and has_values else (),
         eliminations=eliminations,
     )
     discrete = {"unlinked": traced.unlinked, "summands": traced.in_parts}
@@ -277,6 +284,7 @@ def _cache_key(inputs: Inputs, traced: Traced, options: Options) -> Any:
         options.allow_bias,  # what is refused without it must not be found
         options.num_particles,
         options.noncentred,
+        options.masked is None,
         sorted_items(options.batch_size),
         None if options.optimizer is None else optimizer_fingerprint(options.optimizer),
         environment(),

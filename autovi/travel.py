@@ -15,7 +15,7 @@ import optax
 
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families import FAMILIES, Family
-from autovi.loading import restored_fit, under
+from autovi.loading import data_of, restored_fit
 from autovi.model.guides import not_set_up
 from autovi.model.inputs import Inputs
 from autovi.objectives import OBJECTIVES, Objective
@@ -93,7 +93,7 @@ def _reduced(fit: Fit) -> tuple[Callable, tuple[bytes, Any]]:
     Raises:
         pickle.PicklingError: something of the user's own cannot be pickled; the message names it.
     """
-    arrays, meta = contents(fit)
+    arrays, meta = contents(fit, with_data=not fit.lacks_data)
     return _arrived, (storage.to_bytes(arrays, meta), _packed(_baggage(fit)))
 
 
@@ -101,7 +101,7 @@ def _arrived(content: bytes, baggage: Baggage) -> Any:
     if is_fork_of_running_jax():
         return LostInFork()
     arrays, meta = storage.from_bytes(content, "pickle")
-    data = under("data", arrays)
+    data = data_of(arrays, meta)
     filled = lambda leaf: data[leaf.path] if isinstance(leaf, ArrayAt) else leaf  # noqa: E731
     arguments = jax.tree.map(filled, baggage.arguments, is_leaf=_is_leaf)
     try:

@@ -108,18 +108,23 @@ def survived(setting: str, kills: int, rng: random.Random, cache: str) -> dict[s
     whole = process(setting, None, cache).communicate()[0]
     seconds = time.perf_counter() - began
     killed, folder, ends = 0, tempfile.mkdtemp(), []
+
+    def ended(running: subprocess.Popen, timeout: float | None = None) -> None:
+        digest = running.communicate(timeout=timeout)[0]
+        ends.append(digest or f"no fit: exit status {running.returncode}")
+
     while killed < kills:
         running = process(setting, folder, cache)
         try:
-            ends.append(running.communicate(timeout=rng.uniform(0.0, 1.0) * seconds)[0])
+            ended(running, rng.uniform(0.0, 1.0) * seconds)
             folder = tempfile.mkdtemp()  # another fit
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGKILL)
             running.wait()
             killed += 1
-    ends.append(process(setting, folder, cache).communicate()[0])
-    same = bool(whole) and all(end == whole for end in ends)
-    return {"kills": killed, "ended": len(ends), "same": same, "seconds": seconds}
+    ended(process(setting, folder, cache))
+    others = [end for end in ends if not whole or end != whole]
+    return {"kills": killed, "ended": len(ends), "same": not others, "others": others, "seconds": seconds}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -96,7 +96,7 @@ def test_going_on_is_refused_where_it_cannot_be(short, tmp_path):
     with pytest.raises(ValueError, match="num_steps: expected an integer of at least 1 or None, got 0"):
         fit.resume(0)
     scheduled = autovi.fit(model, {"y": Y}, num_steps=1, learning_rate=optax.constant_schedule(0.01), **QUIET)
-    scheduled.save(tmp_path / "fit")
+    scheduled.save(tmp_path / "fit", with_data=True)
     loaded = autovi.load(tmp_path / "fit", model)
     with pytest.raises(ValueError, match="learning_rate: the fit had a schedule, which a file does not hold"):
         loaded.resume(10)
@@ -104,7 +104,7 @@ def test_going_on_is_refused_where_it_cannot_be(short, tmp_path):
 
 
 def test_a_loaded_fit_goes_on_as_the_fit_itself(short, tmp_path):
-    short.save(tmp_path / "fit")
+    short.save(tmp_path / "fit", with_data=True)
     a, b = short.resume(150), autovi.load(tmp_path / "fit", model).resume(150)
     np.testing.assert_array_equal(a.losses, b.losses)
     assert_same_params(a, b)

@@ -11,6 +11,7 @@ from pathlib import Path
 import errors_page_checkpoints
 import errors_page_data
 import errors_page_models as m
+import errors_page_saved
 import jax
 import numpy as np
 import numpyro
@@ -121,28 +122,17 @@ def changed():
 
 def saved(folder):
     path = folder / "fit.autovi"
-    fitted().save(path)
+    fitted().save(path, with_data=True)
     return path
 
 
 def with_another_optimizer(tmp_path):
-    fit(optimizer=optax.adam(0.01))().save(tmp_path / "adam.autovi")
+    fit(optimizer=optax.adam(0.01))().save(tmp_path / "adam.autovi", with_data=True)
     autovi.load(tmp_path / "adam.autovi", m.normal, optimizer=optax.sgd(0.01))
 
 
-def truncated(folder):
-    path = folder / "short.autovi"
-    path.write_bytes(saved(folder).read_bytes()[:-200])
-    return lambda: autovi.load(path, m.normal)
-
-
-def foreign(folder):
-    (folder / "foreign.autovi").write_text("text")
-    return lambda: autovi.load(folder / "foreign.autovi", m.normal)
-
-
 def linked():
-    fit(m.with_function, {"y": m.Y, "link": lambda y: y})().save("link.autovi")
+    fit(m.with_function, {"y": m.Y, "link": lambda y: y})().save("link.autovi", with_data=True)
 
 
 def not_pickled():
@@ -302,17 +292,14 @@ CASES = {
         lambda: fit(m.timed)().elbo,
     ],
     "`save` into a folder that is not there (`FileNotFoundError`), or to the path of a folder (`IsADirectoryError`)": [
-        lambda: fitted().save("runs/fit.autovi"),
-        lambda tmp_path: fitted().save(tmp_path),
+        lambda: fitted().save("runs/fit.autovi", with_data=True),
+        lambda tmp_path: fitted().save(tmp_path, with_data=True),
     ],
     "`autovi.load` of a file that is not there (`FileNotFoundError`)": [lambda: autovi.load("fit.autovi", m.normal)],
     "a model that pickle cannot take, without cloudpickle (`pickle.PicklingError`)": [not_pickled],
     "anything that computes, in a process that was forked after JAX was used (`RuntimeError`)": [forked],
     "a fit that comes to a process where `jax_enable_x64` is another": [of_other_precision],
-    "a saved fit that is truncated, or foreign": [
-        lambda tmp_path: truncated(tmp_path)(),
-        lambda tmp_path: foreign(tmp_path)(),
-    ],
+    **errors_page_saved.CASES,
     "a saved fit with an optimizer that is not the one it had": [with_another_optimizer],
     "a saved fit of another model": [lambda tmp_path: autovi.load(saved(tmp_path), m.twice)],
     "a fit whose data hold what a file cannot": [linked],

@@ -132,7 +132,7 @@ def test_a_regression_of_more_dimensions_than_a_matrix_affords_is_exact(tmp_path
     assert np.abs((draws.mean(0) - mean) / sd).max() < 6 / DRAWS**0.5
     assert np.abs(np.log(draws.std(0) / sd)).max() < 6 / (2 * DRAWS) ** 0.5
     # What the file holds is the same q.
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     loaded = autovi.load(tmp_path / "fit", model)
     np.testing.assert_allclose(loaded.sample(10)["b"], fit.sample(10)["b"], rtol=1e-5)
     assert any(name.endswith("map.vectors") for name in fit.params)

@@ -66,6 +66,6 @@ def test_a_schedule_that_a_file_did_not_hold_goes_on_from_where_it_was(tmp_path)
     data = {"city": CODES, "y": Y}
     stops = {"callback": lambda report: report.step >= 200, "progress_bar": False}
     fit = autovi.fit(of_cities, data, num_steps=500, learning_rate=schedule, **stops)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     loaded = autovi.load(tmp_path / "fit", of_cities).resume(learning_rate=schedule)
     np.testing.assert_array_equal(loaded.losses, fit.resume().losses)

@@ -73,7 +73,7 @@ def test_the_same_key_gives_the_same_bits(raw):
 
 
 def test_to_a_file_and_on(raw, tmp_path):
-    raw.save(tmp_path / "fit")
+    raw.save(tmp_path / "fit", with_data=True)
     loaded = autovi.load(tmp_path / "fit", regression)
     np.testing.assert_array_equal(loaded.sample(20)["level"], raw.sample(20)["level"])
     assert names(loaded) == names(raw) and str(loaded.plan) == str(raw.plan)

@@ -63,7 +63,7 @@ def test_a_fit_where_compilation_is_turned_off(compiled, tmp_path):
             np.testing.assert_array_equal(values, compiled.sample(7)[name])
         np.testing.assert_array_equal(fit.predict(rng_key=4)["y"], compiled.predict(rng_key=4)["y"])
         assert fit.gradients == compiled.gradients and fit.params["shift"] == compiled.params["shift"]
-        fit.save(tmp_path / "fit")
+        fit.save(tmp_path / "fit", with_data=True)
         again = autovi.load(tmp_path / "fit", model)
         assert str(again.plan) == str(fit.plan)
         assert set(again.to_arviz(groups=["observed_data"])["observed_data"].data_vars) == {"y"}
@@ -114,7 +114,7 @@ in_child({
     "params": lambda: fit.params,
     "gradients": lambda: fit.gradients,
     "summary": fit.summary,
-    "save": lambda: fit.save("nowhere/fit"),
+    "save": lambda: fit.save("nowhere/fit", with_data=True),
     "load": lambda: autovi.load("nowhere/fit", model),
     "prior": lambda: autovi.prior_predictive(model, {"y": np.zeros(2)}),
     "pickle": lambda: pickle.dumps(fit),

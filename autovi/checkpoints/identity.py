@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from autovi.model.inputs import Inputs
 from autovi.result.saving import choices_of, program_of
+from autovi.result.without_data import digest_of
 from autovi.run.engine import Engine
 
 Identity = dict[str, str]  # what, as a sentence names it -> a digest, or the value itself where it is short
@@ -28,7 +27,7 @@ def identity_of(engine: Engine, inputs: Inputs, asked: Mapping[str, Any]) -> Ide
         **settings,
         "the device": f"{device.platform} {device.device_kind}",
         "the model (what it computes, or a value that it reads besides its arguments)": program["digest"],
-        **{f"data: {name}": _digest(array) for name, array in inputs.arrays.items()},
+        **{f"data: {name}": digest_of(array) for name, array in inputs.arrays.items()},
         **{f"data: {name}": said(value) for name, value in inputs.static},
         "the plan": said(choices_of(engine.program.plan)),
         "num_particles": str(engine.num_particles),
@@ -58,7 +57,7 @@ def said(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return f"key {_digest(jax.random.key_data(value))}"
+        return f"key {digest_of(jax.random.key_data(value))}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {said(v)}" for k, v in sorted(value.items(), key=lambda kv: str(kv[0]))) + "}"
     if isinstance(value, tuple | list | set | frozenset):
@@ -68,12 +67,5 @@ def said(value: Any) -> str:
         own = {f: getattr(value, f) for f in asdict(value)}
         return f"{type(value).__name__}({said(own)})"
     if hasattr(value, "__array__"):
-        return _digest(value)
+        return digest_of(value)
     return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _digest(array: Any) -> str:
-    array = np.ascontiguousarray(np.asarray(array))
-    content = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    content.update(array.tobytes() if array.dtype.kind != "O" else repr(array.tolist()).encode())
-    return content.hexdigest()

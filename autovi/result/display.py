@@ -10,6 +10,7 @@ from autovi.numbers import how_many, nats, number, with_error
 from autovi.plan.display import INDENT, LEFT, plan_html, plan_text, terminal_width, wrapped
 from autovi.result.graph import model_graph
 from autovi.result.posterior import Posterior
+from autovi.result.without_data import NEEDED
 from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL, TIED
 
@@ -59,6 +60,8 @@ def _title(fit: Posterior) -> str:
 
 def facts(fit: Posterior) -> dict[str, str]:
     """What is known of the quality. What takes long and was not asked for yet is not computed for a look at the fit."""
+    if fit.lacks_data:
+        return {"data": f"not there: params, sample, and predict for new data are; for all else {NEEDED}"}
     return {
         "ELBO": _attempt(fit, "elbo", _elbo),
         "k-hat": _attempt(fit, "khat", _khat),

@@ -40,6 +40,8 @@ class Fit(Posterior):
         """What is public: how a fit is held inside is not."""
         inside = {"coords", "dims", "engine", "inputs", "options", "progress", "progress_bar", "raw_params"}
         inside |= {
+            "absent",
+            "lacks_data",
             "saved_plan",
             "state",
             "arrays",
@@ -186,14 +188,19 @@ class Fit(Posterior):
     plot = plots.plot
     plot_forest = plots.plot_forest
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, with_data: bool = False) -> None:
         """Writes the fit to one file of arrays and JSON, complete or not at all. `autovi.load` reads it.
+
+        Args:
+            path: the file.
+            with_data: whether the file holds the data too. Without them a loaded fit has `params`, `sample` and
+                `predict` for new data, and all else where `autovi.load` is given the data.
 
         Raises:
             ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
             FileNotFoundError: the folder is not there. IsADirectoryError: the path is a folder.
         """
-        write_fit(self, path)
+        write_fit(self, path, with_data)
 
     def __copy__(self) -> Fit:
         twin = object.__new__(type(self))

@@ -17,6 +17,7 @@ from autovi.model.inputs import Inputs
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
 from autovi.process import computing
+from autovi.result.without_data import NEEDED
 from autovi.run.clock import Seconds, waiting
 from autovi.run.engine import Engine
 from autovi.run.faults import is_out_of_memory
@@ -42,6 +43,7 @@ class Fitted:
     coords: Mapping[str, Any] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
+    absent: Mapping[str, Any] = field(default_factory=dict)  # of a loaded fit: what is known of data that are not there
 
     def __post_init__(self) -> None:
         self._at_rest = self.engine.at_rest()  # False: the model's own callbacks change what they read
@@ -98,8 +100,22 @@ class Fitted:
     @cached_property
     @computing()
     def arrays(self) -> Any:
-        """The data that are arguments of the programs, on the device."""
+        """The data that are arguments of the programs, on the device.
+
+        Raises:
+            ValueError: the fit was loaded without them.
+        """
+        if self.lacks_data:
+            raise ValueError(
+                f"data: this fit was loaded without its data, which this needs; {NEEDED}. Without them there are "
+                "params, sample, and predict for new data"
+            )
         return jax.device_put(self.inputs.traced())
+
+    @property
+    def lacks_data(self) -> bool:
+        """Was it loaded without its data?"""
+        return bool(self.absent)
 
     def check_unchanged(self) -> None:
         """What is computed after the fit is traced after it: the model must still be the one that was fitted."""

@@ -21,6 +21,7 @@ from autovi.result.fitted import Fitted
 from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, doubt, proposals_limit
 from autovi.result.signs import signs_of
 from autovi.result.verdict import Verdict, verdict_of
+from autovi.result.without_data import stand_in, undrawn
 from autovi.run.background import Compiling
 from autovi.run.checks import check_count
 from autovi.run.drawing import (
@@ -308,6 +309,12 @@ class Posterior(Fitted):
         kinds = (VALUES, MOST_LIKELY) if discrete == "map" else (VALUES,)
         count, asked = int(num_draws), resample is not None
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
+        if self.lacks_data:
+            lost = undrawn(self.engine.full, resample, discrete)
+            arrays = {n: stand_in(x) for n, x in self.inputs.traced().items()}
+            with self._drawing(count):
+                drawn = draws_of(self.engine, self.raw_params, arrays, keys_of(key, count), kinds).values
+            return {n: x for n, x in drawn.items() if n not in lost}
         wanted = resample if asked else self._advice(count).resample and self.resampled
         with self._drawing(count):
             chosen = self._chosen(count, key, asked) if wanted else None
@@ -350,6 +357,10 @@ class Posterior(Fitted):
             ValueError: `new_data` does not fit the model; the message names the argument.
         """
         check_count("batch_size", batch_size, optional=True)
+        if new_data is None and self.lacks_data:
+            raise ValueError(
+                "new_data: this fit was loaded without its data; give new ones, or autovi.load(..., data=...)"
+            )
         inputs = self.inputs if new_data is None else bind_like(self.model, new_data, self.inputs)
         return self.predicted(inputs, num_draws, rng_key, batch_size)
 
@@ -363,8 +374,15 @@ class Posterior(Fitted):
         """`predict` for data that are bound to the model already."""
         key = jax.random.fold_in(self.rng_key, 3) if rng_key is None else as_key(rng_key)
         latent_key, key = jax.random.split(key)
-        values = self.values if num_draws is None else self.sample(num_draws, latent_key)
+        if num_draws is None and self.lacks_data:
+            values = self.sample(self.num_draws, self._own_key)
+        else:
+            values = self.values if num_draws is None else self.sample(num_draws, latent_key)
         latent = {n: v for n, v in values.items() if n in self.engine.program.sites.latents}
+        if lost := sorted(set(self.engine.program.sites.latents) - set(latent)):
+            raise ValueError(
+                f"data: {lost} cannot be drawn without them; give them to autovi.load(path, model, data=...)"
+            )
         with self._diagnosing("predictions"):
             return predict(self.engine, self.model, inputs, latent, self._site_params, key, batch_size)
 

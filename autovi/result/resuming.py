@@ -14,6 +14,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
 from autovi.preparation import prepare
 from autovi.process import computing
+from autovi.result.without_data import NEEDED
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
 from autovi.run.engine import Engine
@@ -38,6 +39,8 @@ def resumed(
     check_count("num_steps", num_steps, optional=True)
     check_count("max_steps", max_steps)
     check_callback(callback)
+    if data is None and fit.lacks_data:
+        raise ValueError(f"data: this fit was loaded without its data; give them to `resume`, or {NEEDED}")
     show = fit.progress_bar if progress_bar is None else progress_bar
     clock = Seconds()
     with before_the_first_step(), clock.spent("trace"):
@@ -49,7 +52,15 @@ def resumed(
     state = ran(engine, inputs, arrays, state, progress, Watch(callback, show, clock))
     key = jax.random.fold_in(fit.rng_key, 6)
     return replace(
-        fit, engine=engine, inputs=inputs, state=state, progress=progress, rng_key=key, seconds=clock, progress_bar=show
+        fit,
+        engine=engine,
+        inputs=inputs,
+        state=state,
+        progress=progress,
+        rng_key=key,
+        seconds=clock,
+        progress_bar=show,
+        absent={},
     )
 
 
@@ -68,7 +79,8 @@ def _prepared(fit: Any, data: Any) -> tuple[Engine, Inputs]:
     if data is None:
         return fit.engine, fit.inputs
     # The same categories have the same codes: what is fitted of an element stays with it.
-    engine, inputs = prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), fit.options)
+    options = replace(fit.options, masked=None)
+    engine, inputs = prepare(fit.model, bind_like(fit.model, data, fit.inputs, "data"), options)
     # The plan is that of the fit, to which its ladder has led.
     return engine.under(fit.engine.program.plan, fit.engine.optimizer), inputs
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import jax
 import numpy as np
 
+from autovi.analysis.counted import partly_masked
 from autovi.estimators import ESTIMATORS, Estimator
 from autovi.families import FAMILIES, Family
+from autovi.keys import is_key
 from autovi.ladder.rungs import Rung
 from autovi.model.columns import Columns, Header, taken_apart
 from autovi.model.inputs import Inputs
@@ -22,6 +24,7 @@ from autovi.objectives import OBJECTIVES, Objective
 from autovi.plan.plan import Plan
 from autovi.process import computing
 from autovi.result import storage
+from autovi.result.without_data import NEEDED, described
 from autovi.run.engine import Engine
 from autovi.run.learning_rate import forgotten
 from autovi.run.starts import agreement_of, modes_of
@@ -34,23 +37,30 @@ KIND = "fit"  # checkpoints are files of the same format
 FIELDS = ("num_draws",)
 
 
-def write_fit(fit: Any, path: str | os.PathLike[str]) -> None:
-    """Writes a `Fit`: its state, data with their labels, losses and the plan.
+def write_fit(fit: Any, path: str | os.PathLike[str], with_data: bool) -> None:
+    """Writes a `Fit`: its state, losses, the plan and, where asked for, the data with their labels.
 
     Raises:
-        ValueError: an argument of the model that is neither an array nor a JSON value; the message names it.
+        ValueError: an argument of the model that is neither an array nor a JSON value; the message names it. Or the
+            data are asked for, and not there.
     """
-    arrays, meta = contents(fit)
+    if with_data and fit.absent:
+        raise ValueError(f"with_data: this fit was loaded without its data; {NEEDED}")
+    arrays, meta = contents(fit, with_data)
     storage.write(path, arrays, {**meta, "data": data_template(fit.inputs)})
 
 
 @computing()
-def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def contents(fit: Any, with_data: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a file holds of a `Fit`: arrays, and all else but how the model's arguments are made of the arrays."""
-    label_arrays, label_dims = pack_labels(fit.inputs.labels)
+    data, labels = fit.inputs.arrays, fit.inputs.labels
+    # Without data: what new data need to be read as they were, and random keys, which say nothing of anybody.
+    labels = labels if with_data else {n: Labels((), (), x.categories) for n, x in labels.items()}
+    held = data if with_data else {n: x for n, x in data.items() if is_key(x)}
+    label_arrays, label_dims = pack_labels(labels)
     arrays = {
         **_prefixed("state", stored(fit.state)),
-        **_prefixed("data", fit.inputs.arrays),
+        **_prefixed("data", held),
         **_prefixed("label", label_arrays),
         **_prefixed("coord", {dim: _storable(values) for dim, values in fit.coords.items()}),
         "losses": fit.losses,
@@ -69,6 +79,9 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "model": model_of(fit.engine.full.sites),
         "lengths": {p.name: p.length for p in fit.engine.program.sites.subsampled.values()},
         "labels": label_dims,
+        "absent": dict(fit.absent) or {n: described(x) for n, x in data.items() if n not in held},
+        "masked": sorted(_masked(fit)),
+        "concrete": fit.inputs.concrete,
         "dims": {name: list(axes) for name, axes in fit.dims.items()},
         "allow_bias": fit.options.allow_bias,
         "allow_nan": sorted(fit.inputs.allow_nan),
@@ -76,6 +89,12 @@ def contents(fit: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         **{field: getattr(fit, field) for field in FIELDS},
     }
     return arrays, meta
+
+
+def _masked(fit: Any) -> Collection[str]:
+    """The sites that are masked in part, which the data say."""
+    known = fit.options.masked
+    return partly_masked(fit.engine.program.traced, fit.inputs) if known is None else known
 
 
 def progress_fields(progress: Progress) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 A file is an ordinary ``.npz`` (a zip of ``.npy`` members, not compressed) with one member more,
 ``autovi.json``, which names the format and lists every array with its dtype and shape. Nothing is ever
-pickled: reading a file from a stranger cannot run code. Every byte that carries data is covered by the
-zip's CRC-32, and the list of arrays covers the names, so a damaged file is an error and never a wrong load.
+pickled: reading a file from a stranger cannot run code. The zip's comment, the file's last bytes, is the
+SHA-256 of all before: a file of which a single bit is another is an error and never a wrong load.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -30,6 +31,9 @@ FORMAT_VERSION = 1
 
 _HEADER = "autovi.json"
 _ZIP_MAGIC = b"PK\x03\x04"
+_DIGITS = hashlib.sha256().digest_size * 2  # of the digest, at the very end
+_SEAL = b"sha256:"
+_AT_ONCE = 1 << 20  # bytes that are hashed at once
 _NPY_KINDS = "biufcSUmM"  # what an .npy header describes fully without pickling
 _FLOAT_TAG = "$float"
 _DICT_TAG = "$dict"
@@ -60,7 +64,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping
     # In the same folder, because `os.replace` is atomic only within one file system.
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "x+b") as file:
             _write_zip(file, text, stored)
             file.flush()
             # Without this a power cut may leave the new name on an empty file.
@@ -239,12 +243,43 @@ def _write_zip(file: Any, header: bytes, arrays: Mapping[str, np.ndarray]) -> No
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(_member(name)), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+        archive.comment = _SEAL + bytes(_DIGITS)
+    seal(file)
+
+
+def seal(file: IO[bytes]) -> None:
+    """Writes the digest of a file over its last bytes, which are there for it."""
+    digest, end = _digest(file)
+    file.seek(end)
+    file.write(digest)
+
+
+def _is_sealed(file: IO[bytes]) -> bool:
+    """Do the last bytes have the digest of all before?"""
+    digest, _ = _digest(file)
+    return file.read() == digest
+
+
+def _digest(file: IO[bytes]) -> tuple[bytes, int]:
+    """The digest of all but the last bytes, where it stands, and where these begin; the file is there then."""
+    end = max(0, file.seek(0, os.SEEK_END) - _DIGITS)
+    file.seek(0)
+    content, left = hashlib.sha256(), end
+    while left and (part := file.read(min(left, _AT_ONCE))):
+        content.update(part)
+        left -= len(part)
+    return content.hexdigest().encode(), end
 
 
 def _read_zip(file: Any, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     with zipfile.ZipFile(file) as archive:
         members = archive.namelist()
         header = _read_header(archive, members, path)
+        if not _is_sealed(file):
+            raise _Refused(
+                f"path {path!r}: it is damaged or cut short (its checksum is another). Nothing of it was loaded; use "
+                "another copy, or save again."
+            )
         manifest = header["arrays"]
         expected = [_HEADER, *(_member(name) for name in manifest)]
         if lost := sorted(set(expected) - set(members)):

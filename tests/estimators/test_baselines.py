@@ -148,7 +148,7 @@ def test_what_is_read_is_checked_before_the_first_step(options, said):
 def test_a_fit_with_estimators_that_learn_is_saved_and_goes_on(asked, by_hand, tmp_path):
     asked = {"z": asked}
     fit = autovi.fit(model, {"x": X}, guide=guide, estimators=asked, num_steps=200, num_draws=10, progress_bar=False)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     if by_hand:
         with pytest.raises(ValueError, match="site 'z': it had 'score', of a class or with a function"):
             autovi.load(tmp_path / "fit", model, guide=guide)

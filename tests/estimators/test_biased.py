@@ -201,13 +201,13 @@ def test_a_schedule_of_temperatures():
 def test_a_schedule_is_no_part_of_a_file(tmp_path):
     estimator = Concrete(optax.constant_schedule(0.5))
     fit = autovi.fit(shifts, DATA, estimators={"z": estimator}, allow_bias=True, num_steps=5, progress_bar=False)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     with pytest.raises(ValueError, match="'concrete', of a class or with a function that a file cannot hold; pass an"):
         autovi.load(tmp_path / "fit", shifts)
     again = autovi.load(tmp_path / "fit", shifts, estimators={"z": estimator})
     assert again.state.estimators["z"]["step"] == 5
     plain = autovi.fit(shifts, DATA, estimators={"z": "reinmax"}, allow_bias=True, num_steps=5, progress_bar=False)
-    plain.save(tmp_path / "plain")
+    plain.save(tmp_path / "plain", with_data=True)
     assert autovi.load(tmp_path / "plain", shifts).plan.biased == {"z": "reinmax"}
 
 

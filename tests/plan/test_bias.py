@@ -75,7 +75,7 @@ def test_whatever_shows_the_fit_says_so(fit):
 
 
 def test_saved_loaded_and_resumed(fit, tmp_path):
-    fit.save(tmp_path / "fit.autovi")
+    fit.save(tmp_path / "fit.autovi", with_data=True)
     again = autovi.load(tmp_path / "fit.autovi", model, estimators={"z": Halved()})
     assert (again.plan.biased, again.message) == ({"z": "halved"}, fit.message)
     on = again.resume(10, data={"y": DATA["y"] + 1.0}, progress_bar=False)

@@ -153,7 +153,7 @@ def test_other_masks_are_another_plan():
 
 def test_a_fit_with_a_masked_site_comes_back(tmp_path):
     result = fit(partly, {"y": Y, "on": ON}, num_steps=100)
-    result.save(tmp_path / "fit")
+    result.save(tmp_path / "fit", with_data=True)
     loaded = autovi.load(tmp_path / "fit", partly)
     np.testing.assert_array_equal(loaded.sample(10, 0)["z"], result.sample(10, 0)["z"])
 

@@ -206,7 +206,7 @@ def test_a_posterior_that_the_family_holds(batch_size):
 
 def test_a_file_brings_it_back(tmp_path):
     fit = autovi.fit(model, {"y": Y}, families=GIVEN, batch_size=2, num_steps=50, progress_bar=False)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     again = autovi.load(tmp_path / "fit", model)
     assert again.engine.program.plan.blocks == fit.engine.program.plan.blocks
     np.testing.assert_array_equal(again.sample(10, rng_key=1)["theta"], fit.sample(10, rng_key=1)["theta"])

@@ -69,7 +69,7 @@ def either(request, fit, tmp_path_factory):
     if request.param == "fit":
         return fit
     path = tmp_path_factory.mktemp("labels") / "fit.autovi"
-    fit.save(path)
+    fit.save(path, with_data=True)
     return autovi.load(path, by_city)
 
 

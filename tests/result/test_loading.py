@@ -29,7 +29,7 @@ def some_rows(y):
 )
 def test_the_batches_come_back(model, batch_size, length, tmp_path):
     fit = autovi.fit(model, {"y": Y}, batch_size=batch_size, num_steps=5, progress_bar=False)
-    fit.save(tmp_path / "fit.autovi")
+    fit.save(tmp_path / "fit.autovi", with_data=True)
     again = autovi.load(tmp_path / "fit.autovi", model)
     assert again.engine.program.sites.plates["n"].length == fit.engine.program.sites.plates["n"].length == length
     assert again.engine.full.sites.plates["n"].length == 12
@@ -38,5 +38,5 @@ def test_the_batches_come_back(model, batch_size, length, tmp_path):
 def test_the_noise_of_the_gradient_is_that_of_the_batches(tmp_path):
     """Three rows of 12 at a time: with all of them the gradient would have a quarter of the noise."""
     fit = autovi.fit(all_rows, {"y": Y}, batch_size=3, num_steps=5, progress_bar=False)
-    fit.save(tmp_path / "fit.autovi")
+    fit.save(tmp_path / "fit.autovi", with_data=True)
     assert autovi.load(tmp_path / "fit.autovi", all_rows).gradients == fit.gradients

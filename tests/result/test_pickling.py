@@ -160,7 +160,7 @@ def test_arguments_that_no_file_holds(tmp_path):
     data = {"link": travelling.tanh, "pair": {"width": Width(np.float32(0.5), jnp.ones(2))}, "y": Y}
     fit = quick(travelling.linked, data)
     with pytest.raises(ValueError, match="'link' is a function"):
-        fit.save(tmp_path / "fit")
+        fit.save(tmp_path / "fit", with_data=True)
     again = sent(fit)
     assert_same_fit(again, fit)
     assert dict(again.inputs.static) == {"link": travelling.tanh}
@@ -326,7 +326,7 @@ def test_a_model_that_has_changed(monkeypatch):
 
 @pytest.mark.slow
 def test_another_precision(simple_fit, tmp_path):
-    simple_fit.save(tmp_path / "fit")
+    simple_fit.save(tmp_path / "fit", with_data=True)
     content = pickle.dumps(simple_fit)
     with jax.enable_x64(True):
         with pytest.warns(UserWarning, match="jax_enable_x64=False, which is True here: the draws of a key are others"):

@@ -384,13 +384,13 @@ def test_one_step_and_one_draw():
 
 
 def test_a_loaded_fit_draws_the_same(fit, tmp_path):
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     loaded = autovi.load(tmp_path / "fit", model)
     assert loaded.plot()._repr_png_() == fit.plot()._repr_png_()
 
 
 def test_a_file_from_before_the_steps_were_kept(fit, tmp_path):
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     arrays, meta = storage.read(str(tmp_path / "fit"))
     del meta["progress"]["lowered"]
     storage.write(tmp_path / "old", arrays, meta)

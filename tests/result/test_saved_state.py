@@ -53,7 +53,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_it_goes_on_bit_for_bit(case, tmp_path):
     fit = quick(**CASES[case])
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     again = autovi.load(tmp_path / "fit", model, optimizer=CASES[case].get("optimizer"))
     assert int(again.state.step) == 130 and again.engine.program.objective == fit.engine.program.objective
     (state, losses), (other, same) = fifty_more(fit), fifty_more(again)
@@ -70,16 +70,16 @@ def test_it_goes_on_bit_for_bit(case, tmp_path):
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_without_its_optimizer_a_fit_can_be_looked_at(batch_size, tmp_path):
     fit = quick(optimizer=OPTIMIZER, batch_size=batch_size)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     again = autovi.load(tmp_path / "fit", model)
     np.testing.assert_array_equal(again.sample(10)["effect"], fit.sample(10)["effect"])
     assert again.state.optimizer is None and not any(".memory" in n for n in stored(again.state))
-    again.save(tmp_path / "again")
+    again.save(tmp_path / "again", with_data=True)
     assert autovi.load(tmp_path / "again", model).state.optimizer is None
 
 
 def test_an_optimizer_that_the_fit_had_not(tmp_path):
-    quick().save(tmp_path / "fit")
+    quick().save(tmp_path / "fit", with_data=True)
     with pytest.raises(ValueError, match=r"this fit had autovi's own; leave out optimizer="):
         autovi.load(tmp_path / "fit", model, optimizer=OPTIMIZER)
 
@@ -93,11 +93,11 @@ class Tempered(Iwae):
 
 def test_an_objective_of_ones_own_is_asked_for(tmp_path):
     fit = quick(objective=Tempered(), estimators={"on": {"estimator": "score", "baseline": "none"}})
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     with pytest.raises(ValueError, match="'tempered', a class that is not autovi's own; pass objective="):
         autovi.load(tmp_path / "fit", model)
     again = autovi.load(tmp_path / "fit", model, objective=Tempered())
     assert again.engine.program.objective == Tempered()
-    quick().save(tmp_path / "plain")
+    quick().save(tmp_path / "plain", with_data=True)
     with pytest.raises(ValueError, match=r"this fit had 'elbo', which the file holds; leave out objective="):
         autovi.load(tmp_path / "plain", model, objective=Tempered())

@@ -55,7 +55,7 @@ def fit():
 @pytest.fixture(scope="module")
 def path(fit, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "fit.autovi"
-    fit.save(path)
+    fit.save(path, with_data=True)
     return path
 
 
@@ -112,14 +112,14 @@ def test_predictions_of_new_data(fit, loaded):
 
 
 def test_a_loaded_fit_can_be_saved(loaded, path, tmp_path):
-    loaded.save(tmp_path / "again")
+    loaded.save(tmp_path / "again", with_data=True)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_path_types(fit, tmp_path, kind):
     path = kind(tmp_path / "a name.fit")
-    fit.save(path)
+    fit.save(path, with_data=True)
     assert os.listdir(tmp_path) == ["a name.fit"]  # no suffix is added, nothing else is left
     assert autovi.load(path, model).status == fit.status
 
@@ -154,7 +154,7 @@ def local(y):
 )
 def test_other_fits_come_back(tmp_path, model, options):
     fit = quick(model, (np.arange(6.0),), **{"num_steps": 3, "num_draws": 5, **options})
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     again = autovi.load(tmp_path / "fit", model)
     assert again.plan.to_dict() == fit.plan.to_dict()
     assert again.engine.program.plan.blocks == fit.engine.program.plan.blocks
@@ -177,7 +177,7 @@ def test_arguments_of_many_kinds(tmp_path):
         "flag": True,
     }
     fit = quick(model, data, num_steps=3, num_draws=5)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     assert_same(autovi.load(tmp_path / "fit", model).sample(4), fit.sample(4))
 
 
@@ -192,7 +192,7 @@ def test_names_with_slashes_and_parameters_that_are_trees(tmp_path):
         numpyro.sample("a/mu", dist.Normal(layers[0]["w"].sum() + layers[1][0], 0.5))
 
     fit = quick(scoped, {"y": 0.5}, guide=guide)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     again = autovi.load(tmp_path / "fit", scoped, guide=guide)
     assert_same(again.raw_params, fit.raw_params)
     assert_same(again.sample(3), fit.sample(3))
@@ -213,7 +213,7 @@ def pair_guide(y):
 
 def test_guide_functions_are_asked_for(tmp_path):
     fit = quick(pair, {"y": 0.5}, guide=pair_guide)
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     assert_same(autovi.load(tmp_path / "fit", pair, guide=pair_guide).sample(3), fit.sample(3))
     with pytest.raises(ValueError, match=r"fit'.*guide function.*pass guide="):
         autovi.load(tmp_path / "fit", pair)
@@ -224,7 +224,7 @@ def test_autoguides_are_asked_for(tmp_path):
         numpyro.sample("y", dist.Normal(numpyro.sample("mu", dist.Normal(0.0, 1.0)), 1.0), obs=y)
 
     fit = quick(model, {"y": 0.5}, guide=AutoNormal(model))
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     assert_same(autovi.load(tmp_path / "fit", model, guide=AutoNormal(model)).sample(3), fit.sample(3))
     with pytest.raises(ValueError, match="pass guide="):
         autovi.load(tmp_path / "fit", model)
@@ -253,7 +253,7 @@ class OwnEnumerate(Enumerate):
 @pytest.mark.slow
 def test_classes_of_the_users_own(tmp_path):
     fit = quick(pair, {"y": 0.5}, families={"mu": Wide(1.5)}, estimators={"k": OwnEnumerate()})
-    fit.save(tmp_path / "fit")
+    fit.save(tmp_path / "fit", with_data=True)
     again = autovi.load(tmp_path / "fit", pair, families={"m*": Wide(1.5)}, estimators={"k": OwnEnumerate()})
     assert type(again.engine.program.plan.estimator_of("k")) is OwnEnumerate
     assert again.plan.to_dict() == fit.plan.to_dict()
@@ -278,7 +278,7 @@ def test_arguments_that_no_file_holds_are_named(tmp_path, value):
 
     fit = quick(model, {"link": value, "y": 0.5}, num_steps=2)
     with pytest.raises(ValueError, match=r"argument .*link"):
-        fit.save(tmp_path / "fit")
+        fit.save(tmp_path / "fit", with_data=True)
     assert os.listdir(tmp_path) == []
 
 
@@ -384,7 +384,7 @@ def test_wrong_shapes(path, tmp_path):
 
 def test_a_crash_while_writing_leaves_the_old_file(fit, tmp_path, monkeypatch):
     path = tmp_path / "fit"
-    fit.save(path)
+    fit.save(path, with_data=True)
     before = path.read_bytes()
     longer = replace(fit, progress=replace(fit.progress, losses=[np.zeros(1000, np.float32)]))
 
@@ -393,8 +393,8 @@ def test_a_crash_while_writing_leaves_the_old_file(fit, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(OSError, match="no space left"):
-        longer.save(path)
+        longer.save(path, with_data=True)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["fit"]
     monkeypatch.undo()
-    longer.save(path)
+    longer.save(path, with_data=True)
     assert autovi.load(path, model).losses.shape == (1000,)

@@ -43,7 +43,7 @@ def test_nan_that_the_model_handles_passes(tmp_path):
     same = fit(explicit, {"x": np.array([1.0, 0.0, 3.0]), "y": np.ones(3), "seen": ~np.isnan(GAPS)})
     np.testing.assert_allclose(result.losses, same.losses, rtol=1e-5)
     assert result.predict({"x": GAPS[::-1].copy(), "y": np.ones(3)})["y"].shape == (20, 3)
-    result.save(tmp_path / "gaps.autovi")
+    result.save(tmp_path / "gaps.autovi", with_data=True)
     again = autovi.load(tmp_path / "gaps.autovi", handled)
     assert again.elbo == result.elbo
     assert again.predict({"x": GAPS, "y": np.ones(3)})["y"].shape == (20, 3)

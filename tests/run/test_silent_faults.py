@@ -102,7 +102,7 @@ def test_a_file_is_refused_by_a_model_of_another_constant(tmp_path):
 
         return model
 
-    autovi.fit(model_of(2.0), {"y": Y}, num_steps=10, progress_bar=False).save(tmp_path / "fit")
+    autovi.fit(model_of(2.0), {"y": Y}, num_steps=10, progress_bar=False).save(tmp_path / "fit", with_data=True)
     assert autovi.load(tmp_path / "fit", model_of(2.0)).losses.size == 10
     with pytest.raises(ValueError, match="another model: its sites are the same, but what it computes is not"):
         autovi.load(tmp_path / "fit", model_of(3.0))
