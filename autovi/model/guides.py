@@ -68,6 +68,11 @@ def another_model(guide: Any, model: Callable) -> Iterator[None]:
         ) from cause_of(error)
 
 
+def with_params(guide: Callable, params: dict[str, Any]) -> Callable:
+    """The guide with its parameter sites at these values."""
+    return handlers.substitute(guide, data=params)
+
+
 def copied(guide: Any, memo: dict[int, Any]) -> Any:
     """A deep copy of a guide, which is set up if the guide is. Functions are their own copies."""
     twin = deepcopy(guide, memo)

@@ -18,6 +18,7 @@ from autovi.model.sites import Sites, feasible
 from autovi.model.target import NOTHING, Given, Target, unchecked
 from autovi.model.traced import Traced
 from autovi.model.tracing import trace_numpyro
+from autovi.model.unconstrained import unconstrained
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,16 @@ class NumPyroModel(Target):
         rng_key: jax.Array,
     ) -> dict[str, Any]:
         return predict(self.function, inputs, lengths, arrays, params, values, rng_key)
+
+    def unconstrained(
+        self,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        params: Mapping[str, Any],
+        values: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        return unconstrained(self.function, inputs, lengths, arrays, params, values)
 
     def simulate(
         self, inputs: Inputs, lengths: Mapping[str, int], arrays: Mapping[str, Any], rng_keys: jax.Array, part: int

@@ -93,6 +93,17 @@ class Target(ABC):
         """
         raise TypeError(f"predict: a {type(self).__name__} does not say how its data come about; write a NumPyro model")
 
+    def unconstrained(
+        self,
+        inputs: Inputs,
+        lengths: Mapping[str, int],
+        arrays: Mapping[str, Any],
+        params: Mapping[str, Any],
+        values: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """The continuous latent sites' `values` on the unconstrained scale: as they are, where all sites are real."""
+        return dict(values)
+
     def simulate(
         self, inputs: Inputs, lengths: Mapping[str, int], arrays: Mapping[str, Any], rng_keys: jax.Array, part: int
     ) -> tuple[dict[str, Any], dict[str, Any]]:

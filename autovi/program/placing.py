@@ -76,16 +76,17 @@ class Placing:
         graph, sites = self.traced.graph, self.sites
         if node in self.summed or not self.own:
             value = site_value(self.summed, node, value) if node in self.summed else value
-            return self._as_inputs({node: value})
+            return self.as_inputs({node: value})
         if node in self.traced.one_hot:
-            return self._as_inputs({node: value})
+            return self.as_inputs({node: value})
         block = self.plan.block(node)
         values = self.blocks.site_values(block, value)
         if node in self.unconstrained or block.flat or block.by_element or sites.samples[node].discrete:
-            return self._as_inputs(values)
+            return self.as_inputs(values)
         return {graph.outputs[f"value:{node}"]: values[node]}
 
-    def _as_inputs(self, values: Mapping[str, Any]) -> Values:
+    def as_inputs(self, values: Mapping[str, Any]) -> Values:
+        """The variables of the graph that values of sites set, those on the scale of their nodes."""
         out: Values = {}
         for name, value in values.items():
             var = self.traced.graph.inputs[f"node:{name}"]

@@ -141,6 +141,10 @@ class World:
             self.values.update(self.program.placed(node, forced.get(node, self.program.first_value(node))))
         return self
 
+    def place(self, node: str, value: Any) -> None:
+        """Sets a node to a value, those before it having theirs."""
+        self._set(node, value)
+
     def _set(self, node: str, value: Any) -> None:
         estimator = self.program.plan.estimator_of(node)
         if node in self.program.traced.chains:

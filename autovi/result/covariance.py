@@ -24,6 +24,7 @@ from autovi.result.posterior import Posterior
 from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL
 
+LINEAR = "linear response of the mean-field optimum"
 HOW = ("auto", "linear_response", True, False)
 MAX_DIMENSIONS = 500  # of a Hessian that is computed whole
 MAX_SCALARS = 5_000  # of a table
@@ -38,8 +39,8 @@ def covariance(fit: Posterior, names: str | Sequence[str] | None, corrected: str
     if corrected == "linear_response" and (reason := _refusal(fit)):
         raise ValueError(f"corrected: 'linear_response' is not possible, since {reason}; corrected=True weighs draws")
     values, how = None, ""
-    if corrected == "linear_response" or (corrected == "auto" and _is_off(fit) and not _refusal(fit)):
-        values, how = linear_response(fit), "linear response of the mean-field optimum"
+    if corrected == "linear_response" or (corrected == "auto" and is_off(fit) and not _refusal(fit)):
+        values, how = linear_response(fit, fit.num_draws), LINEAR
         if values is None and corrected == "linear_response":
             raise ValueError(
                 "corrected: 'linear_response' is not possible, since the expected log density is not concave where the "
@@ -53,9 +54,16 @@ def covariance(fit: Posterior, names: str | Sequence[str] | None, corrected: str
     return _table(fit, values, names, how)
 
 
-def _is_off(fit: Posterior) -> bool:
+def is_off(fit: Posterior) -> bool:
     """Does q differ from the posterior in a way that its draws, as they are, do not make up for?"""
     return not (fit.resampled or fit.evidence.khat_why == EQUAL or fit.efficiency >= THRESHOLDS.efficiency_alike)
+
+
+def draws_for_moments(fit: Posterior, num_draws: int) -> tuple[dict[str, np.ndarray], str]:
+    """The draws whose covariance is the one that `covariance` gives unasked, and what they are from, in words."""
+    if is_off(fit) and not _refusal(fit) and (values := linear_response(fit, num_draws)) is not None:
+        return values, LINEAR
+    return fit.sample(num_draws), fit.drawn
 
 
 def _refusal(fit: Posterior) -> str:
@@ -85,7 +93,7 @@ def _dimensions(fit: Posterior) -> int:
 
 
 @computing()
-def linear_response(fit: Posterior) -> dict[str, np.ndarray] | None:
+def linear_response(fit: Posterior, num_draws: int) -> dict[str, np.ndarray] | None:
     r"""`num_draws` draws of the sites by linear response; None where the expected log density is not concave.
 
     A mean-field q knows no correlation, and its standard deviations are the conditional ones. But where its means go as
@@ -129,7 +137,7 @@ def linear_response(fit: Posterior) -> dict[str, np.ndarray] | None:
     if not np.isfinite(precision).all() or np.linalg.eigvalsh(precision)[0] <= 0:
         return None
     factor = np.linalg.cholesky(np.linalg.inv(precision))
-    standard = _matched(rng.standard_normal((fit.num_draws, loc.size)))
+    standard = _matched(rng.standard_normal((num_draws, loc.size)))
     u = np.asarray(loc) + np.asarray(scale) * (standard @ factor.T)
     every = lambda given, us: jax.lax.map(lambda x: evaluate(given, x, [f"value:{n}" for n in names]), us)  # noqa: E731
     values = run_once(every, list(known.values()), jnp.asarray(u, loc.dtype))

@@ -6,6 +6,7 @@ ArviZ and xarray are imported inside the functions, so that `import autovi` does
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -129,7 +130,31 @@ def _rows_of(dataset: Any, elements: Mapping[str, np.ndarray], kwargs: Mapping[s
 
 def posterior(idata: Any) -> Any:
     """The posterior as an `xarray.Dataset` of numbers, dims `(chain, draw, ...)`: booleans are 0 and 1."""
-    return _numeric(_group(idata, "posterior"))
+    import xarray as xr
+
+    return _numeric(idata if isinstance(idata, xr.Dataset) else _group(idata, "posterior"))
+
+
+def is_arviz(value: Any) -> bool:
+    """Is it what ArviZ makes: an `InferenceData` (0.x), a `DataTree` (1.x), or one group of either as a `Dataset`?"""
+    import arviz as az
+    import xarray as xr
+
+    return isinstance(value, xr.DataTree | xr.Dataset | getattr(az, "InferenceData", xr.Dataset))
+
+
+def effective_sizes(dataset: Any) -> tuple[Any, Any]:
+    """For how many independent draws a posterior stands, of the mean and of the standard deviation of each scalar: two
+    Datasets without `(chain, draw)`.
+
+    Vehtari et al. (2021), "Rank-normalization, folding, and localization: an improved R-hat".
+    """
+    import arviz as az
+
+    # A variable that never varies is 0/0.
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return az.ess(dataset, method="mean"), az.ess(dataset, method="sd")
 
 
 def density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from autovi.result import plots
 from autovi.result.covariance import covariance
 from autovi.result.display import facts, fit_html, fit_text
 from autovi.result.groups import summary, to_arviz
+from autovi.result.handover import guide, nuts
 from autovi.result.posterior import Posterior
 from autovi.result.resuming import resumed
 from autovi.result.saving import write_fit
@@ -185,6 +186,8 @@ class Fit(Posterior):
         """
         return covariance(self, names, corrected)
 
+    to_nuts = nuts.to_nuts
+    to_numpyro_guide = guide.to_numpyro_guide
     plot = plots.plot
     plot_forest = plots.plot_forest
 
