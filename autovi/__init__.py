@@ -6,6 +6,7 @@ from autovi.calibration.report import Calibration
 from autovi.checking.audit import check_gradients
 from autovi.checkpoints.journal import Checkpoint
 from autovi.claims import reparameterizations
+from autovi.comparison.comparing import Comparison, compare
 from autovi.fitting import fit, plan
 from autovi.loading import load
 from autovi.model.log_density import LogDensity
@@ -25,6 +26,7 @@ register()
 __all__ = [
     "Calibration",
     "Checkpoint",
+    "Comparison",
     "EstimatorState",
     "Fit",
     "LogDensity",
@@ -33,6 +35,7 @@ __all__ = [
     "calibrate",
     "check_gradients",
     "clear_cache",
+    "compare",
     "distributions",
     "estimators",
     "families",

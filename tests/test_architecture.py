@@ -32,6 +32,7 @@ ORDER = [
     "preparation",
     "stochastic",
     "result",
+    "comparison",
     "checkpoints",
     "initial",
     "climbing",

@@ -1,0 +1,1 @@
+"""Posteriors of one model beside each other, whatever tool they are from."""
