@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import errors_page_calibration
 import errors_page_checkpoints
 import errors_page_data
 import errors_page_models as m
@@ -274,6 +275,7 @@ CASES = {
     ],
     "an optimizer that needs more than gradients (`TypeError`)": [fit(optimizer=optax.lbfgs())],
     **errors_page_checkpoints.CASES,
+    **errors_page_calibration.CASES,
     # During the run
     "some steps are not finite": [run(m.root(0.0, 0.45), None, num_steps=200)],
     "the cost is finite and its gradient is not": [run(m.rooted, num_steps=None, learning_rate=0.05)],

@@ -10,6 +10,8 @@ from autovi.calibration.simulating import OF_FIT, Simulation
 from autovi.fitting import fit
 from autovi.result.fit import Fit
 
+AT_ONCE = 32  # fits that are made together
+
 
 def fits_of(
     model: Callable, simulations: Iterable[Simulation], options: Mapping[str, Any]

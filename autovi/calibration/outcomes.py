@@ -87,7 +87,8 @@ def _scores(
     truths, draws = quantities(simulation, values)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     ranked = draws[: num_ranked(len(draws), effective)]
-    return truths, Scores(fractional_ranks(truths, ranked, rng), draws.mean(axis=0), draws.std(axis=0, ddof=1))
+    with np.errstate(invalid="ignore"):  # a log likelihood may be minus infinity, and its spread is then NaN
+        return truths, Scores(fractional_ranks(truths, ranked, rng), draws.mean(axis=0), draws.std(axis=0, ddof=1))
 
 
 def stored(outcomes: list[Outcome], num_quantities: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -88,7 +88,8 @@ class Quantities:
         values = {n: _joined(truth[n], draws[n]) for n in draws if n in truth}
         if self._run is None:
             self._run = jax.jit(lambda values, arrays: self._at(inputs, values, arrays))
-        return {n: np.asarray(v) for n, v in self._run(values, inputs.arrays).items()}
+        found = self._run(values, inputs.arrays)
+        return {n: np.asarray(found[n]) for n in (*self.functions, LOG_LIKELIHOOD) if n in found}
 
     def _at(self, inputs: Inputs, values: Mapping[str, jax.Array], arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
         shapes, data = inputs.without_data(), self.rebuild(inputs, arrays)

@@ -49,8 +49,9 @@ class Row:
 
     @property
     def p_value(self) -> float:
-        """The least of the three, corrected."""
-        return float(np.nanmin([self.location, self.width, self.shape]))
+        """The least of the three, corrected; NaN where none was made."""
+        made = [p for p in (self.location, self.width, self.shape) if p == p]
+        return min(made, default=float("nan"))
 
     @property
     def is_calibrated(self) -> bool:

@@ -21,6 +21,7 @@ from scipy import special
 
 from autovi.calibration.bands import p_value
 
+POWER = 0.98  # of the tests, at what is called detectable
 SHIFTED = 3.0  # standard errors
 
 
@@ -92,6 +93,9 @@ def adjusted(p_values: np.ndarray) -> np.ndarray:
 
 def detectable(count: int, num_tests: int, level: float) -> tuple[float, float]:
     """The shift, in posterior sds, and the relative error of a posterior sd that these many simulations would have
-    shown in 98 of 100 cases, `num_tests` tests being made."""
-    threshold = float(special.ndtri(1 - level / (2 * max(num_tests, 1)))) + 2.0
-    return threshold / np.sqrt(count), threshold / np.sqrt(2 * count)
+    shown in 98 of 100 cases, by the tests for location and width, `num_tests` tests being made."""
+    tail = level / (2 * max(num_tests, 1))
+    shift = float(special.ndtri(1 - tail) + special.ndtri(POWER)) / np.sqrt(count)
+    if count == 1:
+        return shift, float("inf")
+    return shift, float(np.sqrt(special.chdtri(count - 1, tail) / special.chdtri(count - 1, POWER))) - 1
