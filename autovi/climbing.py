@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from autovi.result.signs import signs_of
 from autovi.run import faults
 from autovi.run.engine import Engine, Start
 from autovi.run.optimizer import Optimizer
-from autovi.run.running import Run, Watch, ran
+from autovi.run.running import Run, Steps, Watch
 from autovi.run.state import State
 from autovi.run.stopping import Progress
 from autovi.run.thresholds import THRESHOLDS
@@ -138,17 +138,17 @@ class Ladder:
             return self.engine, self.state
         return self.mapped, self._at(self.mapped, normal, SPREAD)
 
-    def grow(self, normal: Normal) -> None:
+    def grow(self, normal: Normal) -> Generator[Steps, State, None]:
         """Richer families, until one follows the posterior."""
         program, point = self.engine.program, self.search.best_start
         (block,) = (b for b in program.plan.blocks if mappable(b))
         halves = lambda masks: np.asarray(self.programs.meetings(self.search.constants, point, jnp.asarray(masks)))  # noqa: E731
         for richer in richer_families(program, block, halves):
-            self.candidates.append(self.stochastic(normal, block, richer))
+            self.candidates.append((yield from self.stochastic(normal, block, richer)))
             if self.candidates[-1].fit.progress.interrupted or _good("richer", self.candidates[-1]):
                 return
 
-    def stochastic(self, normal: Normal, block: Block, richer: Richer) -> Candidate:
+    def stochastic(self, normal: Normal, block: Block, richer: Richer) -> Generator[Steps, State, Candidate]:
         """The fit of a richer family, by stochastic steps in the coordinates that a normal gives."""
         program, (family, why, sites) = self.engine.program, richer
         began, progress = time.perf_counter(), replace(self.progress, num_steps=FIRST_STEPS, losses=[])
@@ -166,14 +166,14 @@ class Ladder:
         state = self._at(engine, normal, SPREAD)
         without = {name: {"score": np.zeros_like(own["score"])} for name, own in state.estimators.items()}
         with self.watch.clock.spent("trace"):
-            steps = engine.chunk(state, self.arrays, progress.expected_steps)
-            # What weighs the draws is compiled while the steps run.
+            # What weighs the draws is compiled while the steps run. Of fits side by side another program makes these.
+            steps = engine.chunk(state, self.arrays, progress.expected_steps) if self.watch.alone else None
             self.as_fit(last, Run(_landed(state), progress, self.rng_key)).prepare(after=steps)
-        state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
+        state = yield Steps(engine, self.inputs, self.arrays, state, progress, self.watch)
         if not progress.interrupted:
             progress = replace(progress.next_leg(None, progress.max_steps), rates=progress.rates[1:])
             state = self._again(engine, state)._replace(estimators=without)
-            state = ran(engine, self.inputs, self.arrays, state, progress, self.watch)
+            state = yield Steps(engine, self.inputs, self.arrays, state, progress, self.watch)
         engine, state = last, _landed(state)
         evaluations = progress.step * NUM_PARTICLES
         said = f"{how_many(progress.step, 'step')} of {NUM_PARTICLES} draws, "
@@ -205,11 +205,11 @@ class Ladder:
         again = lambda state: state.started_at(engine.program, engine.optimizer, state.all_averages)  # noqa: E731
         return engine.kept(("again",), lambda: jax.jit(again, compiler_options=compiler_options(1)))(state)
 
-    def climb(self) -> Fit:
+    def climb(self) -> Generator[Steps, State, Fit]:
         """The fit of the first rung that is good enough, else the best of all, or, after Ctrl-C or an error of XLA, of
         those so far."""
         try:
-            self._climbed()
+            yield from self._climbed()
         except KeyboardInterrupt:
             if not self.candidates:
                 raise
@@ -226,7 +226,7 @@ class Ladder:
         best.progress.status, best.progress.message = "stopped", f"stopped by {cause} on the way to a better q"
         best.progress.interrupted = True
 
-    def _climbed(self) -> None:
+    def _climbed(self) -> Generator[Steps, State, None]:
         if not any(mappable(b) for b in self.engine.program.plan.blocks):
             size = self.tried.points.shape[1]
             self.candidates.append(self.gaussian("exact", Normal(jnp.zeros(size), jnp.ones(size))))
@@ -249,7 +249,7 @@ class Ladder:
             evaluations = int(np.sum(matched.good_draws))
             if self._is_enough("matching", self.gaussian("matching", matched.normal, began, evaluations)):
                 return
-        self.grow(normal)
+        yield from self.grow(normal)
 
     def _is_enough(self, name: str, candidate: Candidate) -> bool:
         self.candidates.append(candidate)

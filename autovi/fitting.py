@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
 from jax.errors import JaxRuntimeError
 
-from autovi.checkpoints.journal import Checkpoint, Kept, as_checkpoint, in_folder
+from autovi.checkpoints.journal import Checkpoint, as_checkpoint, in_folder
 from autovi.keys import as_key, seed_or_key
 from autovi.objectives import Objective
 from autovi.plan.plan import Plan
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
-from autovi.result.axes import Axes, as_dicts
+from autovi.restarting import best_of
 from autovi.result.fit import Fit
 from autovi.run.checks import check_count
 from autovi.run.clock import Seconds
-from autovi.run.engine import Engine
-from autovi.run.faults import said
-from autovi.run.learning_rate import rates_of
 from autovi.run.loop import MAX_STEPS
-from autovi.run.reporting import Report, check_callback
-from autovi.run.running import Run, Watch, before_the_first_step
-from autovi.run.starts import agreement
-from autovi.run.stopping import Progress
-from autovi.starting import Asked, first_fit, why_steps
+from autovi.run.reporting import Report
+from autovi.run.running import Steps
+from autovi.run.state import State
+from autovi.run.together import alone, together
+from autovi.starting import asked_for
 
 
 def fit(
@@ -115,108 +112,105 @@ def fit(
         >>> print(fit.plan)
         >>> fit.summary()
     """
-    check_count("num_steps", num_steps, optional=True)
-    check_count("max_steps", max_steps)
-    check_count("num_draws", num_draws)
     check_count("num_restarts", num_restarts)
-    check_callback(callback)
-    rates, schedule = rates_of(learning_rate, optimizer)
     place = as_checkpoint(checkpoint)
-    clock, key = Seconds(), seed_or_key(rng_key)
-    options = Options(
-        guide,
-        families,
-        estimators,
-        num_particles,
-        batch_size,
-        optimizer,
-        as_objective(objective),
-        allow_bias,
-        allow_nan,
+    asked = asked_for(
+        model,
+        guide=guide,
+        families=families,
+        estimators=estimators,
+        objective=objective,
+        allow_bias=allow_bias,
+        num_particles=num_particles,
+        num_steps=num_steps,
+        max_steps=max_steps,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        init=init,
+        num_draws=num_draws,
+        batch_size=batch_size,
+        callback=callback,
+        coords=coords,
+        dims=dims,
+        allow_nan=allow_nan,
+        progress_bar=progress_bar,
     )
-    own_coords, own_dims = as_dicts(coords, dims)
-    with before_the_first_step(), clock.spent("trace"):
-        engine, inputs = prepare(model, data, options)
-        if own_coords or own_dims:
-            Axes(engine.full.traced, inputs, own_coords, own_dims).check()
-
-    def as_fit(engine: Engine, run: Run) -> Fit:
-        return Fit(
-            model=model,
-            guide=engine.guide,
-            engine=engine,
-            inputs=inputs,
-            state=run.state,
-            progress=run.progress,
-            rng_key=run.rng_key,
-            num_draws=num_draws,
-            seconds=clock,
-            options=options,
-            progress_bar=progress_bar,
-            coords=own_coords,
-            dims=own_dims,
-        )
-
-    asked = Asked(init, why_steps(options, num_steps, max_steps, learning_rate, callback))
-
-    def run(restart: int, kept: Kept | None) -> Fit:
-        own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
-        progress = Progress(num_steps, max_steps, rates, schedule)
-        watch = Watch(callback, progress_bar, clock, None if kept is None else kept.journal(restart))
-        return first_fit(model, engine, inputs, asked, own_key, progress, watch, as_fit)
-
+    clock, key = Seconds(), seed_or_key(rng_key)
+    engine, inputs = asked.prepared(data, clock)
     decides = {
         "rng_key": key,
         "num_steps": num_steps,
         "max_steps": max_steps,
         "learning_rate": learning_rate,
         "optimizer": optimizer,
-        "objective": options.objective,
+        "objective": asked.options.objective,
         "allow_bias": allow_bias,
         "init": init.params if isinstance(init, Fit) else init,
         "num_restarts": num_restarts,
         "callback": callback is not None,
     }
     with in_folder(place, engine, inputs, decides) as kept:
-        return _best_of(lambda restart: run(restart, kept), num_restarts)
+        # A callback is called as steps are made, and what is kept has the same bits whatever runs beside it.
+        side_by_side = num_restarts > 1 and callback is None and kept is None
+
+        def begun(restart: int) -> Generator[Steps, State, Fit]:
+            own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
+            journal = None if kept is None else kept.journal(restart)
+            return asked.begun(engine, inputs, own_key, clock, journal, alone=not side_by_side)
+
+        if side_by_side:
+            return best_of(together([begun(restart) for restart in range(num_restarts)]))
+        return best_of(_one_after_another(begun, num_restarts))
 
 
-def _best_of(run: Callable[[int], Fit], num_restarts: int) -> Fit:
-    """The fit with the lowest final loss that did not fail; it says so if Ctrl-C or an error of XLA ended the
-    restarts."""
-    runs: list[Fit] = []
-    ended = ""
+def fits(
+    model: Callable, data: Sequence[Any], rng_keys: Sequence[int | jax.Array], **options: Any
+) -> list[Fit | BaseException]:
+    """A fit to each of several data sets, side by side where their shapes are the same.
+
+    Each is what `fit(model, data[i], rng_key=rng_keys[i], **options)` gives but for rounding, with one compilation for
+    all that share a program, and side by side where that is faster (see `run/lanes.py`).
+
+    Args:
+        model: as in `fit`.
+        data: one data set for each fit.
+        rng_keys: one key for each.
+        options: those of `fit` but for `num_restarts`, `callback` and `checkpoint`.
+
+    Returns:
+        For each data set its `Fit`, or the error that its fit ended with: a ValueError or TypeError for data that
+        cannot be right, a KeyboardInterrupt where Ctrl-C came before its steps.
+    """
+    asked = asked_for(model, **options)
+    begun: list[Generator[Steps, State, Fit] | BaseException] = []
+    for one, rng_key in zip(data, rng_keys, strict=True):
+        clock = Seconds()
+        try:
+            engine, inputs = asked.prepared(one, clock)
+            begun.append(asked.begun(engine, inputs, seed_or_key(rng_key), clock, alone=len(data) == 1))
+        except Exception as error:
+            begun.append(error)
+    made = iter(together([fit for fit in begun if not isinstance(fit, BaseException)]))
+    return [fit if isinstance(fit, BaseException) else next(made) for fit in begun]
+
+
+def _one_after_another(
+    begun: Callable[[int], Generator[Steps, State, Fit]], num_restarts: int
+) -> list[Fit | BaseException]:
+    """The restarts as `together` gives them, up to the one that ends them all."""
+    runs: list[Fit | BaseException] = []
     for restart in range(num_restarts):
         try:
-            runs.append(run(restart))
-        except ValueError:
-            # No finite starting point: of the first run that is an error, of another that run's own bad luck.
-            if not runs:
-                raise
-        except KeyboardInterrupt:
-            if not runs:
-                raise
-            ended = f"stopped by Ctrl-C before restart {restart + 1}"
-        except JaxRuntimeError as error:
-            if not runs:
-                raise
-            ended = f"stopped by an error of XLA in restart {restart + 1}: {said(error)}"
-        if ended or runs[-1].progress.interrupted:
+            run = alone(begun(restart))
+        except (ValueError, KeyboardInterrupt, JaxRuntimeError) as error:
+            runs.append(error)
+            if not isinstance(error, ValueError) or restart == 0:
+                break
+            continue
+        runs.append(run)
+        if run.progress.interrupted:
             break
-    best = min(runs, key=lambda run: (run.progress.status == "failed", _loss_of(run)))
-    if len(runs) > 1 and all(run.is_light for run in runs):
-        best.progress.restarts = agreement([run.values for run in runs])
-    if best is not runs[-1] and runs[-1].progress.interrupted:
-        ended = f"{runs[-1].progress.message} of restart {len(runs)}"
-    if ended:
-        best.progress.status = "stopped"
-        best.progress.message = f"{ended}; this is an earlier one: {best.progress.message}"
-    return best
-
-
-def _loss_of(fit: Fit) -> float:
-    """What restarts are compared by: the loss at the end of the steps, or that of the draws where there were none."""
-    return fit.progress.final_loss() if fit.losses.size else -fit.elbo
+    return runs
 
 
 def plan(

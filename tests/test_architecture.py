@@ -37,6 +37,7 @@ ORDER = [
     "initial",
     "climbing",
     "starting",
+    "restarting",
     "checking",
     "fitting",
     "loading",
@@ -69,7 +70,7 @@ MAY_IMPORT_ARVIZ = ["result/export.py"]
 # Only `preparation` sees every room before the first step, and only `fitting` what comes after.
 STAGES = {
     "preparation": ["model", "analysis", "plan", "program", "run", "ladder"],
-    "fitting": ["preparation", "starting", "run.running", "result.fit"],
+    "fitting": ["preparation", "starting", "run.together", "result.fit"],
 }
 MAX_LINES = 400
 

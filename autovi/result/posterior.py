@@ -53,7 +53,7 @@ class Posterior(Fitted):
         """The draws of q that belong to the keys. That the model is unchanged is for the caller to see to."""
         return draws_of(self.engine, self.raw_params, self.arrays, keys, kinds)
 
-    def prepare(self, after: Compiling) -> None:
+    def prepare(self, after: Compiling | None) -> None:
         """Begins to compile what weighs the draws of q, of which only the shapes matter yet, `after` something else."""
         if self.evidence.num_weighed:
             kinds = EVERY if self.is_light else (DENSITIES,)

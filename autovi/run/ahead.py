@@ -21,8 +21,8 @@ class Ahead(NamedTuple):
     noise: Any
 
 
-def drawn_ahead(program: Program, rng_key: jax.Array) -> Ahead:
-    """`Ahead` of each step of a chunk that starts at this key, stacked in front.
+def drawn_ahead(program: Program, rng_key: jax.Array, lanes: int = 1) -> Ahead:
+    """`Ahead` of each step of a chunk that starts at this key, stacked in front; `lanes` such chunks run side by side.
 
     Numbers are the same as if each step drew its own. A step has a dozen small operations less, each of which takes
     longer to start than to run, and its noise lies in memory: XLA fuses what makes noise of random bits into all
@@ -38,7 +38,7 @@ def drawn_ahead(program: Program, rng_key: jax.Array) -> Ahead:
     def noise_of(key: jax.Array) -> Any:
         return program.noise(key, program.plan.num_particles)
 
-    fits = CHUNK * _bytes(jax.eval_shape(noise_of, rng_key)) <= MAX_BYTES
+    fits = lanes * CHUNK * _bytes(jax.eval_shape(noise_of, rng_key)) <= MAX_BYTES
     return Ahead(step_keys, rng_keys, jax.vmap(noise_of)(step_keys) if fits else None)
 
 

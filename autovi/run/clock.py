@@ -49,7 +49,11 @@ class Seconds:
         try:
             yield
         finally:
-            setattr(self, part, getattr(self, part) + time.perf_counter() - started)
+            self.took(part, time.perf_counter() - started)
+
+    def took(self, part: str, seconds: float) -> None:
+        """So many seconds more count for this part."""
+        setattr(self, part, getattr(self, part) + seconds)
 
     def __str__(self) -> str:
         parts = (f"{part.name} {number(getattr(self, part.name))}" for part in fields(self))

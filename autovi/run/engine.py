@@ -246,12 +246,12 @@ class Engine:
         state = jax.tree.map(_abstract, lowered.out_info[0])
         return Compiling(lambda: lowered.compile(compiler_options(1)), returns=state)
 
-    def chunk(self, state: State, arrays: Any, num_steps: float = math.inf) -> Compiling:
+    def chunk(self, state: State, arrays: Any, num_steps: float = math.inf, fits: int = 1) -> Compiling:
         """`chunk(state, arrays, schedule)`, on its way to be compiled for a state and arrays of these shapes. For few
-        steps (`num_steps`) it may not be worth the while to compile it well."""
-        rough = num_steps <= FEW_STEPS
-        key = ("chunk", str(state.rng_key.dtype), rough)
-        return self.kept(key, lambda: self._traced_chunk(state, arrays, FEW_STEPS if rough else math.inf))
+        steps (`num_steps`, of so many `fits`) it may not be worth the while to compile it well."""
+        steps = FEW_STEPS * rounded_up(fits) if num_steps <= FEW_STEPS else math.inf
+        key = ("chunk", str(state.rng_key.dtype), steps)
+        return self.kept(key, lambda: self._traced_chunk(state, arrays, steps))
 
     def _traced_chunk(self, state: State, arrays: Any, num_steps: float) -> Compiling:
         schedule = jax.tree.map(_abstract, Progress(1, 1).schedule(0))
@@ -311,6 +311,11 @@ class Engine:
     def observed(self) -> Callable[[Any], dict[str, jax.Array]]:
         """`observed(arrays)`: the observed values at full plates."""
         return jax.jit(self.full.observed_values, compiler_options=compiler_options(1))
+
+
+def rounded_up(number: int) -> int:
+    """The next power of two: for numbers that are about the same, one program serves."""
+    return 1 << (number - 1).bit_length()
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -48,7 +48,7 @@ class LastState:
     def keep(self, state: State, progress: Progress) -> None:
         """Copies a state. `progress` is what is known of it, all its losses read."""
         began = time.monotonic()
-        self._kept = jax.tree.map(_on_host, state), _fields(progress)
+        self._kept = jax.tree.map(_on_host, state), fields_of(progress)
         self._copied = time.monotonic()
         self._cost = self._copied - began
 
@@ -67,5 +67,6 @@ def _on_host(leaf: Any) -> Any:
     return np.array(leaf)
 
 
-def _fields(progress: Progress) -> dict[str, Any]:
+def fields_of(progress: Progress) -> dict[str, Any]:
+    """What is known of a fit, to be what it was again: `vars(progress).update(...)`."""
     return {**vars(progress), "losses": list(progress.losses), "lowered": list(progress.lowered)}

@@ -31,9 +31,9 @@ from autovi.run.stopping import CHUNK, HOPELESS, LOST, Progress, Schedule
 MAX_STEPS = 100_000
 
 
-def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.stages.Wrapped:
+def make_chunk(program: Program, source: Source, optimizer: Optimizer, lanes: int = 1) -> jax.stages.Wrapped:
     """`chunk(state, data, schedule) -> (state, losses)`: one compiled scan over what the source gives, its state
-    donated."""
+    donated. So many `lanes` of it are to run side by side."""
     loss_and_grads = jax.value_and_grad(partial(estimate, program), argnums=(0, 1), has_aux=True)
 
     def step(data: Any, state: State, now: tuple[Any, Ahead]) -> tuple[State, jax.Array]:
@@ -93,7 +93,7 @@ def make_chunk(program: Program, source: Source, optimizer: Optimizer) -> jax.st
     @partial(jax.jit, donate_argnums=0)
     def chunk(state: State, data: Any, schedule: Schedule) -> tuple[State, jax.Array]:
         return jax.lax.scan(
-            partial(step, program.settled(data)), state, (schedule, drawn_ahead(program, state.rng_key))
+            partial(step, program.settled(data)), state, (schedule, drawn_ahead(program, state.rng_key, lanes))
         )
 
     return chunk
@@ -183,10 +183,7 @@ def optimize(
         if leg is not None:
             leg.keep(state, progress)
     interruption.pass_on()
-    progress.interrupted |= interruption.requested
-    if interruption.requested and progress.status != "stopped":
-        after = f"after {how_many(progress.step, 'step')}"
-        progress.status, progress.message = "stopped", f"stopped by {interruption.name} {after}"
+    note_interruption(progress, interruption)
     return state
 
 
@@ -205,42 +202,67 @@ def _stepped(
     pending: list[tuple[Any, int]] = []
     launched, ahead = progress.step, int(progress.num_steps is not None and told is None)
     while launched < progress.limit and not interruption.requested:
-        try:
-            schedule = progress.schedule(launched)
-        except Exception as error:  # of the user's own schedule: what is fitted so far is kept
-            progress.status, progress.message = "stopped", f"stopped after {launched} steps: {error}"
-            progress.interrupted = True
+        if (schedule := next_schedule(progress, launched)) is None:
             break
         state, losses = chunk(state, arrays, schedule)
         pending.append((losses, min(CHUNK, progress.limit - launched)))
         launched += pending[-1][1]
         if len(pending) > ahead:
-            _collect(progress, *pending.pop(0), bar)
+            collect(progress, *pending.pop(0), bar)
         if told is not None and (reason := told(state)) is not None:
             progress.status, progress.message = "stopped", reason
             break
-        if (launched - progress.leg_start) % (HOPELESS * CHUNK) == 0:
-            progress.skipped, before = int(state.skipped), progress.skipped
-            if progress.skipped - before > LOST * HOPELESS * CHUNK:
-                break
+        if is_asked_for_hope(progress, launched) and is_hopeless(progress, int(state.skipped)):
+            break
         if not ahead and progress.num_steps is None and progress.has_ended():
             break
         is_due = leg is not None and leg.is_due(launched)
         if is_due or last.is_due:
             while pending:
-                _collect(progress, *pending.pop(0), bar)
+                collect(progress, *pending.pop(0), bar)
             last.keep(state, progress)
         if leg is not None and is_due:
             leg.keep(state, progress)
     for losses, count in pending:
-        _collect(progress, losses, count, bar)
+        collect(progress, losses, count, bar)
     state = jax.block_until_ready(state)
     if leg is not None and interruption.requested:
         leg.keep(state, progress)
     return state
 
 
-def _collect(progress: Progress, losses: Any, count: int, bar: tqdm) -> None:
+def next_schedule(progress: Progress, launched: int) -> Schedule | None:
+    """The schedule of the chunk after so many steps; None where the user's own fails, which ends the fit: what is
+    fitted so far is kept."""
+    try:
+        return progress.schedule(launched)
+    except Exception as error:
+        progress.status, progress.message = "stopped", f"stopped after {launched} steps: {error}"
+        progress.interrupted = True
+        return None
+
+
+def is_asked_for_hope(progress: Progress, launched: int) -> bool:
+    """Is it asked, after so many steps, whether steps still change anything?"""
+    return (launched - progress.leg_start) % (HOPELESS * CHUNK) == 0
+
+
+def is_hopeless(progress: Progress, skipped: int) -> bool:
+    """Did next to none of the steps since this was last asked change anything? So many were `skipped` in all."""
+    progress.skipped, before = skipped, progress.skipped
+    return progress.skipped - before > LOST * HOPELESS * CHUNK
+
+
+def note_interruption(progress: Progress, interruption: Interruption) -> None:
+    """What a fit says that Ctrl-C or SIGTERM ended."""
+    progress.interrupted |= interruption.requested
+    if interruption.requested and progress.status != "stopped":
+        after = f"after {how_many(progress.step, 'step')}"
+        progress.status, progress.message = "stopped", f"stopped by {interruption.name} {after}"
+
+
+def collect(progress: Progress, losses: Any, count: int, bar: tqdm) -> None:
+    """Takes the losses of a chunk's first `count` steps, read from the device, into what is known of a fit."""
     progress.losses.append(np.asarray(losses)[:count])
     progress.step += count
     LOG.debug("step %d: loss %.6g nats", progress.step, progress.losses[-1].mean())

@@ -36,6 +36,18 @@ class Watch(NamedTuple):
     progress_bar: bool
     clock: Seconds
     journal: Journal | None = None
+    alone: bool = True  # no other fit of the same program is to run beside it
+
+
+class Steps(NamedTuple):
+    """A leg of stochastic steps that a fit asks for: what `ran` takes."""
+
+    engine: Engine
+    inputs: Inputs
+    arrays: Any
+    state: State
+    progress: Progress
+    watch: Watch
 
 
 @contextmanager
@@ -68,15 +80,18 @@ def started(
     return state, tried, result_key
 
 
-def ran(engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch) -> State:
-    """The state after the last step, with status and message in `progress`. The given state is used up."""
+def ran(
+    engine: Engine, inputs: Inputs, arrays: Any, state: State, progress: Progress, watch: Watch, fits: int = 1
+) -> State:
+    """The state after the last step, with status and message in `progress`. The given state is used up. So many `fits`
+    make about as many steps with the same program, which is then worth compiling better."""
     leg = None if watch.journal is None else watch.journal.next_leg()
     if leg is not None and (found := leg.found(state, engine.program, progress)) is not None:
         state, ended = found
         if ended:
             return state
     with watch.clock.spent("trace"):
-        compiling = engine.chunk(state, arrays, progress.expected_steps)
+        compiling = engine.chunk(state, arrays, progress.expected_steps, fits)
     chunk = engine.waited(compiling, watch.clock, watch.progress_bar)
     callback = watch.callback
     told = None if callback is None else lambda state: called(callback, engine.program, state, progress)
