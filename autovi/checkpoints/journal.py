@@ -28,6 +28,7 @@ from autovi.run.stopping import Progress
 from autovi.run.stored import restored, stored
 
 SHARE = 0.01  # of the time since, that writing may take at most
+BYTES_A_SECOND = 2e8  # that are written, as a guess before the first time
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ class KeptLeg:
         Raises:
             ValueError: the file is damaged, or of another plan.
         """
+        self.cost = sum(x.nbytes for x in jax.tree.leaves(like)) / BYTES_A_SECOND
         there = self.folder.read(self.name)
         if there is None:
             return None

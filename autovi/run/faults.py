@@ -63,7 +63,8 @@ class LastState:
 
 def _on_host(leaf: Any) -> Any:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.copy(leaf)  # for which NumPy has no type
+        # NumPy has no type for it; to copy it on the device, a program would be compiled.
+        return jax.random.wrap_key_data(jnp.array(np.array(jax.random.key_data(leaf))), impl=jax.random.key_impl(leaf))
     return np.array(leaf)
 
 

@@ -9,7 +9,7 @@ import pytest
 from checkpoints.kept_models import CASES, STEPS, X, Y, digest, regression
 
 import autovi
-from autovi.checkpoints import folder
+from autovi.checkpoints import folder, journal
 
 DATA = {"x": X, "y": Y}
 
@@ -184,6 +184,24 @@ def test_what_is_no_checkpoint_is_refused(asked):
 def test_how_often_is_checked(options):
     with pytest.raises(ValueError, match="checkpoint: expected"):
         autovi.Checkpoint("x", **options)
+
+
+def test_a_large_state_is_kept_more_rarely(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
+    kept = journal.Kept(autovi.Checkpoint(tmp_path), {})
+    for size, due in (
+        (1_000, 10.0),
+        (200_000_000, 100.0),
+    ):  # bytes, of which 200 MB are written in a second, as a guess
+        leg, now[0] = kept.journal(0).next_leg(), 0.0
+        leg.started = 0.0
+        assert leg.found({"x": np.broadcast_to(np.uint8(0), size)}, None, None) is None
+        now[0] = due - 0.1
+        assert not leg.is_due(100)
+        now[0] = due + 0.1
+        assert leg.is_due(100)
+    kept.close()
 
 
 def test_it_is_kept_by_steps(tmp_path):
