@@ -11,6 +11,7 @@ from pathlib import Path
 import errors_page_calibration
 import errors_page_checkpoints
 import errors_page_data
+import errors_page_handover
 import errors_page_models as m
 import errors_page_saved
 import jax
@@ -302,6 +303,7 @@ CASES = {
     "anything that computes, in a process that was forked after JAX was used (`RuntimeError`)": [forked],
     "a fit that comes to a process where `jax_enable_x64` is another": [of_other_precision],
     **errors_page_saved.CASES,
+    **errors_page_handover.CASES,
     "a saved fit with an optimizer that is not the one it had": [with_another_optimizer],
     "a saved fit of another model": [lambda tmp_path: autovi.load(saved(tmp_path), m.twice)],
     "a fit whose data hold what a file cannot": [linked],

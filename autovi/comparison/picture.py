@@ -36,7 +36,10 @@ def pairs(found: Comparison, var_names: str | Sequence[str] | None, num_draws: i
             else:
                 _points(ax, found, beside, below, num_draws)
             ax.set(xlabel=beside if row == len(names) - 1 else "", ylabel=below if column == 0 and row else "")
-    grid[0][0].legend(fontsize=8)
+    if len(names) > 1:  # above the diagonal there is room
+        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="upper right")
+    else:
+        grid[0][0].legend(fontsize=8)
     figure.suptitle(f"{len(names)} of {len(found.scalars)} scalars", fontsize=9)
     return figure
 

@@ -63,7 +63,7 @@ def draws_for_moments(fit: Posterior, num_draws: int) -> tuple[dict[str, np.ndar
     """The draws whose covariance is the one that `covariance` gives unasked, and what they are from, in words."""
     if is_off(fit) and not _refusal(fit) and (values := linear_response(fit, num_draws)) is not None:
         return values, LINEAR
-    return fit.sample(num_draws), fit.drawn
+    return fit.sample(num_draws), fit.advice.why if fit.resampled else fit.drawn
 
 
 def _refusal(fit: Posterior) -> str:

@@ -59,6 +59,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_weights_and_draws_are_those_of_q(case):
     """log p - log q of 400 draws of the guide function has the mean of the fit's draws, the ELBO, and sites have q's

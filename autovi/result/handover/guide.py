@@ -58,7 +58,7 @@ def to_numpyro_guide(fit: Posterior) -> Callable[..., None]:
         declared = fit.engine.program.guide_sites
         assert declared is not None
         return with_params(fit.guide, {n: v for n, v in fit._site_params.items() if n in declared.params})
-    program = fit.engine.full
+    program, arrays = fit.engine.full, fit.arrays
     masked = partly_masked(program.traced, fit.inputs) & (program.sites.latents.keys() - program.plan.marginal.keys())
     if masked:
         raise ValueError(
@@ -70,7 +70,7 @@ def to_numpyro_guide(fit: Posterior) -> Callable[..., None]:
             f"site {program.plan.ancestral[0]!r}: nothing depends on it, so that it is drawn from its prior, which is "
             "not in q; expected none for a guide function; fit.sample draws it"
         )
-    return partial(_guide, program, fit.raw_params, fit.arrays)
+    return partial(_guide, program, fit.raw_params, arrays)
 
 
 def _guide(program: Program, params: Any, arrays: Any, *args: Any, **kwargs: Any) -> None:

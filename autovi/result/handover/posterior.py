@@ -34,7 +34,7 @@ def joint_of(fit: Posterior) -> Joint:
     Raises:
         ValueError: there is no density of continuous sites alone; says of which site and why.
     """
-    program = fit.engine.full
+    program, arrays = fit.engine.full, fit.arrays
     if fit.guide is not None or _discrete(program):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the fit has said what there is to say
@@ -47,7 +47,7 @@ def joint_of(fit: Posterior) -> Joint:
             f"(estimator {choice.estimator!r}: {choice.why}); use a sampler for discrete sites, such as NumPyro's "
             "DiscreteHMCGibbs"
         )
-    joint = Joint(program, fit.raw_params, fit.arrays)
+    joint = Joint(program, fit.raw_params, arrays)
     if not joint.sites:
         raise ValueError("to_nuts: the model has no continuous site that is not summed out; fit.sample draws all sites")
     masked = partly_masked(program.traced, fit.inputs) & {*joint.sites}
