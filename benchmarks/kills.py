@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills [--kills 20] [--settings NAME ...] [--seed 0]
 
-Each setting is fitted once without a checkpoint. Then processes that fit it with one, written after every chunk, are
+Each setting is fitted once undisturbed. Then processes that fit it, with a checkpoint after every chunk as there, are
 killed, each after a random part of the time that a whole one takes, compilation and the swap of plans included, until
 that many were; those that end before, and the last one, are held against the whole one. Compiled programs are kept
-between processes.
+between processes. What differs is named in the JSON: another digest, or the exit status of a process without a fit.
 """
 
 import argparse
@@ -75,10 +75,10 @@ SETTINGS: dict[str, tuple[Callable, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def fitted(setting: str, folder: str | None) -> str:
+def fitted(setting: str, folder: str) -> str:
     """The digest of all numbers of a fit."""
     model, data, options = SETTINGS[setting]
-    place = None if folder is None else autovi.Checkpoint(folder, seconds=0)
+    place = autovi.Checkpoint(folder, seconds=0)
     fit = autovi.fit(model, data, rng_key=3, checkpoint=place, progress_bar=False, **options)
     content = hashlib.sha256(fit.losses.tobytes())
     for values in (fit.params, fit.sample(100)):
@@ -87,7 +87,7 @@ def fitted(setting: str, folder: str | None) -> str:
     return content.hexdigest()
 
 
-def process(setting: str, folder: str | None, cache: str) -> subprocess.Popen:
+def process(setting: str, folder: str, cache: str) -> subprocess.Popen:
     """A fit in a process of its own, which prints its digest."""
     keeping = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [
@@ -96,16 +96,17 @@ def process(setting: str, folder: str | None, cache: str) -> subprocess.Popen:
         "benchmarks.kills",
         "--fit",
         setting,
-        *([] if folder is None else ["--in", folder]),
+        "--in",
+        folder,
     ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **keeping})
 
 
 def survived(setting: str, kills: int, rng: random.Random, cache: str) -> dict[str, Any]:
     """How many processes were killed, and whether the last one ended as a whole one does."""
-    process(setting, None, cache).communicate()  # compiled programs are there from here on
+    process(setting, tempfile.mkdtemp(), cache).communicate()  # compiled programs are there from here on
     began = time.perf_counter()
-    whole = process(setting, None, cache).communicate()[0]
+    whole = process(setting, tempfile.mkdtemp(), cache).communicate()[0]
     seconds = time.perf_counter() - began
     killed, folder, ends = 0, tempfile.mkdtemp(), []
 

@@ -59,8 +59,8 @@ def test_from_a_thread(first):
 
 def test_with_a_callback(first):
     name, expected = first
-    if name == "ladder":
-        pytest.skip("a callback asks for stochastic steps")
+    if name in ("ladder", "full data"):
+        pytest.skip("a callback asks for stochastic steps, and for restarts one after another")
     assert digest(run(name, callback=lambda report: report.params)) == expected
 
 

@@ -27,8 +27,8 @@ from autovi.run.state import State
 from autovi.run.stopping import Progress
 from autovi.run.stored import restored, stored
 
-SHARE = 0.01  # of the time since, that writing may take at most
-BYTES_A_SECOND = 2e8  # that are written, as a guess before the first time
+SHARE = 0.005  # of the time since, that writing may take at most; with the last write, 1 % of a fit of a minute
+BYTES_A_SECOND = 1e8  # that are written, as a guess before the first time
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Checkpoint:
 
     Attributes:
         folder: made if it is not there; one for each fit.
-        seconds: at least so many between two times, and a hundred times as long as writing took; 0: after every chunk
+        seconds: at least so many between two times, and two hundred times as long as writing took; 0: after every chunk
             of 100 steps.
         steps: at the first chunk after so many; None: by the seconds alone.
 

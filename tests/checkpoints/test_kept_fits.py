@@ -190,10 +190,8 @@ def test_a_large_state_is_kept_more_rarely(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
     kept = journal.Kept(autovi.Checkpoint(tmp_path), {})
-    for size, due in (
-        (1_000, 10.0),
-        (200_000_000, 100.0),
-    ):  # bytes, of which 200 MB are written in a second, as a guess
+    # Bytes, of which 100 MB are written in a second, as a guess, and two hundred times as long is waited.
+    for size, due in ((1_000, 10.0), (20_000_000, 40.0)):
         leg, now[0] = kept.journal(0).next_leg(), 0.0
         leg.started = 0.0
         assert leg.found({"x": np.broadcast_to(np.uint8(0), size)}, None, None) is None
