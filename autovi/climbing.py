@@ -85,6 +85,7 @@ class Ladder:
     watch: Watch
     as_fit: Callable[[Engine, Run], Fit]
     exact: Mapping[str, Any]  # block -> its parameters, where its posterior is known
+    restart: int = 0  # of several modes each restart takes another one
     rungs: list[Rung] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     directed: tuple[Normal, Directions] | None = None  # where there are too many dimensions for a matrix
@@ -92,7 +93,7 @@ class Ladder:
     def __post_init__(self) -> None:
         self.programs = Programs(self.engine, self.arrays, self.watch)
         self.mapped = self.engine.under(with_maps(self.engine.program.plan))
-        self.search = Search(self.programs, self.tried, self._took)
+        self.search = Search(self.programs, self.tried, self._took, self.restart)
 
     @property
     def is_affordable(self) -> bool:

@@ -86,7 +86,9 @@ def fit(
             means are taken over where sites have the same names and shapes. None: around zero on the unconstrained
             scale. Sites that are not named start as with None.
         num_draws: posterior draws in the ArviZ object.
-        num_restarts: fits from different starting points; the one with the lowest final loss is returned.
+        num_restarts: fits from different starting points, and of different modes where the search for modes finds
+            several; the one with the lowest final loss is returned, all are in its `restarts`. They run side by side
+            where that is faster, unless there is a callback or a checkpoint.
         batch_size: elements of the subsampled plates per step, one number or by plate name; None: as the model says.
         callback: called after every 100 steps with an object that has `step`, `losses`, `loss` and `params`; the fit
             ends where it returns True or raises. Of several restarts, True ends the one that is running.
@@ -156,7 +158,7 @@ def fit(
         def begun(restart: int) -> Generator[Steps, State, Fit]:
             own_key = key if restart == 0 else jax.random.fold_in(as_key(key), restart)
             journal = None if kept is None else kept.journal(restart)
-            return asked.begun(engine, inputs, own_key, clock, journal, alone=not side_by_side)
+            return asked.begun(engine, inputs, own_key, clock, journal, not side_by_side, restart)
 
         if side_by_side:
             return best_of(together([begun(restart) for restart in range(num_restarts)]))

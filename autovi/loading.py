@@ -28,6 +28,7 @@ from autovi.process import computing
 from autovi.result import storage
 from autovi.result.fit import Fit
 from autovi.result.paths import checked_path
+from autovi.result.restarts import restored as restored_restarts
 from autovi.result.saving import (
     FIELDS,
     KIND,
@@ -154,6 +155,7 @@ def restored_fit(
         absent=lost,
         coords=under("coord", arrays),
         dims=meta.get("dims", {}),
+        restarts=restored_restarts(meta.get("restarts")),
         **{field: meta[field] for field in FIELDS},
     )
 

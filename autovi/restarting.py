@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from jax.errors import JaxRuntimeError
 
 from autovi.result.fit import Fit
+from autovi.result.restarts import Restarts
 from autovi.run.faults import said
 from autovi.run.starts import agreement
 
@@ -29,8 +30,10 @@ def best_of(runs: Sequence[Fit | BaseException]) -> Fit:
         if isinstance(run, BaseException) and not (found and isinstance(run, _OWN_BAD_LUCK)):
             raise run
     best = min(found, key=lambda run: (run.progress.status == "failed", _loss_of(run)))
-    if len(found) > 1 and all(run.is_light for run in found):
-        best.progress.restarts = agreement([run.values for run in found])
+    if len(found) > 1:
+        best.restarts = Restarts(found, [_loss_of(run) for run in found], found.index(best))
+        if all(run.is_light for run in found):
+            best.progress.restarts = agreement([run.values for run in found])
     if ended := _ended(runs, best):
         best.progress.status = "stopped"
         best.progress.message = f"{ended}; this is an earlier one: {best.progress.message}"

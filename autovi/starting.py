@@ -73,6 +73,7 @@ class Asked:
         clock: Seconds,
         journal: Journal | None = None,
         alone: bool = True,
+        restart: int = 0,
     ) -> Generator[Steps, State, Fit]:
         """A fit from its start to its end, which asks for its stochastic steps (see `run/together.py`)."""
         watch = Watch(self.callback, self.progress_bar, clock, journal, alone)
@@ -95,7 +96,7 @@ class Asked:
                 dims=self.dims,
             )
 
-        return first_fit(self, engine, inputs, rng_key, progress, watch, as_fit)
+        return first_fit(self, engine, inputs, rng_key, progress, watch, as_fit, restart)
 
 
 def asked_for(
@@ -182,6 +183,7 @@ def first_fit(
     progress: Progress,
     watch: Watch,
     as_fit: Callable[[Engine, Run], Fit],
+    restart: int = 0,
 ) -> Generator[Steps, State, Fit]:
     """A whole fit, from its start to its end, which asks for its stochastic steps (see `run/together.py`).
 
@@ -201,7 +203,7 @@ def first_fit(
         state, tried, key = started(engine, inputs, arrays, rng_key, start.origin, watch, steps)
         state = start.applied(engine, state)
         if not off:
-            ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit, exact)
+            ladder = Ladder(engine, inputs, arrays, state, tried, key, progress, watch, as_fit, exact, restart)
             if not has_steps and ladder.is_affordable:
                 return (yield from ladder.climb())
             engine, state = ladder.warm()

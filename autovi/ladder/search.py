@@ -22,6 +22,7 @@ from autovi.numbers import how_many, number
 from autovi.program.program import Program
 from autovi.run.engine import Start
 from autovi.run.starts import Mode, Modes
+from autovi.run.thresholds import THRESHOLDS
 
 # Of q at the start of stochastic steps, in units of the curvature: they widen it faster than they narrow it.
 SPREAD = 0.3
@@ -32,10 +33,14 @@ STAYS = 0.2  # how far a scale is moved on the unconstrained scale that stays
 
 class Search:
     """One search. `tried` are starting points, and `took(name, began, said, evaluations)` is told of each step; `modes`
-    is what was found, and `constants` are those of the coordinates, which begin without pseudo-data."""
+    is what was found, and `constants` are those of the coordinates, which begin without pseudo-data. Of several modes
+    with mass around them, the search of each `restart` takes another one, the first the one with the most."""
 
-    def __init__(self, programs: Programs, tried: Start, took: Callable[[str, float, str, int], None]):
+    def __init__(
+        self, programs: Programs, tried: Start, took: Callable[[str, float, str, int], None], restart: int = 0
+    ):
         self.programs, self.program, self.tried, self.took = programs, programs.engine.program, tried, took
+        self.restart = restart
         program = self.program  # what is kept holds no data
         self.constants = programs.at_once("constants", lambda: _noncentred(program))
         self.modes: Modes | None = None
@@ -104,7 +109,7 @@ class Search:
         found = [self.programs.curvature(self.constants, jnp.asarray(modes.points[p]), held) for p in places]
         starting = [int((same == same[p]).sum()) for p in places]
         known = [(c, float(e), n) for (c, e), n in zip(found, starting, strict=True) if _is_mode(c)]
-        known.sort(key=lambda pair: -pair[1])
+        known = _in_turn(sorted(known, key=lambda pair: -pair[1]), self.restart)
         self.modes = Modes(
             tuple(Mode(float(c.value), log_evidence, starts) for c, log_evidence, starts in known),
             failed=int((modes.status != Status.CONVERGED).sum()),
@@ -121,7 +126,8 @@ class Search:
         best = known[0][0]
         said = f"condition number {number(float(best.condition))}"
         if len(known) > 1:
-            said += f"; {how_many(len(known), 'mode')}, {self.modes.share:.2f} of the mass at the best"
+            which = "best" if self.modes.found[0] == max(self.modes.found, key=lambda m: m.log_weight) else "one taken"
+            said += f"; {how_many(len(known), 'mode')}, {self.modes.share:.2f} of the mass at the {which}"
         self.took("curvature", began, said, evaluations)
         return best.normal
 
@@ -162,6 +168,18 @@ def _noncentred(program: Program) -> dict[str, Any]:
     pseudo_data = {pseudo_inputs(site)[0] for site in program.traced.noncentred}
     own = {n: c for n, c in program.constants().items() if not isinstance(c, dict)}
     return {n: jnp.zeros_like(c) if n in pseudo_data else c for n, c in own.items()}
+
+
+def _in_turn(known: list[tuple[Any, float, int]], restart: int) -> list[tuple[Any, float, int]]:
+    """Modes, the one with the most mass first, with that of a restart moved to the front. A mode is given a restart
+    where a verdict would miss it."""
+    logs = np.array([log_evidence for _, log_evidence, _ in known])
+    if not restart or not np.isfinite(logs).all():
+        return known
+    masses = np.exp(logs - logs.max())
+    number = int((masses > THRESHOLDS.other_modes * masses.sum()).sum())
+    which = restart % max(1, number)
+    return [known[which], *known[:which], *known[which + 1 :]]
 
 
 def _is_mode(found: Curvature) -> bool:

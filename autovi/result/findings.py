@@ -163,7 +163,8 @@ def of_restarts(signs: Signs) -> Finding | None:
         f"{seen.restarts} restarts ended at different posteriors (R-hat {number(seen.rhat, 3)} of {seen.name!r}); the "
         "one with the highest ELBO was kept"
     )
-    return Finding("starts_disagree", said, ("init= with values that you believe in", "more steps", REPARAMETERIZE))
+    remedies = ("fit.restarts.sample, draws of all of them by weight", "init= with values that you believe in")
+    return Finding("starts_disagree", said, (*remedies, "more steps"))
 
 
 def of_coupled(signs: Signs) -> Finding | None:

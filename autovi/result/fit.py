@@ -15,7 +15,7 @@ from autovi.model.guides import copied
 from autovi.result import plots
 from autovi.result.covariance import covariance
 from autovi.result.display import facts, fit_html, fit_text
-from autovi.result.groups import summary, to_arviz
+from autovi.result.groups import chains_of, summary, to_arviz
 from autovi.result.handover import guide, nuts
 from autovi.result.posterior import Posterior
 from autovi.result.resuming import resumed
@@ -115,6 +115,7 @@ class Fit(Posterior):
         new_data: Any = None,
         coords: Mapping[str, Any] | None = None,
         dims: Mapping[str, Sequence[str | None]] | None = None,
+        chains: str = "fit",
     ) -> Any:
         """An InferenceData (ArviZ 0.x) or DataTree (ArviZ 1.x) with dims `(chain, draw)`, one chain.
 
@@ -130,13 +131,16 @@ class Fit(Posterior):
         fit's. `sample_stats` holds the log densities of model (`lp`) and q (`log_q`) at the draws in the variables
         in which each site was fitted, and `log_weight`, the log of the weight that a draw still needs to stand
         for the posterior: their difference, or 0 where the draws are corrected already (attribute `resampled`).
+        With `chains="restarts"` each of `restarts` is a chain, so that ArviZ's R-hat says whether they agree.
 
         Raises:
-            ValueError: an unknown group; dims or coords that do not fit the model.
+            ValueError: an unknown group; dims or coords that do not fit the model; chains of a fit without restarts, or
+                of a loaded one, whose file does not hold them.
         """
+        fit, each = self, tuple(chains_of(self, chains))
         if num_draws is not None and num_draws != self.num_draws:
-            return self._with_draws(num_draws).to_arviz(groups, new_data=new_data, coords=coords, dims=dims)
-        return to_arviz(self, groups, new_data, coords, dims)
+            fit, each = self._with_draws(num_draws), tuple(one._with_draws(num_draws) for one in each)
+        return to_arviz(fit, each, groups, new_data, coords, dims)
 
     def _with_draws(self, num_draws: int) -> Fit:
         """The same fit with another number of draws."""

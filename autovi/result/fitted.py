@@ -17,6 +17,7 @@ from autovi.model.inputs import Inputs
 from autovi.plan.plan import Plan
 from autovi.preparation import Options
 from autovi.process import computing
+from autovi.result.restarts import Restarts
 from autovi.result.without_data import NEEDED
 from autovi.run.clock import Seconds, waiting
 from autovi.run.engine import Engine
@@ -43,6 +44,7 @@ class Fitted:
     coords: Mapping[str, Any] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
+    restarts: Restarts | None = None  # all of them, where there were several
     absent: Mapping[str, Any] = field(default_factory=dict)  # of a loaded fit: what is known of data that are not there
 
     def __post_init__(self) -> None:

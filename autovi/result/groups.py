@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,20 +20,46 @@ OF_NEW_DATA = ("predictions", "predictions_constant_data")
 Groups = dict[str, Callable[[], Mapping[str, Any]]]
 
 
-def to_arviz(fit: Posterior, groups: str | Collection[str] | None, new_data: Any, coords: Any, dims: Any) -> Any:
-    """See `Fit.to_arviz`."""
+CHAINS = ("fit", "restarts")
+
+
+def chains_of(fit: Any, chains: str) -> Sequence[Any]:
+    """The fits that are the further chains of an object: all restarts, or none.
+
+    Raises:
+        ValueError: another word, or there are no restarts.
+    """
+    if chains not in CHAINS:
+        raise ValueError(f"chains: expected 'fit' or 'restarts', got {chains!r}")
+    if chains == "fit":
+        return ()
+    if fit.restarts is None:
+        raise ValueError("chains: this fit has no restarts; autovi.fit(model, data, num_restarts=4) makes some")
+    return tuple(fit.restarts)
+
+
+def to_arviz(
+    fit: Posterior,
+    chains: Sequence[Posterior],
+    groups: str | Collection[str] | None,
+    new_data: Any,
+    coords: Any,
+    dims: Any,
+) -> Any:
+    """See `Fit.to_arviz`; `chains` are the fits that it has in place of its own draws, if any."""
     groups = [groups] if isinstance(groups, str) else groups
     axes = axes_of(fit)
     own_coords, own_dims = as_dicts(coords, dims)
     if own_coords or own_dims:
         axes = replace(axes, coords={**fit.coords, **own_coords}, dims={**fit.dims, **own_dims})
         axes.check()
-    made = _of_fit(fit, axes)
+    made = _of_chains([_of_fit(one, axes) for one in chains or (fit,)])
     of_new: dict[str, Any] = {}
     if new_data is not None:
         inputs = bind_like(fit.model, new_data, fit.inputs)
         of_new = {"predictions": axes.of_new_data(fit.model, inputs)}
-        made["predictions"] = lambda: _chain(fit.predicted(inputs))
+        predicted = lambda: [_chain(one.predicted(inputs)) for one in chains or (fit,)]  # noqa: E731
+        made["predictions"] = lambda: _stacked(predicted())
         made["predictions_constant_data"] = lambda: {axes.variable(n): a for n, a in numbers_of(inputs).items()}
     _check_groups(groups, made)
     wanted = {name: make() for name, make in made.items() if groups is None or name in groups}
@@ -72,6 +98,22 @@ def _of_fit(fit: Posterior, axes: Axes) -> Groups:
         "observed_data": lambda: fit.observed,
         "constant_data": lambda: {axes.variable(n): a for n, a in constant_data(fit.inputs, fit.observed).items()},
     }
+
+
+def _of_chains(each: Sequence[Groups]) -> Groups:
+    """The groups of several fits, those of draws with a chain for each."""
+
+    def made(name: str) -> Callable[[], Mapping[str, Any]]:
+        if name in export.DATA_GROUPS:
+            return each[0][name]
+        return lambda: _stacked([groups[name]() for groups in each])
+
+    return {name: made(name) for name in each[0]}
+
+
+def _stacked(chains: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Variables of several chains as one."""
+    return {name: np.concatenate([one[name] for one in chains]) for name in chains[0]}
 
 
 def _predictive(fit: Posterior) -> dict[str, np.ndarray]:

@@ -60,6 +60,7 @@ def resumed(
         rng_key=key,
         seconds=clock,
         progress_bar=show,
+        restarts=None,
         absent={},
     )
 

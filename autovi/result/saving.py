@@ -86,6 +86,7 @@ def contents(fit: Any, with_data: bool) -> tuple[dict[str, Any], dict[str, Any]]
         "allow_bias": fit.options.allow_bias,
         "allow_nan": sorted(fit.inputs.allow_nan),
         "ladder": ladder_of(fit.engine),
+        "restarts": None if fit.restarts is None else fit.restarts.saved(),
         **{field: getattr(fit, field) for field in FIELDS},
     }
     return arrays, meta
