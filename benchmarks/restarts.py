@@ -62,6 +62,7 @@ def decided(name: str, restarts: int) -> str:
 
 
 def main() -> None:
+    """Prints the table, and writes every time to `results/`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restarts", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)

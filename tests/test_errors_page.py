@@ -13,6 +13,7 @@ import errors_page_checkpoints
 import errors_page_data
 import errors_page_handover
 import errors_page_models as m
+import errors_page_restarts
 import errors_page_saved
 import jax
 import numpy as np
@@ -304,6 +305,7 @@ CASES = {
     "a fit that comes to a process where `jax_enable_x64` is another": [of_other_precision],
     **errors_page_saved.CASES,
     **errors_page_handover.CASES,
+    **errors_page_restarts.CASES,
     "a saved fit with an optimizer that is not the one it had": [with_another_optimizer],
     "a saved fit of another model": [lambda tmp_path: autovi.load(saved(tmp_path), m.twice)],
     "a fit whose data hold what a file cannot": [linked],
