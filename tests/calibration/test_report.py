@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 import autovi
+from autovi.calibration.bands import band
 from autovi.calibration.outcomes import Outcome, Scores, restored, stored
 from autovi.calibration.report import Calibration
 
@@ -97,6 +98,25 @@ def test_ranks_go_to_arviz(calibration):
     assert group["mu"].shape == (1, N + 10) and np.array_equal(
         np.asarray(group["theta[0]"])[0], calibration.ranks["theta[0]"]
     )
+
+
+def test_arviz_plots_the_ranks(calibration):
+    """1.x has a plot for the group; 0.x one of any numbers against a distribution."""
+    import arviz as az
+
+    if int(az.__version__.split(".")[0]) >= 1:
+        assert az.plot_ecdf_pit(calibration.to_arviz(), backend="matplotlib") is not None
+        return
+    from arviz.stats import ecdf_utils
+
+    ranks = calibration.ranks["mu"]
+    found = band(len(ranks), 0.95)
+    # The same band to a number, where binomial quantiles of one probability are no others.
+    lower, upper = ecdf_utils.ecdf_confidence_band(len(ranks), found.points, found.points, 0.95, method="optimized")
+    np.testing.assert_allclose(found.lower, lower, atol=1.01 / len(ranks))
+    np.testing.assert_allclose(found.upper, upper, atol=1.01 / len(ranks))
+    points = np.linspace(0.0, 1.0, 50)
+    assert az.plot_ecdf(ranks, cdf=stats.uniform.cdf, eval_points=points, difference=True, confidence_bands="pointwise")
 
 
 def test_outcomes_come_back_from_what_is_stored(calibration):
