@@ -29,8 +29,10 @@ from autovi.model.digest import digest
 from autovi.model.inputs import Inputs
 from autovi.model.target import Target
 from autovi.model.targets import as_target
+from autovi.model.unchanged import nothing_between
 from autovi.plan.requests import as_objective
 from autovi.preparation import Options, prepare
+from autovi.result.fit import Fit
 from autovi.run.checks import check_count
 from autovi.run.engine import Engine
 from autovi.run.interruption import Interruption
@@ -114,12 +116,14 @@ def calibrate(
     made = generating(model if generator is None else generator, data, allow_nan, dict(observed or {}), key)
     simulator = Simulator(made, key)
     template = next(simulator.each([0]))
-    engine, _ = prepare(model, template.inputs, _plan_options(options, allow_nan))
+    engine, bound = prepare(model, template.inputs, _plan_options(options, allow_nan))
+    # Once for all fits: a model that reads the clock, say, is not the same from run to run.
+    engine.use_unchanged(model, engine.guide, bound)
     ranked = _quantities(model, made, template, engine, sites, quantities, data)
     asked = {**options, **({"allow_nan": allow_nan} if allow_nan else {})}
 
     run = _Run(model, simulator, ranked, asked, num_simulations, progress_bar)
-    with _kept(place, engine, made, asked, ranked, key, generator) as kept:
+    with _kept(place, engine, made, asked, ranked, key, generator) as kept, nothing_between():
         status = run(kept)
     outcomes = sorted(run.outcomes.values(), key=lambda outcome: outcome.number)
     return Calibration(
@@ -185,23 +189,28 @@ class _Run:
                 if lost := simulation.not_finite:
                     yield Outcome(simulation.number, "not_finite", f"{lost[0]!r} has NaN or an infinity")
             finite = [simulation for simulation in simulations if not simulation.not_finite]
-            for simulation, found, seconds in fits.fits_of(self.model, finite, self.options):
-                if interruption.requested:
-                    return
+            over = lambda: interruption.requested  # noqa: E731
+            for simulation, found, seconds in fits.fits_of(self.model, finite, self.options, over):
+                if over() and _was_cut_short(found):
+                    continue
                 outcome = outcome_of(simulation, found, self.quantities, seconds)
-                if interruption.requested:
-                    return
-                self._check_raised(outcome, found)
+                if isinstance(found, Exception):
+                    self._check_raised(found)
                 yield outcome
+            if over():
+                return
 
-    def _check_raised(self, outcome: Outcome, error: Any) -> None:
-        """Raises what the fit raised, where all fits so far did."""
-        if outcome.status != "raised":
-            return
+    def _check_raised(self, error: Exception) -> None:
+        """Raises what a fit raised, where all fits so far did."""
         before = [o for o in self.outcomes.values() if o.status != "not_finite"]
         if len(before) == GIVE_UP - 1 and all(o.status == "raised" for o in before):
             error.add_note(f"calibrate: the fits of the first {GIVE_UP} simulated data sets all raised an error")
             raise error
+
+
+def _was_cut_short(made: Any) -> bool:
+    """Did Ctrl-C end a fit before it was done, or before it was begun?"""
+    return isinstance(made, KeyboardInterrupt) or (isinstance(made, Fit) and made.progress.interrupted)
 
 
 def _quantities(

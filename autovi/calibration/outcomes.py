@@ -19,7 +19,7 @@ from autovi.run.weights import effective_size
 STATUSES = {
     "fitted": "it has ranks",
     "not_finite": "what was drawn from the prior, or the data, had NaN or an infinity, and was not fitted",
-    "raised": "the fit raised an error",
+    "raised": "the fit, or what is computed after it, raised an error",
     "no_draws": "draws of the fit were NaN or infinite",
 }
 ARRAYS = ("ranks", "means", "sds")
@@ -62,22 +62,23 @@ class Outcome:
     plain: Scores | None = None
 
 
-def outcome_of(simulation: Simulation, fit: Fit | Exception, quantities: Quantities, seconds: float) -> Outcome:
+def outcome_of(simulation: Simulation, fit: Fit | BaseException, quantities: Quantities, seconds: float) -> Outcome:
     """What came of a simulation that was fitted."""
-    if isinstance(fit, Exception):
+    if isinstance(fit, BaseException):
         return Outcome(simulation.number, "raised", f"{type(fit).__name__}: {fit}", seconds=seconds)
-    verdict = fit.verdict
+    try:
+        verdict, draws = fit.verdict, fit.values
+        plain_draws = fit.sample(fit.num_draws, resample=False) if fit.resampled else None
+    except Exception as error:  # of what is computed after the fit: it is what came of this data set
+        return Outcome(simulation.number, "raised", f"{type(error).__name__}: {error}", fit.status, seconds=seconds)
     known: dict[str, Any] = {"fit_status": fit.status, "verdict": verdict.word, "warns": verdict.warns}
     known |= {"resampled": fit.resampled, "seconds": seconds}
-    draws = fit.values
     if lost := [name for name, value in draws.items() if not np.all(np.isfinite(np.asarray(value, np.float64)))]:
         return Outcome(simulation.number, "no_draws", f"draws of {lost[0]!r} are not finite", **known)
     effective = None if fit.chosen is None else effective_size(fit.chosen.weights.log)
     key = simulation.key_of(OF_RANKS)
     truths, drawn = _scores(simulation, quantities, draws, effective, key)
-    plain = drawn
-    if fit.resampled:
-        _, plain = _scores(simulation, quantities, fit.sample(fit.num_draws, resample=False), None, key)
+    plain = drawn if plain_draws is None else _scores(simulation, quantities, plain_draws, None, key)[1]
     return Outcome(simulation.number, "fitted", truths=truths, drawn=drawn, plain=plain, **known)
 
 

@@ -143,16 +143,18 @@ class Calibration:
         """The true values by site and the data of a simulation, made again: to look at, or to fit.
 
         Raises:
-            IndexError: there is no such simulation.
+            IndexError: no simulation of this number was made.
+            RuntimeError: the calibration was pickled, which leaves the models behind.
 
         Example:
             >>> truth, data = calibration.simulation(calibration.lost[0].number)
             >>> fit = autovi.fit(model, data)
         """
         if self.simulate is None or self.rebuild is None:
-            raise RuntimeError("simulation: the model that made the data is not there any more")
-        if not 0 <= number < max(self.num_simulations, len(self.outcomes)):
-            raise IndexError(f"simulation: expected a number from 0 to {self.num_simulations - 1}, got {number!r}")
+            raise RuntimeError("simulation: the model that makes the data did not come along; call calibrate again")
+        if number not in {outcome.number for outcome in self.outcomes}:
+            count = f"{len(self.outcomes):,}"
+            raise IndexError(f"simulation: expected the number of one of the {count} that were made, got {number!r}")
         made = self.simulate(int(number))
         return made.truth, self.rebuild(made.inputs, made.inputs.arrays)
 
@@ -194,6 +196,10 @@ class Calibration:
 
     def _by_name(self, array: np.ndarray) -> dict[str, np.ndarray]:
         return {name: array[:, i] for i, name in enumerate(self.quantities)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but the functions that make data, which hold the user's models."""
+        return {**vars(self), "simulate": None, "rebuild": None}
 
     def __str__(self) -> str:
         return calibration_text(self)

@@ -19,6 +19,7 @@ from autovi.model.inputs import Inputs
 from autovi.model.repeatable import check_same_again
 from autovi.model.targets import trace_program
 from autovi.model.trial import Trial, run_at_origin
+from autovi.model.unchanged import is_known_unchanged
 from autovi.plan.plan import Plan
 from autovi.process import computing
 from autovi.program.program import Program
@@ -197,6 +198,9 @@ class Engine:
             ValueError: something that they read (a global, a closure) is no longer what it was, or they differ from run
                 to run.
         """
+        if is_known_unchanged():
+            self.use(model, guide)
+            return
         traced, _ = trace_program(model, guide, inputs, self.lengths)
         if not self.fingerprint.still(traced.fingerprint, at_rest):
             # A model that differs from run to run has not been changed by anybody.

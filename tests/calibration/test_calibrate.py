@@ -176,6 +176,27 @@ def test_fits_that_all_raise_are_the_error_of_the_first():
     assert "the fits of the first 10 simulated data sets all raised" in caught.value.__notes__[0]
 
 
+def test_what_raises_after_the_fit_is_counted_too(monkeypatch):
+    def broken(self):
+        raise RuntimeError("no verdict")
+
+    monkeypatch.setattr(autovi.Fit, "verdict", property(broken))
+    found = of_mean(num_simulations=2)
+    assert [(o.status, o.message) for o in found.lost] == [("raised", "RuntimeError: no verdict")] * 2
+
+
+def test_a_model_that_needs_values_of_its_data_is_compiled_once():
+    def model(group, y=None):
+        with numpyro.plate("groups", int(group.max()) + 1):
+            mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("row", len(group)):
+            numpyro.sample("y", dist.Normal(mu[group], 1.0), obs=y)
+
+    found = autovi.calibrate(model, {"group": np.array([0, 1, 1])}, num_simulations=3, **QUIET)
+    assert found.verdicts == {"good": 3} and found.quantities == ("mu[0]", "mu[1]", "log_likelihood")
+    np.testing.assert_allclose(found.sds["mu[1]"], 1 / np.sqrt(3), rtol=0.12)
+
+
 def test_data_that_are_not_finite_are_counted_and_named():
     def model(y=None):
         log_scale = numpyro.sample("log_scale", dist.Normal(0.0, 60.0))
@@ -255,10 +276,12 @@ def test_the_folder_of_a_fit_is_refused(tmp_path):
 
 
 def test_ctrl_c_gives_back_what_is_done(monkeypatch):
+    """With the rest of the fits that were made together."""
+    monkeypatch.setattr(fits, "AT_ONCE", 4)
     calls = ending(monkeypatch, 5, lambda: signal.raise_signal(signal.SIGINT))
     found = of_mean()
-    assert found.status == "stopped" and len(calls) == 5 and len(found.fitted) == 4
-    assert "stopped after 4" in str(found) and found.verdict.word == "calibrated"
+    assert found.status == "stopped" and calls == list(range(8)) and len(found.fitted) == 8
+    assert "stopped after 8" in str(found) and found.verdict.word == "calibrated"
 
 
 def test_ctrl_c_in_the_steps_of_a_fit_leaves_that_one_out(monkeypatch):

@@ -1,6 +1,8 @@
 """How a calibration is shown: text, HTML, table, figure, ArviZ; and its parts."""
 
+import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -71,8 +73,13 @@ def test_rows_are_found_by_name(calibration):
     assert calibration["theta[1]"].words == ("biased_high",) and not calibration["theta[1]"].is_calibrated
     with pytest.raises(KeyError, match=r"no quantity is called 'tau'; they are \['mu', 'theta\[0\]', 'theta\[1\]'\]"):
         calibration["tau"]
-    with pytest.raises(IndexError, match="simulation: expected a number from 0 to 211, got 212"):
-        Calibration(NAMES, (), 212, 0.01, "finished", simulate=lambda n: None, rebuild=lambda *a: None).simulation(212)
+    made = dataclasses.replace(calibration, simulate=lambda n: None, rebuild=lambda *a: None)
+    with pytest.raises(IndexError, match="simulation: expected the number of one of the 212 that were made.*got 212"):
+        made.simulation(212)
+    copy = pickle.loads(pickle.dumps(made))  # the models stay behind, which pickle could not take
+    assert str(copy) == str(made)
+    with pytest.raises(RuntimeError, match="simulation: the model that makes the data did not come along"):
+        copy.simulation(0)
 
 
 def test_the_figure_shows_the_difference_from_uniform(calibration):
