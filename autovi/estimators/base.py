@@ -136,6 +136,7 @@ class Estimator(ABC):
     relaxed: ClassVar[bool] = False
     sees_draws: ClassVar[bool] = False  # the slope of its `cost.total` counts what goes through scored draws below
     held: ClassVar[bool] = False  # log q of its draws has a gradient through the draw alone
+    of_normal_noise: ClassVar[bool] = False  # its noise is standard normal numbers, of which a draw is a map
     doubly: ClassVar[bool] = False  # held, and the objective makes up for it by what it multiplies that gradient by
     local: ClassVar[bool] = False  # what sees a product of the site with data sees what `product` makes of it
     on_request: ClassVar[bool] = False  # right wherever it does not refuse, and taken only where it is asked for

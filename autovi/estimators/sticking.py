@@ -37,6 +37,7 @@ class Sticking(Estimator):
     name: ClassVar[str] = "sticking"
     pathwise: ClassVar[bool] = True
     held: ClassVar[bool] = True
+    of_normal_noise: ClassVar[bool] = True
     num_particles: ClassVar[int] = 16
 
     def refuses(self, facts: Facts) -> str | None:

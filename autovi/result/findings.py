@@ -81,20 +81,31 @@ def of_weights(signs: Signs) -> Finding | None:
     if signs.khat != signs.khat and not signs.tied:
         return _too_few(signs)
     khat = -inf if signs.tied else signs.khat
-    alike = signs.efficiency >= limits.efficiency_alike
-    if alike or (khat < limits.khat_good and signs.efficiency >= limits.efficiency_good):
+    if signs.alike or (khat < limits.khat_good and signs.efficiency >= limits.efficiency_good):
         return Finding(
             "good", f"q is close to the posterior, as far as its own draws can tell ({measured(signs)})", (), False
         )
+    if signs.wider_draws:
+        wider = (
+            f"k-hat {number(signs.wider_khat)}, {how_many(signs.wider_draws, 'draw')} that stand for "
+            f"{signs.wider_effective:,.0f}"
+        )
+        said = f"q is off ({measured(signs)}), and importance weights of proposals wider than q correct it ({wider})"
+        return Finding("usable", f"{said}: {_corrected(signs.wider_khat)}", warns=False)
     if khat < limits.khat_usable and signs.effective_draws >= limits.effective_draws:
-        # From 0.5 on the weights have no variance: what of the tails q never draws, no weight brings back.
-        off = "corrected draws may still be off, means and sds by a tenth of an sd or more"
-        good = "corrected draws are good" if khat < limits.khat_good else off
-        said = f"q is off, and importance weights correct it ({measured(signs)}): {good}"
+        said = f"q is off, and importance weights correct it ({measured(signs)}): {_corrected(khat)}"
         return Finding("usable", said, warns=False)
     if khat < limits.khat_usable and signs.efficiency >= limits.efficiency_usable:
         return _too_few(signs)
     return None
+
+
+def _corrected(khat: float) -> str:
+    """How good corrected draws are."""
+    if khat < THRESHOLDS.khat_good:
+        return "corrected draws are good"
+    # From 0.5 on the weights have no variance: what of the tails the proposals never draw, no weight brings back.
+    return "corrected draws may still be off, means and sds by a tenth of an sd or more"
 
 
 def _too_few(signs: Signs) -> Finding:

@@ -50,6 +50,7 @@ class Fit(Posterior):
             "advice",
             "chosen",
             "proposed",
+            "wider",
             "densities",
             "evidence",
             "is_light",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,195 +12,22 @@ import numpy as np
 from autovi.keys import as_key
 from autovi.model.inputs import Inputs
 from autovi.model.new_data import bind_like
-from autovi.numbers import how_many
 from autovi.process import computing
 from autovi.result.diagnostics import GRADIENT_REPEATS, SiteGradient, gradient_summary
-from autovi.result.evidence import Evidence, num_weighed
-from autovi.result.fitted import Fitted
-from autovi.result.resampling import Advice, Chosen, Unusable, advice, choose, doubt, proposals_limit
 from autovi.result.signs import signs_of
 from autovi.result.verdict import Verdict, verdict_of
+from autovi.result.weighed import Weighed
 from autovi.result.without_data import stand_in, undrawn
-from autovi.run.background import Compiling
 from autovi.run.checks import check_count
-from autovi.run.drawing import (
-    DENSITIES,
-    DRAWS_BUDGET,
-    EVERY,
-    LIKELIHOODS,
-    MOST_LIKELY,
-    VALUES,
-    Draws,
-    Keys,
-    batch_log_weights,
-    compiling_draws,
-    draws_of,
-    gradients,
-    kept_per_draw,
-    keys_of,
-)
+from autovi.run.drawing import MOST_LIKELY, VALUES, draws_of, gradients, keys_of
 from autovi.run.marginals import probabilities
 from autovi.run.predicting import predict
 from autovi.run.weights import pareto_k_se
 
 
 @dataclass(eq=False)
-class Posterior(Fitted):
+class Posterior(Weighed):
     """What of a `Fit` does not depend on how it is shown, stored or gone on with."""
-
-    def _drawn(self, keys: Keys, *kinds: str) -> Draws:
-        """The draws of q that belong to the keys. That the model is unchanged is for the caller to see to."""
-        return draws_of(self.engine, self.raw_params, self.arrays, keys, kinds)
-
-    def prepare(self, after: Compiling | None) -> None:
-        """Begins to compile what weighs the draws of q, of which only the shapes matter yet, `after` something else."""
-        if self.evidence.num_weighed:
-            kinds = EVERY if self.is_light else (DENSITIES,)
-            keys = keys_of(self._own_key, 1)
-            compiling_draws(self.engine, self.state.fitted, self.arrays, self.evidence.num_weighed, kinds, keys, after)
-
-    def _drawing(self, num_draws: int) -> AbstractContextManager[None]:
-        return self._diagnosing(f"{how_many(num_draws)} posterior draws")
-
-    @property
-    @computing()
-    def _own_key(self) -> jax.Array:
-        """The key of `draws`."""
-        return jax.random.fold_in(self.rng_key, 0)
-
-    @cached_property
-    @computing()
-    def _own(self) -> Draws:
-        """`num_draws` draws of q with all that belongs to them; for what is light."""
-        with self._drawing(self.num_draws):
-            return self._drawn(keys_of(self._own_key, self.num_draws), *EVERY)
-
-    @cached_property
-    def is_light(self) -> bool:
-        """Is all that belongs to the draws small enough to be made and kept at once?"""
-        return self.num_draws * kept_per_draw(self.engine, (VALUES, LIKELIHOODS)) <= DRAWS_BUDGET
-
-    @cached_property
-    def advice(self) -> Advice:
-        """Whether `draws` are to be corrected by importance weights, and why, in words."""
-        return self._advice(self.num_draws)
-
-    def _advice(self, num_draws: int) -> Advice:
-        subsampled = bool(self.engine.program.sites.subsampled)
-        return advice(self.evidence, num_draws, self.engine.numbers_per_draw, subsampled)
-
-    @property
-    def resampled(self) -> bool:
-        """Are `draws`, those in `idata`, corrected by importance weights? `drawn` says how, or why not."""
-        return self.chosen is not None
-
-    @property
-    def drawn(self) -> str:
-        """How `draws` were made, in words: from q, and why, or resampled from it by importance."""
-        return self._correction[1]
-
-    @cached_property
-    def chosen(self) -> Chosen | None:
-        """The draws of q that `draws` are, where these are corrected."""
-        return self._correction[0]
-
-    @cached_property
-    @computing()
-    def proposed(self) -> Chosen | None:
-        """What corrected draws would be chosen from, where there is something to correct: far more weighed draws than
-        the fit has."""
-        if not self.advice.resample:
-            return None
-        with self._drawing(self.num_draws):
-            return self._chosen(self.num_draws, self._own_key, asked=False)
-
-    @cached_property
-    def _correction(self) -> tuple[Chosen | None, str]:
-        """What `draws` are chosen from, if they are corrected; what was done and why, in words."""
-        if not self.advice.resample:
-            return None, self.advice.why
-        if self.proposed is None:
-            return None, "drawn from q: a weight of its draws is NaN"
-        refused = doubt(self.proposed)
-        return (None, refused) if refused else (self.proposed, self.proposed.said)
-
-    def _chosen(self, num_draws: int, rng_key: jax.Array, asked: bool) -> Chosen | None:
-        """Corrected draws; None where they cannot be and were not asked for."""
-
-        def weigh(keys: Keys) -> tuple[np.ndarray, np.ndarray]:
-            drawn = self._drawn(keys, DENSITIES)
-            return drawn.log_p, drawn.log_q
-
-        limit = proposals_limit(num_draws, self.engine.numbers_per_draw, asked)
-        efficiency = 1.0 if asked and not self.is_light else self.evidence.efficiency
-        try:
-            return choose(weigh, rng_key, num_draws, efficiency, limit)
-        except Unusable as error:
-            if asked:
-                raise ValueError(f"resample: {error}; resample=False gives draws from q as it is") from None
-            return None
-
-    def _kept(self, *kinds: str) -> Draws:
-        """What is asked for of `draws`."""
-        keys = keys_of(self._own_key, self.num_draws) if self.chosen is None else self.chosen.keys
-        with self._drawing(self.num_draws):
-            return self._drawn(keys, *kinds)
-
-    @cached_property
-    @computing()
-    def draws(self) -> Draws:
-        """`num_draws` posterior draws with their log densities, the ones in `idata`; with the log likelihoods of the
-        observations where these are few enough to be held beside them (see `log_likelihoods`). `resampled` says whether
-        they are corrected by importance weights."""
-        if self.is_light:
-            return self._own if self.chosen is None else self._kept(*EVERY)
-        return self._kept(DENSITIES, VALUES)
-
-    @cached_property
-    @computing()
-    def values(self) -> dict[str, np.ndarray]:
-        """The values of `draws`, without their densities where these take long."""
-        return (self.draws if self.is_light or "draws" in self.__dict__ else self._kept(VALUES)).values
-
-    @property
-    @computing()
-    def log_likelihoods(self) -> dict[str, np.ndarray]:
-        """Observed site -> `(num_draws, *shape)`, the log likelihood of each observation under each of `draws`."""
-        return (self.draws if self.is_light else self._kept(LIKELIHOODS)).log_likelihoods
-
-    @cached_property
-    @computing()
-    def densities(self) -> Draws:
-        """`draws` with log p and log q, the values left out where they are large."""
-        return self.draws if self.is_light or "draws" in self.__dict__ else self._kept(DENSITIES)
-
-    @cached_property
-    def evidence(self) -> Evidence:
-        """ELBO and weights of q, each computed when it is asked for: of draws of q, whether or not `draws` are."""
-        plates = self.engine.program.sites.subsampled.values()
-        batches = ", ".join(f"{p.length} of the {p.size} elements of {p.name!r}" for p in plates)
-        weighed = num_weighed(self.num_draws, self.engine.numbers_per_draw, bool(plates))
-        known = self.is_light or "draws" in vars(self)
-        return Evidence(self.num_draws, self.num_draws if known else weighed, self._weigh, self._weigh_batches, batches)
-
-    @computing()
-    def _weigh(self, num_draws: int) -> tuple[np.ndarray, np.ndarray]:
-        """log p(x, z) and log q(z) of the first draws of q at full plates."""
-        uncorrected = vars(self).get("draws") if vars(self).get("chosen", self) is None else None
-        if self.is_light and num_draws == self.num_draws:
-            kept = self._own
-        elif uncorrected is not None and num_draws == self.num_draws:
-            kept = uncorrected
-        else:
-            with self._drawing(num_draws):
-                kept = self._drawn(keys_of(self._own_key, self.num_draws).at(np.arange(num_draws)), DENSITIES)
-        return np.asarray(kept.log_p), np.asarray(kept.log_q)
-
-    def _weigh_batches(self) -> np.ndarray:
-        """Estimates of it, each of another draw on a batch of its own."""
-        key = jax.random.fold_in(self.rng_key, 4)
-        with self._diagnosing("the ELBO"):
-            return batch_log_weights(self.engine, self.raw_params, self.arrays, key, self.num_draws)
 
     @property
     def log_weights(self) -> np.ndarray:
@@ -255,7 +81,7 @@ class Posterior(Fitted):
     def verdict(self) -> Verdict:
         """What to think of the posterior: its `word`, its `sentence`, and `remedies`, what to try. From the weights of
         draws of q, how the run ended, and what several starts found."""
-        return verdict_of(signs_of(self))
+        return verdict_of(signs_of(self, corrected=self.is_light or "chosen" in vars(self)))
 
     @property
     def is_weighed(self) -> bool:
@@ -294,7 +120,8 @@ class Posterior(Fitted):
             resample: None: resampled by importance where the weights say that it helps (k-hat below 0.7, efficiency
                 below 0.95, no batches, not over data that take long; `drawn` says it of `draws`), drawn from q
                 otherwise. True and False ask for one or the other. For resampled draws up to 100,000 draws of q are
-                weighed, or four for each that is asked for.
+                weighed, or four for each that is asked for; where the weights have no variance (k-hat above 0.5), of
+                proposals wider than q, if these have better weights.
             discrete: "draw": sites that are summed out are drawn jointly from their posterior given all else of the
                 draw; "map": they are at their most likely configuration given it (of a chain, Viterbi's).
 
@@ -309,15 +136,10 @@ class Posterior(Fitted):
         kinds = (VALUES, MOST_LIKELY) if discrete == "map" else (VALUES,)
         count, asked = int(num_draws), resample is not None
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
-        if self.lacks_data:
-            lost = undrawn(self.engine.full, resample, discrete)
-            arrays = {n: stand_in(x) for n, x in self.inputs.traced().items()}
-            with self._drawing(count):
-                drawn = draws_of(self.engine, self.raw_params, arrays, keys_of(key, count), kinds).values
-            return {n: x for n, x in drawn.items() if n not in lost}
-        wanted = resample if asked else self._advice(count).resample and self.resampled
+        widened = self.resampled and self.chosen is self.wider
+        wanted = resample if asked else self.resampled and (widened or self._advice(count).resample)
         with self._drawing(count):
-            chosen = self._chosen(count, key, asked) if wanted else None
+            chosen = self._chosen(count, key, asked, widened) if wanted else None
             keys = keys_of(key, count) if chosen is None else chosen.keys
             return dict(self._drawn(keys, *kinds).values)
 

@@ -13,12 +13,20 @@ from autovi.numbers import how_many, number
 from autovi.result.evidence import WEIGHED_NUMBERS, Evidence
 from autovi.run.drawing import Keys, sequence_of_keys
 from autovi.run.thresholds import THRESHOLDS
-from autovi.run.weights import EQUAL, TIED, Weights, effective_size, pareto_k_se, weights_of
+from autovi.run.weights import CONCENTRATED, EQUAL, TIED, Weights, effective_size, pareto_k_se, weights_of
 
 MAX_PROPOSALS = 100_000  # draws of q that are weighed for corrected ones, more only where more of those are asked for
 MIN_PROPOSALS = 4_000  # of fewer the tail of the weights is not known
 PROPOSALS_PER_DRAW = 4  # of equal weight: so few draws repeat
 UNASKED_NUMBERS = 4_000_000_000  # that may be computed for them unasked: some seconds
+
+
+class Densities(NamedTuple):
+    """Log densities of draws: of the model, of q, and of the proposals, which may be wider than q."""
+
+    log_p: np.ndarray
+    log_q: np.ndarray
+    log_proposal: np.ndarray
 
 
 class Advice(NamedTuple):
@@ -29,22 +37,28 @@ class Advice(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Draws of q that stand for draws of the posterior: their keys, of how many proposals they were chosen, what the
-    weights of these say, and how many draws repeat an earlier one."""
+    """Draws that stand for draws of the posterior: their keys, of how many proposals they were chosen, what the weights
+    of these say, how many draws repeat an earlier one, and KL(posterior, q) in nats, as the proposals see it."""
 
     keys: Keys
     num_proposals: int
     weights: Weights
     num_repeated: int
+    divergence: float = 0.0
 
     @property
     def said(self) -> str:
         """What was done, in words."""
-        count, effective = len(self.keys.data), effective_size(self.weights.log)
+        wider = " and wider than q" if self.keys.widened else ""
         return (
-            f"{how_many(count, 'draw')} resampled by importance from {self.num_proposals:,} of q, which stand for "
-            f"{effective:,.0f} of the posterior; {self.num_repeated:,} of them repeated"
+            f"{how_many(len(self.keys.data), 'draw')} resampled by importance from {self.num_proposals:,} of q{wider}, "
+            f"which stand for {self.effective:,.0f} of the posterior; {self.num_repeated:,} of them repeated"
         )
+
+    @property
+    def effective(self) -> float:
+        """For how many draws of the posterior the proposals stand."""
+        return effective_size(self.weights.log)
 
 
 class Unusable(ValueError):
@@ -95,12 +109,33 @@ def doubt(chosen: Chosen) -> str:
     )
 
 
+def wants_wider(evidence: Evidence, proposed: Chosen | None, num_draws: int, numbers_per_draw: int) -> bool:
+    """Are proposals wider than q to be weighed too? Where the weights of q's own draws have no variance: either q is
+    narrower than the posterior somewhere, and what of it q all but never draws no weight brings back, or k-hat is the
+    shape of what noise is left in weights that are alike. The wider ones tell."""
+    affordable = proposals_limit(num_draws, numbers_per_draw, asked=False) >= PROPOSALS_PER_DRAW * num_draws
+    if not affordable or evidence.num_weighed < evidence.num_draws or evidence.khat_why not in ("", CONCENTRATED):
+        return False
+    return (evidence.khat if proposed is None else proposed.weights.khat) >= THRESHOLDS.khat_good
+
+
+def is_better(wider: Chosen, own: Chosen | None, efficiency: float) -> bool:
+    """Are draws chosen from proposals wider than q nearer to the posterior than those chosen from q, if these can be
+    used at all? `efficiency` is that of q's own draws."""
+    alike = efficiency >= THRESHOLDS.efficiency_alike and wider.divergence <= THRESHOLDS.divergence_alike
+    enough = wider.effective >= THRESHOLDS.effective_draws
+    usable = wider.weights.khat < THRESHOLDS.khat_usable
+    better = own is None or bool(doubt(own)) or wider.weights.khat < own.weights.khat
+    return not alike and enough and usable and better
+
+
 def choose(
-    weigh: Callable[[Keys], tuple[np.ndarray, np.ndarray]],
+    weigh: Callable[[Keys], Densities],
     rng_key: jax.Array,
     num_draws: int,
     efficiency: float,
     limit: int,
+    widened: bool = False,
 ) -> Chosen:
     r"""Corrected draws by sampling importance resampling with Pareto smoothed weights.
 
@@ -113,35 +148,44 @@ def choose(
     importance sampling"; Kitagawa (1996), for systematic resampling.
 
     Args:
-        weigh: keys -> log p and log q of the draw of each.
+        weigh: keys -> the log densities of the draw of each.
         rng_key: the same key gives the same draws.
         num_draws: how many are chosen.
         efficiency: what is known of the weights before.
         limit: how many may be weighed.
+        widened: are the proposals wider than q?
 
     Raises:
         Unusable: a weight is NaN or infinite, or all are zero.
     """
     target = max(PROPOSALS_PER_DRAW * num_draws, MIN_PROPOSALS)
     size = ceil(min(limit, target / efficiency if efficiency > 0 else target))
-    log_p, log_q = weigh(sequence_of_keys(rng_key, 0, size))
+    seen = weigh(sequence_of_keys(rng_key, 0, size, widened))
     # Half of what was aimed at is enough: the efficiency was an estimate.
-    while effective_size((weights := _usable(log_p, log_q)).log) < target / 2 and size < limit:
-        more = weigh(sequence_of_keys(rng_key, size, min(2 * size, limit)))
-        log_p, log_q = np.concatenate([log_p, more[0]]), np.concatenate([log_q, more[1]])
-        size = log_p.size
+    while effective_size((weights := _usable(seen)).log) < target / 2 and size < limit:
+        more = weigh(sequence_of_keys(rng_key, size, min(2 * size, limit), widened))
+        seen = Densities(*(np.concatenate(pair) for pair in zip(seen, more, strict=True)))
+        size = seen.log_p.size
     # One key that no proposal has.
     own = jax.random.key_data(jax.random.fold_in(rng_key, limit))
     places = systematic(np.exp(weights.log), num_draws, np.random.default_rng(np.asarray(own).ravel()))
-    chosen = sequence_of_keys(rng_key, 0, size).at(places)
-    return Chosen(chosen, size, weights, num_draws - np.unique(places).size)
+    chosen = sequence_of_keys(rng_key, 0, size, widened).at(places)
+    return Chosen(chosen, size, weights, num_draws - np.unique(places).size, _divergence(seen, weights))
 
 
-def _usable(log_p: np.ndarray, log_q: np.ndarray) -> Weights:
-    weights = weights_of(log_p - log_q, log_p)
+def _usable(seen: Densities) -> Weights:
+    weights = weights_of(seen.log_p - seen.log_proposal, seen.log_p)
     if not weights.log.size:
         raise Unusable(weights.why)
     return weights
+
+
+def _divergence(seen: Densities, weights: Weights) -> float:
+    """KL(posterior, q): the weighted mean of log p / q, less the log of the evidence that the weights estimate."""
+    log_p = np.asarray(seen.log_p, np.float64)
+    drawn = np.isfinite(weights.log)
+    evidence = np.logaddexp.reduce(log_p - seen.log_proposal) - np.log(log_p.size)
+    return float(np.sum(np.exp(weights.log[drawn]) * (log_p - seen.log_q)[drawn]) - evidence)
 
 
 def systematic(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from autovi.result.diagnostics import Elbo
 from autovi.run.starts import Agreement, Modes
+from autovi.run.thresholds import THRESHOLDS
 from autovi.run.weights import EQUAL, TIED
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Signs:
         khat, efficiency, log_weight_sd: of their weights.
         equal: these differ by rounding only.
         tied: their tail has no shape that could be fitted, as of discrete draws.
+        wider_khat, wider_draws, wider_effective: of proposals wider than q, where draws are chosen from those:
+            k-hat, how many were weighed, and for how many draws of the posterior they stand.
+        divergence: KL(posterior, q) in nats, as they see it, wherever they were weighed.
         elbo, elbo_se: nats.
         gain, gain_se, loss_se: what the last look at the loss expected (see `Outlook`), nats.
         coupled: discrete sites that q has independent of what they meet.
@@ -51,6 +55,10 @@ class Signs:
     log_weight_sd: float = nan
     equal: bool = False
     tied: bool = False
+    wider_khat: float = nan
+    wider_draws: int = 0
+    wider_effective: float = nan
+    divergence: float = nan
     elbo: float = nan
     elbo_se: float = nan
     gain: float | None = None
@@ -68,14 +76,19 @@ class Signs:
         return self.efficiency * self.num_weighed
 
     @property
+    def alike(self) -> bool:
+        """Are the weights so alike that k-hat is the shape of noise?"""
+        return self.efficiency >= THRESHOLDS.efficiency_alike and not self.divergence > THRESHOLDS.divergence_alike
+
+    @property
     def other_mass(self) -> float:
         """The part of the modes that q is not at, by Laplace's approximation; 0 where it is not known."""
         share = nan if self.modes is None else self.modes.share
         return 1 - share if share == share else 0.0
 
 
-def signs_of(fit: Posterior) -> Signs:
-    """What is known of a fit, once its draws are weighed.
+def signs_of(fit: Posterior, corrected: bool = False) -> Signs:
+    """What is known of a fit, once its draws are weighed; `corrected`: with what its draws are chosen from.
 
     Where there is something to correct, far more draws were weighed for it, and theirs are the weights that are looked
     at: few draws may see nothing of a tail that is too heavy. (Neal's funnel under independent normals: k-hat 0.6 and
@@ -88,6 +101,8 @@ def signs_of(fit: Posterior) -> Signs:
         num_weighed, weights = fit.proposed.num_proposals, fit.proposed.weights
         khat, efficiency, why = weights.khat, weights.efficiency, weights.why
     # Without weights the ELBO is from batches, which takes long: it is not made for a look.
+    wider = fit.wider if corrected else None
+    taken = wider if wider is not None and fit.chosen is wider else None
     elbo = evidence.elbo if num_weighed or "elbo" in vars(evidence) else Elbo(nan, nan)
     return Signs(
         status=fit.status,
@@ -101,6 +116,10 @@ def signs_of(fit: Posterior) -> Signs:
         log_weight_sd=evidence.log_weight_sd,
         equal=why == EQUAL,
         tied=why == TIED,
+        wider_khat=nan if taken is None else taken.weights.khat,
+        wider_draws=0 if taken is None else taken.num_proposals,
+        wider_effective=nan if taken is None else taken.effective,
+        divergence=nan if wider is None else wider.divergence,
         elbo=elbo.value,
         elbo_se=elbo.se,
         gain=progress.gain,

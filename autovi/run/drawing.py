@@ -21,6 +21,7 @@ from autovi.program.world import World
 from autovi.run.background import Compiling
 from autovi.run.engine import Engine
 from autovi.run.faults import is_out_of_memory
+from autovi.run.widening import widened
 
 DRAWS_BUDGET = 20_000_000  # numbers held at once while drawing from the posterior
 VALUES, LIKELIHOODS, DENSITIES = "value", "likelihood", "density"  # what of a posterior draw is kept
@@ -32,14 +33,16 @@ QUICK_NUMBERS = 50 * DRAWS_BUDGET  # computed in less time than a program is com
 
 
 class Keys(NamedTuple):
-    """Random keys on the host, where to choose among them compiles nothing: `(count, words)` and how JAX reads them."""
+    """Random keys on the host, where to choose among them compiles nothing: `(count, words)` and how JAX reads them.
+    Those that are `widened` stand for draws of proposals wider than q (see `run/widening.py`)."""
 
     data: np.ndarray
     implementation: str
+    widened: bool = False
 
     def at(self, places: np.ndarray) -> Keys:
         """Those at some places."""
-        return Keys(self.data[places], self.implementation)
+        return self._replace(data=self.data[places])
 
 
 @computing()
@@ -49,23 +52,25 @@ def keys_of(rng_key: jax.Array, count: int) -> Keys:
     return Keys(np.asarray(jax.random.key_data(split)), str(jax.random.key_impl(split)))
 
 
-def sequence_of_keys(rng_key: jax.Array, start: int, stop: int) -> Keys:
+def sequence_of_keys(rng_key: jax.Array, start: int, stop: int, widened: bool = False) -> Keys:
     """Keys number `start` to `stop` of a sequence without an end, split in parts of one size: for another number
     another program would be compiled."""
     first = start // PART
     parts = [keys_of(jax.random.fold_in(rng_key, i), PART) for i in range(first, -(-stop // PART))]
-    whole = Keys(np.concatenate([part.data for part in parts]), parts[0].implementation)
+    whole = Keys(np.concatenate([part.data for part in parts]), parts[0].implementation, widened)
     return whole.at(np.arange(start, stop) - first * PART)
 
 
 class Draws(NamedTuple):
-    """Posterior draws with a leading draw axis: values, log likelihoods per observation, and the log density of model
-    and guide on the unconstrained scale. What was not asked for is empty or None."""
+    """Posterior draws with a leading draw axis: values, log likelihoods per observation, and the log density on the
+    unconstrained scale of model, guide, and what they were drawn from: the guide, or wider proposals. What was not
+    asked for is empty or None."""
 
     values: dict[str, Any]
     log_likelihoods: dict[str, Any]
     log_p: Any
     log_q: Any
+    log_proposal: Any
 
 
 @computing()
@@ -113,7 +118,10 @@ def _in_parts(
     part: int,
 ) -> Draws:
     run, num_draws = compiling.result(), len(keys.data)
-    parts = (_only(kinds, *run(params, arrays, keys.data[place])) for place in places(num_draws, part))
+    parts = (
+        _only(kinds, *run(params, arrays, keys.data[place], np.asarray(keys.widened)))
+        for place in places(num_draws, part)
+    )
     kept, vectors = joined(parts, part, num_draws)
     # Hundreds of scalars are taken out of their vector here: as outputs each would be a kernel to be compiled.
     values = {**kept.values, **(engine.full.from_vectors(vectors) if VALUES in kinds else {})}
@@ -138,7 +146,7 @@ def compiling_draws(
     made = _made_at_once(engine, num_draws, kinds)
     part = min(_part(engine, num_draws, made), most)
     data = jax.ShapeDtypeStruct((part, *keys.data.shape[1:]), keys.data.dtype)
-    args = (params, arrays, data)
+    args = (params, arrays, data, np.asarray(keys.widened))
     shapes = str(jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), args))
     key = ("draws", part, made, keys.implementation, shapes)
     return engine.kept(key, lambda: _compiling(engine, part, made, keys.implementation, args, after)), part
@@ -163,7 +171,7 @@ def _part(engine: Engine, num_draws: int, kinds: tuple[str, ...]) -> int:
 def _only(kinds: tuple[str, ...], made: Draws, vectors: dict[str, Any]) -> tuple[Draws, dict[str, Any]]:
     """What was asked for of what was made."""
     values, likelihoods = made.values if VALUES in kinds else {}, made.log_likelihoods if LIKELIHOODS in kinds else {}
-    densities = (made.log_p, made.log_q) if DENSITIES in kinds else (None, None)
+    densities = (made.log_p, made.log_q, made.log_proposal) if DENSITIES in kinds else (None, None, None)
     return Draws(values, likelihoods, *densities), vectors if VALUES in kinds else {}
 
 
@@ -197,10 +205,10 @@ def _compiling(
 ) -> Compiling:
     batch = _batch(part, int(np.clip(DRAWS_BUDGET // engine.numbers_per_draw, 1, part)))
 
-    def all_draws(params: Any, arrays: Any, data: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
+    def all_draws(params: Any, arrays: Any, data: jax.Array, wide: jax.Array) -> tuple[Draws, dict[str, jax.Array]]:
         arrays = engine.full.settled(arrays)
         keys = jax.random.wrap_key_data(data, impl=implementation)
-        return jax.lax.map(partial(_draw, engine, params, arrays, batch, kinds), keys, batch_size=batch)
+        return jax.lax.map(partial(_draw, engine, params, arrays, wide, batch, kinds), keys, batch_size=batch)
 
     lowered = jax.jit(all_draws).lower(*args)
     options = compiler_options(USUAL_PARTS * part * engine.numbers_per_draw)
@@ -215,21 +223,29 @@ def _batch(part: int, most: int) -> int:
 
 
 def _draw(
-    engine: Engine, params: Any, arrays: Any, lanes: int, kinds: tuple[str, ...], key: jax.Array
+    engine: Engine, params: Any, arrays: Any, wide: jax.Array, lanes: int, kinds: tuple[str, ...], key: jax.Array
 ) -> tuple[Draws, dict[str, jax.Array]]:
-    program = engine.full
+    program = engine.drawn
     indices = {n: jnp.arange(p.size) for n, p in engine.program.sites.subsampled.items()}
     shared = program.shared(params, arrays, indices, (*program.cost_outputs, *program.outputs_for(kinds)))
-    noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
+    noise, log_ratio = noise_of(program, key, wide)
     world = program.particle(shared, key, noise)
     discrete = most_likely if MOST_LIKELY in kinds else partial(drawn_from, key)
     there, log_q = _with_discrete(program, world, lanes, discrete)
-    densities = _log_densities(there, log_q) if DENSITIES in kinds else (None, None)
+    densities: tuple[Any, ...] = (None, None, None)
+    if DENSITIES in kinds:
+        log_p, log_q = _log_densities(there, log_q)
+        densities = (log_p, log_q, log_q + log_ratio)
     values = program.read_values(there) if VALUES in kinds else {}
     likelihoods = program.read_likelihoods(there) if LIKELIHOODS in kinds else {}
     blocks = {block for block, _ in program.places.values()} if VALUES in kinds else set()
     vectors = {block: there.nodes[block].draw.value for block in blocks}
     return Draws(values, likelihoods, *densities), vectors
+
+
+def noise_of(program: Program, key: jax.Array, wide: jax.Array) -> tuple[dict[str, Any], jax.Array]:
+    """The noise of the draw that belongs to a key, and the log density of what it is drawn from less that of q."""
+    return widened(program, key, jax.tree.map(lambda x: x[0], program.noise(key, 1)), wide)
 
 
 def _with_discrete(program: Program, world: World, lanes: int, discrete: Callable) -> tuple[World, jax.Array]:

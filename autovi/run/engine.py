@@ -34,6 +34,7 @@ from autovi.run.origin import NUM_STARTS, Origin
 from autovi.run.sources import Resident, Source
 from autovi.run.state import State, init_state
 from autovi.run.stopping import CHUNK, Progress
+from autovi.run.widening import of_noise
 
 FEW_STEPS = 5_000  # up to which it is asked how much work they are before they are compiled well
 MAX_PROGRAMS = 16  # that one engine keeps, the oldest dropped first
@@ -103,6 +104,12 @@ class Engine:
         shapes = {n: s.shape for n, s in traced.sites.samples.items()}
         groups = tuple(g.resized(shapes, traced.scales.get(g.sites[0], 1.0)) for g in plan.groups)
         return replace(self.program, traced=traced, plan=replace(plan, groups=groups))
+
+    @cached_property
+    @computing()
+    def drawn(self) -> Program:
+        """The program of posterior draws: `full`, its draws made from arrays of noise."""
+        return of_noise(self.full)
 
     def under(self, plan: Plan, optimizer: Optimizer | None = None) -> Engine:
         """The engine of the same program under another plan; kept, so that it compiles once.

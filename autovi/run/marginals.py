@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from autovi.process import computing
 from autovi.program.program import Program
 from autovi.program.summing import Particle, in_shape, weights_of
 from autovi.program.world import World
-from autovi.run.drawing import PART, Keys
+from autovi.run.drawing import PART, Keys, noise_of
 from autovi.run.engine import Engine
 
 
@@ -26,24 +27,27 @@ def probabilities(engine: Engine, params: Any, arrays: Mapping[str, Any], keys: 
     """Site -> `[*shape, K]`, the mean over the draws that belong to the keys of the probability of each value given
     all else of the draw: exactly of sites that are summed out, by q of those in the guide."""
 
-    def mean(params: Any, arrays: Mapping[str, Any], data: jax.Array) -> dict[str, jax.Array]:
+    def mean(params: Any, arrays: Mapping[str, Any], data: jax.Array, wide: jax.Array) -> dict[str, jax.Array]:
         arrays = engine.full.settled(arrays)
         rng_keys = jax.random.wrap_key_data(data, impl=keys.implementation)
-        add = lambda total, key: (jax.tree.map(jnp.add, total, _of_draw(engine, params, arrays, key)), None)  # noqa: E731
-        start = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _of_draw(engine, params, arrays, rng_keys[0])))
+        of_draw = partial(_of_draw, engine, params, arrays, wide)
+        add = lambda total, key: (jax.tree.map(jnp.add, total, of_draw(key)), None)  # noqa: E731
+        start = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: of_draw(rng_keys[0])))
         return jax.tree.map(lambda total: total / len(data), jax.lax.scan(add, start, rng_keys)[0])
 
     part = keys.data[:PART]
     named = ("probabilities", part.shape, keys.implementation)
     run = engine.kept(named, lambda: jax.jit(mean, compiler_options=compiler_options()))
-    return {n: np.asarray(p) for n, p in run(params, arrays, part).items()}
+    return {n: np.asarray(p) for n, p in run(params, arrays, part, np.asarray(keys.widened)).items()}
 
 
-def _of_draw(engine: Engine, params: Any, arrays: Mapping[str, Any], key: jax.Array) -> dict[str, jax.Array]:
-    program = engine.full
+def _of_draw(
+    engine: Engine, params: Any, arrays: Mapping[str, Any], wide: jax.Array, key: jax.Array
+) -> dict[str, jax.Array]:
+    program = engine.drawn
     indices = {n: jnp.arange(p.size) for n, p in engine.program.sites.subsampled.items()}
     shared = program.shared(params, arrays, indices, program.cost_outputs)
-    noise = jax.tree.map(lambda x: x[0], program.noise(key, 1))
+    noise, _ = noise_of(program, key, wide)
     world = program.particle(shared, key, noise)
     found: dict[str, jax.Array] = {}
     for group in program.plan.groups:

@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 
 import autovi
-from autovi.result import posterior as posterior_module
 from autovi.result import resampling
+from autovi.result import weighed as weighed_module
 from autovi.result.evidence import Evidence
-from autovi.result.resampling import Unusable, advice, choose, systematic
+from autovi.result.resampling import Densities, Unusable, advice, choose, doubt, systematic
 from autovi.run.drawing import DENSITIES, VALUES, draws, keys_of
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -45,13 +45,17 @@ def test_on_average_each_is_chosen_by_its_weight():
     np.testing.assert_allclose(times / 4000, 3 * weights / 20, atol=5 * 0.5 / 4000**0.5)
 
 
+def of_weights(log_weights):
+    return Densities(log_weights, np.zeros(len(log_weights)), np.zeros(len(log_weights)))
+
+
 def test_draws_are_weighed_until_they_suffice_or_the_limit_is_reached():
     asked = []
 
     def weigh(keys):
         n = len(keys.data)
         asked.append(n)
-        return 1.5 * np.random.default_rng(len(asked)).normal(size=n), np.zeros(n)  # efficiency about 0.11
+        return of_weights(1.5 * np.random.default_rng(len(asked)).normal(size=n))  # efficiency about 0.11
 
     chosen = choose(weigh, jax.random.key(0), 100, 0.5, 100_000)
     assert asked == [8000, 8000, 16_000]
@@ -69,7 +73,7 @@ def test_no_proposal_is_weighed_twice():
     def weigh(keys):
         seen.append(keys.data)
         n = len(keys.data)
-        return 3.0 * np.random.default_rng(n).normal(size=n), np.zeros(n)
+        return of_weights(3.0 * np.random.default_rng(n).normal(size=n))
 
     choose(weigh, jax.random.key(3), 10, 1.0, 20_500)
     data = np.concatenate(seen)
@@ -78,9 +82,9 @@ def test_no_proposal_is_weighed_twice():
 
 def test_weights_that_cannot_be_used():
     with pytest.raises(Unusable, match="NaN or infinite"):
-        choose(lambda k: (np.full(len(k.data), np.nan), np.zeros(len(k.data))), jax.random.key(0), 10, 1.0, 4000)
+        choose(lambda k: of_weights(np.full(len(k.data), np.nan)), jax.random.key(0), 10, 1.0, 4000)
     with pytest.raises(Unusable, match="all weights are zero"):
-        choose(lambda k: (np.full(len(k.data), -np.inf), np.zeros(len(k.data))), jax.random.key(0), 10, 1.0, 4000)
+        choose(lambda k: of_weights(np.full(len(k.data), -np.inf)), jax.random.key(0), 10, 1.0, 4000)
 
 
 # --- the rule --------------------------------------------------------------------------------------------------------
@@ -207,10 +211,14 @@ def test_a_fit_that_is_too_narrow_to_see_it_is_found_out_by_more_draws():
     fits = [replace(made, state=state, rng_key=jax.random.key(i)) for i in range(16)]
     fits = [f for f in fits if f.advice.resample][:2]
     assert fits  # a thousand draws did understate it
-    assert not any(f.resampled for f in fits)
-    assert all(", of " in f.drawn and "is not below 0.7" in f.drawn for f in fits)
-    narrow = fits[0]
-    np.testing.assert_array_equal(narrow.sample(50)["x"], narrow.sample(50, resample=False)["x"])
+    assert all(f.proposed.weights.khat >= 0.7 and ", of " in doubt(f.proposed) for f in fits)
+    # Proposals wider than q see the whole posterior, and correct what q's own could not.
+    for narrow in fits:
+        assert narrow.chosen is narrow.wider and "wider than q" in narrow.drawn
+        assert narrow.verdict.word == "usable" and not narrow.verdict.warns
+        z = narrow.sample(4000)["x"] @ np.linalg.inv(np.linalg.cholesky([[1.0, 0.95], [0.95, 1.0]])).T
+        # Their proposals stand for four times as many independent draws.
+        np.testing.assert_allclose(np.cov(z.T), np.eye(2), atol=5 * (2 / 4000) ** 0.5)
 
 
 def test_the_same_key_gives_the_same_draws(off):
@@ -253,10 +261,10 @@ def test_what_was_asked_for_and_cannot_be(off, monkeypatch):
     with pytest.raises(ValueError, match=r"^resample: expected None, True or False, got 'psis'"):
         off.sample(3, resample="psis")
     nan = lambda self, keys, *kinds: self_drawn(self, keys, *kinds)._replace(log_p=np.full(len(keys.data), np.nan))  # noqa: E731
-    self_drawn = posterior_module.Posterior._drawn
+    self_drawn = weighed_module.Weighed._drawn
     fit = replace(off)
     assert fit.advice.resample
-    monkeypatch.setattr(posterior_module.Posterior, "_drawn", nan)
+    monkeypatch.setattr(weighed_module.Weighed, "_drawn", nan)
     with pytest.raises(ValueError, match=r"^resample: a weight is NaN or infinite; resample=False gives"):
         fit.sample(50, resample=True)
     assert not fit.resampled and fit.drawn == "drawn from q: a weight of its draws is NaN"
@@ -311,14 +319,14 @@ def test_large_draws_are_corrected_too_holding_only_the_chosen_ones(off, monkeyp
     right = off.sample(100, rng_key=1, resample=True)
     from autovi.run import drawing
 
-    for module in (posterior_module, drawing):
+    for module in (weighed_module, drawing):
         monkeypatch.setattr(module, "DRAWS_BUDGET", 16 * 5)
     large = replace(off)
     assert not large.is_light and large.advice.resample
     made = []
-    whole = posterior_module.Posterior._drawn
+    whole = weighed_module.Weighed._drawn
     monkeypatch.setattr(
-        posterior_module.Posterior,
+        weighed_module.Weighed,
         "_drawn",
         lambda s, k, *kinds: made.append((len(k.data), kinds)) or whole(s, k, *kinds),
     )
