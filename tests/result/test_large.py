@@ -8,7 +8,7 @@ import pytest
 
 import autovi
 from autovi.result import evidence
-from autovi.result import posterior as posterior_module
+from autovi.result import weighed as weighed_module
 from autovi.run import drawing as drawing_module
 
 Y = np.random.default_rng(0).normal(size=50).astype(np.float32)
@@ -37,7 +37,7 @@ def light():
 def large(monkeypatch, light):
     """The same fit with room for the numbers of 16 draws: nine parts, the last one not full."""
     budget = 16 * 52
-    for module in (posterior_module, drawing_module):
+    for module in (weighed_module, drawing_module):
         monkeypatch.setattr(module, "DRAWS_BUDGET", budget)
     fit = quick()
     fit.engine._jitted.clear()
@@ -121,7 +121,7 @@ def quick_in_batches(num_draws):
 
 def test_fewer_draws_are_weighed_where_a_pass_over_the_data_is_long(monkeypatch):
     few = quick_in_batches(200)
-    monkeypatch.setattr(posterior_module.Posterior, "is_light", property(lambda self: False))
+    monkeypatch.setattr(weighed_module.Weighed, "is_light", property(lambda self: False))
     monkeypatch.setattr(evidence, "WEIGHED_NUMBERS", 60 * few.engine.numbers_per_draw)
     assert few.estimated_from == "60 draws at full plates"
     some = few.elbo, few.elbo_se, few.khat
@@ -136,7 +136,7 @@ def test_fewer_draws_are_weighed_where_a_pass_over_the_data_is_long(monkeypatch)
 def test_batches_where_no_pass_over_the_data_is_short(monkeypatch):
     full = quick_in_batches(4000)
     exact = full.elbo
-    monkeypatch.setattr(posterior_module.Posterior, "is_light", property(lambda self: False))
+    monkeypatch.setattr(weighed_module.Weighed, "is_light", property(lambda self: False))
     monkeypatch.setattr(evidence, "WEIGHED_NUMBERS", 20 * full.engine.numbers_per_draw)
     rough = quick_in_batches(4000)
     assert rough.estimated_from == "4000 draws on batches of 10 of the 50 elements of 'n'; k-hat is not estimated"
