@@ -136,6 +136,12 @@ class Posterior(Weighed):
         kinds = (VALUES, MOST_LIKELY) if discrete == "map" else (VALUES,)
         count, asked = int(num_draws), resample is not None
         key = jax.random.fold_in(self.rng_key, 2) if rng_key is None else as_key(rng_key)
+        if self.lacks_data:
+            lost = undrawn(self.engine.full, resample, discrete)
+            arrays = {n: stand_in(x) for n, x in self.inputs.traced().items()}
+            with self._drawing(count):
+                drawn = draws_of(self.engine, self.raw_params, arrays, keys_of(key, count), kinds).values
+            return {n: x for n, x in drawn.items() if n not in lost}
         widened = self.resampled and self.chosen is self.wider
         wanted = resample if asked else self.resampled and (widened or self._advice(count).resample)
         with self._drawing(count):
