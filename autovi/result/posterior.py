@@ -142,10 +142,9 @@ class Posterior(Weighed):
             with self._drawing(count):
                 drawn = draws_of(self.engine, self.raw_params, arrays, keys_of(key, count), kinds).values
             return {n: x for n, x in drawn.items() if n not in lost}
-        widened = self.resampled and self.chosen is self.wider
-        wanted = resample if asked else self.resampled and (widened or self._advice(count).resample)
+        wanted = resample if asked else self._is_wider or (self._advice(count).resample and self.resampled)
         with self._drawing(count):
-            chosen = self._chosen(count, key, asked, widened) if wanted else None
+            chosen = self._chosen(count, key, asked, self._is_wider) if wanted else None
             keys = keys_of(key, count) if chosen is None else chosen.keys
             return dict(self._drawn(keys, *kinds).values)
 

@@ -125,6 +125,11 @@ class Weighed(Fitted):
         with self._drawing(self.num_draws):
             return self._chosen(self.num_draws, self._own_key, asked=False, widened=True)
 
+    @property
+    def _is_wider(self) -> bool:
+        """Are `draws` chosen from proposals wider than q?"""
+        return self.chosen is not None and self.chosen is self.wider
+
     @cached_property
     def _correction(self) -> tuple[Chosen | None, str]:
         """What `draws` are chosen from, if they are corrected; what was done and why, in words."""

@@ -29,7 +29,7 @@ def mixture(x: jax.Array) -> None:
     loc = numpyro.sample("loc", dist.StudentT(3.0, 0.0, 1.0))
     with numpyro.plate("rows", len(x)):
         c = numpyro.sample("c", dist.Bernoulli(0.3))
-        numpyro.sample("x", dist.Normal(loc + 2.0 * c, 3.0), obs=x)
+        numpyro.sample("x", dist.Normal(loc + 2.0 * c, 10.0), obs=x)
 
 
 def fitted(model: Any, data: Any = None, **options: Any) -> autovi.Fit:
@@ -107,7 +107,7 @@ def test_probabilities_belong_to_the_draws():
     fit = fitted(mixture, {"x": x}, families={"loc": "normal"}, estimators={"loc": "sticking"})
     assert fit.chosen is fit.wider
     loc = fit.draws.values["loc"][:, None]
-    odds = 0.3 / 0.7 * np.exp(stats.norm(loc + 2, 3).logpdf(x) - stats.norm(loc, 3).logpdf(x))
+    odds = 0.3 / 0.7 * np.exp(stats.norm(loc + 2, 10).logpdf(x) - stats.norm(loc, 10).logpdf(x))
     np.testing.assert_allclose(fit.marginals()["c"][:, 1], (odds / (1 + odds)).mean(axis=0), rtol=1e-3)
 
 
