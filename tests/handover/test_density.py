@@ -116,3 +116,14 @@ def test_what_is_refused(model, said):
     fit = m.quick(model)
     with pytest.raises(ValueError, match=said):
         fit.to_nuts()
+
+
+def test_it_is_the_same_in_double_precision():
+    with jax.enable_x64(True):
+        joint = joint_of(m.quick(m.constrained))
+        u = point(joint)
+        assert joint.log_density(u).dtype == jnp.float64
+        assert float(joint.log_density(u)) == pytest.approx(numpyros(m.constrained, u), rel=1e-12)
+        start = m.quick(m.switched).to_nuts(2)
+        assert all(x.dtype == jnp.float64 for x in start.init_params.values())
+        assert np.isfinite(start.constrain({"rate": jnp.asarray(0.3)})["rate"])
