@@ -13,8 +13,7 @@ class Interruption:
 
     With `terminable`, for runs that are kept on disk, so does SIGTERM, by which schedulers announce the end; it is
     passed on by `pass_on` once the run has been kept. One that is entered inside of another tells that one too, when it
-    is left. Outside the main thread, where Python delivers no signals, it
-    does nothing.
+    is left. Outside the main thread, where Python delivers no signals, it does nothing.
     """
 
     def __init__(self, terminable: bool = False) -> None:
