@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jax.errors import JaxRuntimeError
 
 from autovi.result.fit import Fit
-from autovi.result.restarts import Restarts
+from autovi.result.restarts import Restarts, forget_large_draws
 from autovi.run.faults import said
 from autovi.run.starts import agreement
 
@@ -34,6 +34,9 @@ def best_of(runs: Sequence[Fit | BaseException]) -> Fit:
         best.restarts = Restarts(found, [_loss_of(run) for run in found], found.index(best))
         if all(run.is_light for run in found):
             best.progress.restarts = agreement([run.values for run in found])
+        for run in found:
+            if run is not best:
+                forget_large_draws(run)
     if ended := _ended(runs, best):
         best.progress.status = "stopped"
         best.progress.message = f"{ended}; this is an earlier one: {best.progress.message}"

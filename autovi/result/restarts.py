@@ -15,6 +15,7 @@ from autovi.numbers import number, with_error
 from autovi.result.resampling import systematic
 from autovi.result.stacking import loo_scores, stacked
 from autovi.run.checks import check_count
+from autovi.run.drawing import LIKELIHOODS, VALUES, kept_per_draw
 from autovi.run.starts import agreement
 from autovi.run.thresholds import THRESHOLDS
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from autovi.result.posterior import Posterior
 
 SAME = 1.1  # R-hat of two restarts at one mode, at most: means that differ by two thirds of a standard deviation
+FORGOTTEN = 2_000_000  # numbers of draws that a restart does not keep, unless it is the best
 WEIGHTS = ("evidence", "stacking")
 
 
@@ -201,6 +203,13 @@ def restored(saved: Mapping[str, Any] | None) -> Restarts | None:
     found = Restarts((), saved["losses"], saved["best"])
     found.__dict__["table"] = tuple(Restart(*row) for row in saved["table"])
     return found
+
+
+def forget_large_draws(fit: Posterior) -> None:
+    """Lets go of draws that take more than a few megabytes: they are made again, the same, when asked for."""
+    if fit.num_draws * kept_per_draw(fit.engine, (VALUES, LIKELIHOODS)) > FORGOTTEN:
+        for name in ("_own", "draws", "values", "densities"):
+            vars(fit).pop(name, None)
 
 
 def _agree(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from scipy import optimize
 
 import autovi
-from autovi.result import stacking
+from autovi.result import restarts, stacking
 from autovi.result.restarts import WEIGHTS, Restart, Restarts, text_of
 from autovi.result.stacking import loo_scores, stacked
 
@@ -81,6 +81,16 @@ def test_each_restart_is_a_chain_for_arviz(bimodal):
     short = bimodal.to_arviz("posterior", chains="restarts", num_draws=50)
     assert dict(short["posterior"].sizes) == {"chain": 4, "draw": 50}
     assert bimodal.to_arviz("posterior")["posterior"].sizes["chain"] == 1
+
+
+def test_large_draws_of_the_others_are_made_again_when_asked_for(bimodal, monkeypatch):
+    monkeypatch.setattr(restarts, "FORGOTTEN", 100)
+    again = autovi.fit(two_modes, {"y": np.array([1.0, 2.0])}, num_restarts=4, **QUIET)
+    kept = ["_own" in vars(fit) or "draws" in vars(fit) for fit in again.restarts]
+    assert kept == [at == again.restarts.best for at in range(4)]
+    for fit, other in zip(again.restarts, bimodal.restarts, strict=True):
+        np.testing.assert_array_equal(fit.values["x"], other.values["x"])
+    assert repr(again.restarts) == repr(bimodal.restarts)
 
 
 def test_what_is_wrong_is_said(bimodal):
