@@ -174,7 +174,7 @@ def _in_turn(known: list[tuple[Any, float, int]], restart: int) -> list[tuple[An
     """Modes, the one with the most mass first, with that of a restart moved to the front. A mode is given a restart
     where a verdict would miss it."""
     logs = np.array([log_evidence for _, log_evidence, _ in known])
-    if not restart or not np.isfinite(logs).all():
+    if not restart or not known or not np.isfinite(logs).all():
         return known
     masses = np.exp(logs - logs.max())
     number = int((masses > THRESHOLDS.other_modes * masses.sum()).sum())

@@ -13,6 +13,7 @@ import pytest
 from scipy import optimize
 
 import autovi
+from autovi.ladder.search import _in_turn
 from autovi.result import restarts, stacking
 from autovi.result.restarts import WEIGHTS, Restart, Restarts, text_of
 from autovi.result.stacking import loo_scores, stacked
@@ -49,6 +50,39 @@ def test_restarts_take_the_modes_in_turn_and_weigh_them_by_their_mass(bimodal):
     # The evidence of both: y ~ N(0, [[2, 1], [1, 2]]) at (1, 2), with determinant 3 and quadratic form 2.
     both = np.logaddexp(by_mode[0], by_mode[1])
     assert both == pytest.approx(-np.log(2 * np.pi) - 0.5 * np.log(3) - 1.0, abs=1e-3)
+
+
+def test_modes_are_taken_in_turn():
+    """Those with a tenth of the mass and more."""
+    known = [("a", 0.0, 1), ("b", -1.0, 1), ("c", -9.0, 1)]
+    assert ["".join(mode for mode, _, _ in _in_turn(known, restart)) for restart in range(4)] == [
+        "abc",
+        "bac",
+        "abc",
+        "bac",
+    ]
+    assert _in_turn([], 1) == [] and _in_turn(known[:1], 5) == known[:1]
+
+
+def no_mode(y):
+    """Where `scale` goes to zero, and `z` to `mu` with it, the density grows without bound: no mode has a curvature."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    with numpyro.plate("n", y.shape[0]):
+        z = numpyro.sample("z", dist.Normal(mu, scale))
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def test_no_restart_is_lost_where_there_is_no_mode():
+    fit = autovi.fit(
+        no_mode, {"y": np.array([0.1, -0.1, 0.2])}, num_restarts=3, guide="mean_field", num_steps=100, **QUIET
+    )
+    assert len(fit.restarts) == 3
+
+
+def test_restarts_of_one_mode_share_its_mass(bimodal):
+    three = Restarts([bimodal.restarts[at] for at in (0, 1, 2)], [0.0] * 3, 0)
+    np.testing.assert_allclose(three.weights(), [0.35, 0.3, 0.35], atol=1e-3)
 
 
 def test_the_one_with_most_mass_is_kept_and_the_verdict_warns(bimodal):
