@@ -86,12 +86,14 @@ def ran(
     """The state after the last step, with status and message in `progress`. The given state is used up. So many `fits`
     make about as many steps with the same program, which is then worth compiling better."""
     leg = None if watch.journal is None else watch.journal.next_leg()
+    # Of the whole leg: what is compiled for the few steps that are left of a kept one may round otherwise.
+    num_steps = progress.expected_steps
     if leg is not None and (found := leg.found(state, engine.program, progress)) is not None:
         state, ended = found
         if ended:
             return state
     with watch.clock.spent("trace"):
-        compiling = engine.chunk(state, arrays, progress.expected_steps, fits)
+        compiling = engine.chunk(state, arrays, num_steps, fits)
     chunk = engine.waited(compiling, watch.clock, watch.progress_bar)
     callback = watch.callback
     told = None if callback is None else lambda state: called(callback, engine.program, state, progress)

@@ -10,6 +10,7 @@ from checkpoints.kept_models import X, Y, digest, regression
 
 import autovi
 from autovi.checkpoints.journal import KeptLeg, OnDisk
+from autovi.run.engine import FEW_STEPS, Engine
 
 DATA = {"x": X, "y": Y}
 
@@ -65,6 +66,30 @@ def test_within_a_write(number, moment, whole, tmp_path, monkeypatch):
     assert len(left) == (0 if moment == "after the name" else 1)  # as SIGKILL leaves it
     assert digest(fit(tmp_path)) == whole
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_is_compiled_for_a_kept_leg_is_what_was_compiled_for_the_whole(tmp_path, monkeypatch):
+    """For few steps a program may be compiled quickly, and round otherwise: how many are left is not asked."""
+    asked, chunk, keep = [], Engine.chunk, KeptLeg.keep
+    monkeypatch.setattr(
+        Engine, "chunk", lambda s, x, a, steps, *more: asked.append(steps) or chunk(s, x, a, steps, *more)
+    )
+    num_steps = FEW_STEPS + 300
+
+    def late(leg, state, progress, ended=False):
+        keep(leg, state, progress, ended)
+        if progress.step >= num_steps - 200:
+            raise Killed
+
+    def fit():
+        place = autovi.Checkpoint(tmp_path, seconds=0)
+        return autovi.fit(regression, DATA, num_steps=num_steps, num_draws=10, checkpoint=place, progress_bar=False)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(KeptLeg, "keep", late)
+        fit()
+    assert fit().progress.step == num_steps
+    assert set(asked) == {num_steps}
 
 
 def banana(x, y):
