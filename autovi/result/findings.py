@@ -91,7 +91,8 @@ def of_weights(signs: Signs) -> Finding | None:
             f"{signs.wider_effective:,.0f}"
         )
         said = f"q is off ({measured(signs)}), and importance weights of proposals wider than q correct it ({wider})"
-        return Finding("usable", f"{said}: {_corrected(signs.wider_khat)}", warns=False)
+        richer = RICHER.get(signs.guide, ())
+        return Finding("usable", f"{said}: {_corrected(signs.wider_khat)}", richer, warns=False)
     if khat < limits.khat_usable and signs.effective_draws >= limits.effective_draws:
         said = f"q is off, and importance weights correct it ({measured(signs)}): {_corrected(khat)}"
         return Finding("usable", said, warns=False)

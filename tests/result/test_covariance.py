@@ -55,10 +55,15 @@ def test_deterministic_sites_and_labels_are_there(fit):
 
 
 def test_which_it_is_follows_the_weights(fit):
-    assert not fit.resampled  # their tail has the shape rho, as far as enough of them tell
-    assert fit.covariance().attrs["how"] == "linear response of the mean-field optimum"
-    assert fit.covariance(corrected=True).attrs["how"] == "draws resampled by importance, as asked for"
-    assert fit.covariance(corrected=False).attrs["how"].startswith("drawn from q: a k-hat of ")
+    assert fit.chosen is fit.wider  # the tail of q's own has the shape rho, as far as enough of them tell
+    assert "wider than q" in fit.covariance().attrs["how"]
+    np.testing.assert_allclose(fit.covariance("x"), RIGHT, rtol=0.3)
+    narrow = replace(fit)
+    narrow.__dict__["wider"] = None  # as in many dimensions, where they help as little
+    assert not narrow.resampled
+    assert narrow.covariance().attrs["how"] == "linear response of the mean-field optimum"
+    assert narrow.covariance(corrected=True).attrs["how"] == "draws resampled by importance, as asked for"
+    assert narrow.covariance(corrected=False).attrs["how"].startswith("drawn from q: a k-hat of ")
     wide = at(fit, [1.0, -2.0], 1.3 * np.sqrt(np.diag(RIGHT)))
     assert wide.resampled and "resampled by importance" in wide.covariance().attrs["how"]
     np.testing.assert_allclose(wide.covariance("x"), RIGHT, rtol=0.3)  # 1,000 draws, 5 standard errors
