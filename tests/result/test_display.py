@@ -93,7 +93,7 @@ def test_large_draws_are_not_made_for_a_look(fit, monkeypatch):
         "computed yet (fit.efficiency computes it) verdict: not computed yet (fit.verdict computes it)"
     )
     # Made by now, so that all are quick.
-    fresh.__dict__.update(draws=draws, chosen=fit.chosen, proposed=proposed, wider=wider)
+    fresh.__dict__.update(draws=draws, chosen=fit.chosen, proposed=proposed, wider=wider, evidence=fit.evidence)
     assert said(fresh) == said(fit)
 
 
