@@ -342,5 +342,4 @@ def _good(name: str, candidate: Candidate) -> bool:
 
 def _enough(name: str, khat: float, efficiency: float) -> bool:
     largest, least = STOP[name]
-    alike = efficiency >= THRESHOLDS.efficiency_alike  # then k-hat is the shape of noise
-    return alike or (not khat > largest and efficiency >= least)
+    return THRESHOLDS.are_alike(efficiency) or (not khat > largest and efficiency >= least)

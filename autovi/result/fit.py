@@ -34,7 +34,7 @@ class Fit(Posterior):
     same, with a biased estimator), "noisy" (noise hides whether the loss still falls), "max_steps" (all steps were
     run), "stopped" (Ctrl-C, or an error of XLA) or "failed" (non-finite steps); `message` says it in words.
     `verdict` is what to think of the posterior. `losses` is the negative ELBO per step, `(num_steps,)` in nats, of
-    which `skipped_steps` changed nothing.
+    which `skipped_steps` changed nothing. `restarts` are the fits from all starts, where there were several, else None.
     """
 
     def __dir__(self) -> list[str]:

@@ -44,7 +44,8 @@ class Fitted:
     coords: Mapping[str, Any] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     saved_plan: Plan | None = None  # of a loaded fit, whose engine was told every choice
-    restarts: Restarts | None = None  # all of them, where there were several
+    # All of them, where there were several. By a factory: as a plain default it would be a name without a docstring.
+    restarts: Restarts | None = field(default_factory=lambda: None)
     absent: Mapping[str, Any] = field(default_factory=dict)  # of a loaded fit: what is known of data that are not there
 
     def __post_init__(self) -> None:

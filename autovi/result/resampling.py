@@ -122,11 +122,10 @@ def wants_wider(evidence: Evidence, proposed: Chosen | None, num_draws: int, num
 def is_better(wider: Chosen, own: Chosen | None, efficiency: float) -> bool:
     """Are draws chosen from proposals wider than q nearer to the posterior than those chosen from q, if these can be
     used at all? `efficiency` is that of q's own draws."""
-    alike = efficiency >= THRESHOLDS.efficiency_alike and wider.divergence <= THRESHOLDS.divergence_alike
     enough = wider.effective >= THRESHOLDS.effective_draws
     usable = wider.weights.khat < THRESHOLDS.khat_usable
     better = own is None or bool(doubt(own)) or wider.weights.khat < own.weights.khat
-    return not alike and enough and usable and better
+    return not THRESHOLDS.are_alike(efficiency, wider.divergence) and enough and usable and better
 
 
 def choose(

@@ -78,7 +78,7 @@ class Signs:
     @property
     def alike(self) -> bool:
         """Are the weights so alike that k-hat is the shape of noise?"""
-        return self.efficiency >= THRESHOLDS.efficiency_alike and not self.divergence > THRESHOLDS.divergence_alike
+        return THRESHOLDS.are_alike(self.efficiency, self.divergence)
 
     @property
     def other_mass(self) -> float:

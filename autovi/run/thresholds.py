@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import NamedTuple
 
 
@@ -49,6 +50,11 @@ class Thresholds(NamedTuple):
     # R-hat between restarts, of means and of spread: 1.01 as for chains (Vehtari et al., 2021), restarts whose means
     # differ by 0.14 posterior standard deviations.
     rhat: float = 1.01
+
+    def are_alike(self, efficiency: float, divergence: float = nan) -> bool:
+        """Are weights of this efficiency so alike that k-hat is the shape of noise? `divergence` is KL(posterior, q) in
+        nats as proposals wider than q see it; NaN where none were weighed."""
+        return efficiency >= self.efficiency_alike and not divergence > self.divergence_alike
 
 
 THRESHOLDS = Thresholds()
